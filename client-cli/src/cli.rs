@@ -1,0 +1,186 @@
+//! The tree of commands and the flags all of them take.
+
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand};
+
+use crate::command;
+use crate::exit::Exit;
+use crate::output::{Color, Format, Settings};
+use crate::time::{Span, TimeStyle};
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const EXAMPLES: &str = "\
+Examples:
+  agentctl demo                                    real processes are crashed and healed, with proof
+  agentctl up                                      a local server with embedded defaults
+  agentctl onboard my-api --runtime python --exec /usr/bin/python3 -- /srv/my-api/main.py
+  agentctl watch my-api                            decisions as they are made
+  agentctl explain --last my-api                   why
+  agentctl pause --reason \"INC-481\"                stop every new effect";
+
+fn details() -> String {
+    format!(
+        "{}\nEnvironment:\n  \
+         AGENTCTL_ADDRESS   address of the server, where --address does not say\n  \
+         AGENTCTL_TOKEN     token, where --token and --token-file do not say\n  \
+         AGENTD_DATA_DIR    data directory of a server on this host, where --data-dir does not say\n  \
+         NO_COLOR, CLICOLOR, CLICOLOR_FORCE",
+        Exit::table()
+    )
+}
+
+/// Keeps applications healthy and proves everything it did and did not do.
+#[derive(Debug, Parser)]
+#[command(
+    name = "agentctl",
+    version,
+    styles = STYLES,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = EXAMPLES,
+    after_long_help = format!("{EXAMPLES}\n\n{}", details()),
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// Flags every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags every command takes.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Format of the data on stdout
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        env = "AGENTCTL_OUTPUT",
+        hide_env = true
+    )]
+    pub output: Format,
+    /// Server: HOST:PORT or https://HOST:PORT [default: AGENTCTL_ADDRESS, then 127.0.0.1:7443]
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    pub address: Option<String>,
+    /// Token; other users of this host can see it, --token-file is safer
+    #[arg(long, global = true, value_name = "TOKEN", hide_short_help = true)]
+    pub token: Option<String>,
+    /// File with a token, or a server's tokens.toml
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "token")]
+    pub token_file: Option<PathBuf>,
+    /// Principal of tokens.toml to act as [default: local]
+    #[arg(long = "as", global = true, value_name = "NAME", hide_short_help = true)]
+    pub principal: Option<String>,
+    /// Data directory of a server on this host
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_dir: Option<String>,
+    /// Certificate authority of the server, PEM; implies TLS
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    pub tls_ca: Option<PathBuf>,
+    /// Talk plain text to a server on another host
+    #[arg(long, global = true, conflicts_with = "tls_ca", hide_short_help = true)]
+    pub plaintext: bool,
+    /// Longest time to wait, such as 30s or 2m
+    #[arg(long, global = true, value_name = "TIME")]
+    pub timeout: Option<Span>,
+    /// Answer every question with yes
+    #[arg(short, long, global = true)]
+    pub yes: bool,
+    /// Never ask; fail and name the flag instead
+    #[arg(long, global = true, hide_short_help = true)]
+    pub no_input: bool,
+    /// Colour
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "WHEN",
+        hide_short_help = true
+    )]
+    pub color: Color,
+    /// Times in tables
+    #[arg(long, global = true, value_enum, value_name = "STYLE", hide_short_help = true)]
+    pub time: Option<TimeStyle>,
+    /// No notes on stderr, only data and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// More notes on stderr
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+}
+
+impl Global {
+    /// What they say about output.
+    #[must_use]
+    pub const fn settings(&self) -> Settings {
+        Settings {
+            format: self.output,
+            color: self.color,
+            time: self.time,
+            quiet: self.quiet,
+            verbose: self.verbose,
+        }
+    }
+
+    /// Principal to act as.
+    #[must_use]
+    pub fn principal(&self) -> &str {
+        self.principal.as_deref().unwrap_or("local")
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+#[expect(missing_docs, reason = "the doc comment of each command's arguments is its help")]
+pub enum Command {
+    Demo(command::demo::DemoArgs),
+    Up(command::up::UpArgs),
+    Onboard(command::onboard::OnboardArgs),
+    Status(command::status::StatusArgs),
+    Watch(command::watch::WatchArgs),
+    Explain(command::explain::ExplainArgs),
+    Approve(command::approval::ApproveArgs),
+    Reject(command::approval::RejectArgs),
+    Act(command::act::ActArgs),
+    Pause(command::pause::PauseArgs),
+    Resume(command::pause::ResumeArgs),
+    Freeze(command::freeze::FreezeArgs),
+    Unfreeze(command::freeze::UnfreezeArgs),
+    Approval(command::approval::ApprovalArgs),
+    Decision(command::decision::DecisionArgs),
+    Proof(command::proof::ProofArgs),
+    Scenario(command::scenario::ScenarioArgs),
+    Signal(command::signal::SignalArgs),
+    Agents(command::agents::AgentsArgs),
+    Gates(command::gates::GatesArgs),
+    Policy(command::policy::PolicyArgs),
+    #[command(name = "exit-codes")]
+    ExitCodes(command::exit_codes::ExitCodesArgs),
+    #[command(hide = true)]
+    Shim(ShimArgs),
+    #[command(hide = true, name = "demo-app")]
+    DemoApp(crate::demo_app::DemoAppArgs),
+}
+
+/// Parent of one app process; agentd starts it by itself
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  agentctl shim /var/lib/agentd/apps/my-api/0")]
+pub struct ShimArgs {
+    /// Directory of the instance
+    pub dir: PathBuf,
+}

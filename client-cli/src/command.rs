@@ -1,0 +1,128 @@
+//! The commands: one file per noun or verb.
+
+use std::io::Write as _;
+
+use crate::cli::{Command, Global};
+use crate::connect::Session;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::{self, Output};
+
+pub mod act;
+pub mod agents;
+pub mod approval;
+pub mod decision;
+pub mod demo;
+pub mod exit_codes;
+pub mod explain;
+pub mod freeze;
+pub mod gates;
+pub mod onboard;
+pub mod pause;
+pub mod policy;
+pub mod proof;
+pub mod scenario;
+pub mod signal;
+pub mod status;
+pub mod up;
+pub mod watch;
+
+mod follow;
+mod pieces;
+
+/// What every command gets.
+#[derive(Debug)]
+pub struct Context {
+    /// The printer.
+    pub output: Output,
+    /// The global flags.
+    pub global: Global,
+}
+
+impl Context {
+    /// Connects to the server the flags name.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub async fn connect(&mut self) -> Result<Session, Failure> {
+        let session = Session::open(&self.global).await?;
+        let address = session.address();
+        self.output.detail(format!(
+            "connected to {} (from {}), token from {}",
+            address.value,
+            address.origin,
+            session.token_origin()
+        ));
+        Ok(session)
+    }
+
+    /// Asks a yes-or-no question, unless `--yes` answered it.
+    ///
+    /// # Errors
+    /// No is [`Exit::Failure`]; a question that cannot be asked is [`Exit::Usage`] and names `flag`, which answers it.
+    pub fn confirm(&mut self, question: &str, flag: &str) -> Result<(), Failure> {
+        if self.global.yes {
+            return Ok(());
+        }
+        let answer = self.ask(&format!("{question} [y/N] "), flag)?;
+        if matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes") {
+            return Ok(());
+        }
+        Err(Failure::new(Exit::Failure, "not confirmed, nothing was done"))
+    }
+
+    /// Asks for a line of text.
+    ///
+    /// # Errors
+    /// A question that cannot be asked is [`Exit::Usage`] and names `flag`, which answers it.
+    pub fn ask(&mut self, question: &str, flag: &str) -> Result<String, Failure> {
+        if self.global.no_input || !output::can_ask() {
+            return Err(Failure::usage(format!("cannot ask `{}` here", question.trim()))
+                .hint(format!("add {flag}")));
+        }
+        let mut line = String::new();
+        let mut stderr = std::io::stderr();
+        stderr.write_all(crate::text::line(question).as_bytes())?;
+        stderr.flush()?;
+        std::io::stdin().read_line(&mut line)?;
+        Ok(line.trim().to_owned())
+    }
+}
+
+/// A fresh id for a command, so that a repeat by the network is the same command.
+fn request_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// Runs `command`.
+///
+/// # Errors
+/// Why it failed, with the exit code.
+pub async fn dispatch(command: Command, context: &mut Context) -> Result<Exit, Failure> {
+    match command {
+        Command::Demo(args) => demo::run(args, context).await,
+        Command::Up(args) => up::run(args, context).await,
+        Command::Onboard(args) => onboard::run(args, context).await,
+        Command::Status(args) => status::run(args, context).await,
+        Command::Watch(args) => watch::run(args, context).await,
+        Command::Explain(args) => explain::run(args, context).await,
+        Command::Approve(args) => approval::approve(args, context).await,
+        Command::Reject(args) => approval::reject(args, context).await,
+        Command::Act(args) => act::run(args, context).await,
+        Command::Pause(args) => pause::run(args, context).await,
+        Command::Resume(args) => pause::resume(args, context).await,
+        Command::Freeze(args) => freeze::freeze(args, context).await,
+        Command::Unfreeze(args) => freeze::unfreeze(args, context).await,
+        Command::Approval(args) => approval::run(args, context).await,
+        Command::Decision(args) => decision::run(args, context).await,
+        Command::Proof(args) => proof::run(args, context).await,
+        Command::Scenario(args) => scenario::run(args, context).await,
+        Command::Signal(args) => signal::run(args, context).await,
+        Command::Agents(args) => agents::run(args, context).await,
+        Command::Gates(args) => gates::run(args, context).await,
+        Command::Policy(args) => policy::run(args, context).await,
+        Command::ExitCodes(_) => exit_codes::run(context),
+        // Handled before there is a runtime.
+        Command::Shim(_) | Command::DemoApp(_) => Ok(Exit::Ok),
+    }
+}

@@ -1,0 +1,412 @@
+//! `agentctl onboard`: takes an application under control.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use agentctl_api::v1;
+use clap::Args;
+use v1::onboard_app_request::Source;
+
+use super::{Context, pieces, watch};
+use crate::connect::Session;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::page::Page;
+use crate::text;
+use crate::time;
+use crate::view::app::{AcceptedEventView, OnboardingView};
+
+/// Time to wait for health, where the command line does not say.
+const WAIT: Duration = Duration::from_secs(120);
+
+/// Take an application under control
+///
+/// The server checks every field and reports all that is wrong at once; nothing is guessed or corrected. Arguments of the
+/// program follow behind `--` and are handed over as they are, never through a shell.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  agentctl onboard my-api --runtime python --exec /usr/bin/python3 -- /srv/my-api/main.py
+  agentctl onboard my-api --runtime rust --exec /srv/server --min 2 --max 6 \\
+      --listen 127.0.0.1:8080 --health-url /healthz --wait
+  agentctl onboard my-api --runtime nodejs --repo https://github.com/user/my-api --dry-run
+  agentctl onboard my-api --runtime go --exec /srv/my-api --threshold overload_cpu=0.8:0.6
+
+Exit codes: 0 accepted, 2 invalid, 5 refused by governance, 6 waits for approval, 7 exists already.")]
+#[command(group = clap::ArgGroup::new("source").required(true).args(["exec", "repo"]))]
+pub struct OnboardArgs {
+    /// Name, unique in the environment
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Program that is already built: absolute path, and arguments that do not begin with a dash
+    #[arg(long, value_name = "PATH [ARG]", num_args = 1..)]
+    exec: Vec<String>,
+    /// Repository to build from: https:// or ssh:// URL without credentials
+    #[arg(long, value_name = "URL")]
+    repo: Option<String>,
+    /// Branch, tag or commit of the repository
+    #[arg(long, value_name = "REV", requires = "repo")]
+    revision: Option<String>,
+    /// Runtime: nodejs, python, go, rust, java or container
+    #[arg(long, value_name = "RUNTIME")]
+    runtime: String,
+    /// Environment [default: the one the server serves]
+    #[arg(long, value_name = "ENV")]
+    env: Option<String>,
+    /// Instances to start with [default: the minimum]
+    #[arg(long, value_name = "N")]
+    instances: Option<u32>,
+    /// Fewest instances [default: 1]
+    #[arg(long, value_name = "N")]
+    min: Option<u32>,
+    /// Most instances [default: the instances to start with]
+    #[arg(long, value_name = "N")]
+    max: Option<u32>,
+    /// Address whose listening socket agentd holds and hands over: no connection is refused during a restart
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Health by HTTP: a path on the app's own address, or a full http:// URL
+    #[arg(long, value_name = "URL|PATH", group = "health")]
+    health_url: Option<String>,
+    /// Health by a TCP connection [default address: the app's own]
+    #[arg(long, value_name = "ADDRESS", group = "health", num_args = 0..=1, default_missing_value = "")]
+    health_tcp: Option<String>,
+    /// Health by grpc.health.v1 [default address: the app's own]
+    #[arg(long, value_name = "ADDRESS", group = "health", num_args = 0..=1, default_missing_value = "")]
+    health_grpc: Option<String>,
+    /// Time between two looks at its health
+    #[arg(long, value_name = "TIME", requires = "health")]
+    health_interval: Option<time::Span>,
+    /// Time one look may take
+    #[arg(long, value_name = "TIME", requires = "health")]
+    health_timeout: Option<time::Span>,
+    /// Label
+    #[arg(long, value_name = "K=V", value_parser = pair)]
+    label: Vec<(String, String)>,
+    /// Environment variable of the process
+    #[arg(long, value_name = "K=V", value_parser = pair)]
+    env_var: Vec<(String, String)>,
+    /// Override of a detector: value that opens the finding, and value that closes it
+    #[arg(long, value_name = "DETECTOR=ENTER:LEAVE", value_parser = threshold)]
+    threshold: Vec<v1::ThresholdOverride>,
+    /// Highest level the agent may have for this app
+    #[arg(long, value_enum)]
+    autonomy: Option<Autonomy>,
+    /// Time between the polite and the hard stop
+    #[arg(long, value_name = "TIME")]
+    stop_grace: Option<time::Span>,
+    /// Working directory of the process
+    #[arg(long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// Only validate and show the specification
+    #[arg(long)]
+    dry_run: bool,
+    /// UUID: the same one again returns the first answer
+    #[arg(long, value_name = "UUID")]
+    request_id: Option<String>,
+    /// Wait until it is healthy
+    #[arg(long, value_name = "healthy", num_args = 0..=1, require_equals = true, default_missing_value = "healthy")]
+    wait: Option<WaitFor>,
+    /// More arguments of the program
+    #[arg(last = true, value_name = "ARGS", requires = "exec")]
+    args: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum WaitFor {
+    Healthy,
+}
+
+/// A level on the command line.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Autonomy {
+    /// Refused.
+    Off,
+    /// Decided and recorded, never executed.
+    Shadow,
+    /// Executed after a human approved it.
+    Propose,
+    /// Executed.
+    Auto,
+}
+
+impl From<Autonomy> for v1::AutonomyLevel {
+    fn from(level: Autonomy) -> Self {
+        match level {
+            Autonomy::Off => Self::Off,
+            Autonomy::Shadow => Self::Shadow,
+            Autonomy::Propose => Self::Propose,
+            Autonomy::Auto => Self::Auto,
+        }
+    }
+}
+
+/// `K=V`.
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE".to_owned()),
+    }
+}
+
+fn threshold(text: &str) -> Result<v1::ThresholdOverride, String> {
+    let wrong = || "write DETECTOR=ENTER:LEAVE, such as overload_cpu=0.8:0.6".to_owned();
+    let (detector, values) = pair(text).map_err(|_invalid| wrong())?;
+    let (enter, leave) = values.split_once(':').ok_or_else(wrong)?;
+    let number = |text: &str| match text {
+        "" => Ok(None),
+        text => text.parse::<f64>().map(Some).map_err(|_invalid| wrong()),
+    };
+    Ok(v1::ThresholdOverride { detector, enter: number(enter)?, leave: number(leave)?, hold: None })
+}
+
+impl OnboardArgs {
+    fn request(&self, environment: String) -> v1::OnboardAppRequest {
+        let source = match (&self.repo, self.exec.split_first()) {
+            (Some(url), _) => Some(Source::Repo(v1::RepoSource {
+                url: url.clone(),
+                revision: self.revision.clone().unwrap_or_default(),
+            })),
+            (None, Some((path, args))) => Some(Source::Exec(v1::ExecSource {
+                path: path.clone(),
+                args: args.iter().chain(&self.args).cloned().collect(),
+            })),
+            (None, None) => None,
+        };
+        let span = |span: Option<time::Span>| span.map(|span| time::span_to_proto(span.0));
+        let map = |pairs: &[(String, String)]| pairs.iter().cloned().collect::<BTreeMap<_, _>>();
+        v1::OnboardAppRequest {
+            request_id: self.request_id.clone().unwrap_or_else(super::request_id),
+            validate_only: self.dry_run,
+            name: self.name.clone(),
+            environment,
+            runtime: self.runtime.clone(),
+            source,
+            min_instances: self.min,
+            max_instances: self.max,
+            desired_instances: self.instances,
+            listen: self.listen.clone().unwrap_or_default(),
+            health_probe: self.probe().map(|kind| v1::HealthProbe {
+                kind: Some(kind),
+                interval: span(self.health_interval),
+                timeout: span(self.health_timeout),
+            }),
+            environment_variables: map(&self.env_var),
+            labels: map(&self.label),
+            thresholds: self.threshold.clone(),
+            autonomy_level: self.autonomy.map_or(v1::AutonomyLevel::Unspecified, Into::into).into(),
+            stop_grace: span(self.stop_grace),
+            working_directory: self.workdir.clone().unwrap_or_default(),
+        }
+    }
+
+    fn probe(&self) -> Option<v1::health_probe::Kind> {
+        use v1::health_probe::Kind;
+        use v1::http_probe::Target;
+        if let Some(url) = &self.health_url {
+            let target = if url.starts_with('/') {
+                Target::Path(url.clone())
+            } else {
+                Target::Url(url.clone())
+            };
+            return Some(Kind::Http(v1::HttpProbe { target: Some(target) }));
+        }
+        if let Some(address) = &self.health_tcp {
+            return Some(Kind::Tcp(v1::TcpProbe { address: address.clone() }));
+        }
+        let address = self.health_grpc.clone()?;
+        Some(Kind::Grpc(v1::GrpcProbe { address, service: String::new() }))
+    }
+}
+
+pub(super) async fn run(args: OnboardArgs, context: &mut Context) -> Result<Exit, Failure> {
+    let session = context.connect().await?;
+    let environment = match &args.env {
+        Some(environment) => environment.clone(),
+        // A server serves exactly one.
+        None => served_environment(&session).await?,
+    };
+    let request = args.request(environment);
+    let answer = session.onboarding().onboard_app(session.unary(request)).await;
+    let response = answer.map_err(|status| refused(session.failure(status)))?.into_inner();
+    let (result, exit) = verdict(&response, args.dry_run);
+    let wait = args.wait.is_some() && exit == Exit::Ok && !args.dry_run;
+    let started = std::time::Instant::now();
+    if wait {
+        context.output.note(|page| accepted_page(page, &response));
+        let limit = context.global.timeout.map_or(WAIT, |span| span.0);
+        wait_healthy(&session, &args.name, limit).await?;
+    }
+    let mut view = view(&response, result);
+    if wait {
+        let app = super::status::get_app(&session, &args.name).await?;
+        view.app = Some((&app).into());
+    }
+    context.output.emit(&view, |page| match result {
+        VALID => valid_page(page, &response),
+        REFUSED | HELD => not_accepted_page(page, &response, result),
+        _ if wait => healthy_page(page, &view, started.elapsed()),
+        _ => {
+            accepted_page(page, &response);
+            page.line(format!("{}   {ACCEPTED}", proof_range(&response.events)));
+        }
+    })?;
+    Ok(exit)
+}
+
+const ACCEPTED: &str = "ONBOARDING ACCEPTED";
+const HELD: &str = "ONBOARDING HELD";
+const REFUSED: &str = "ONBOARDING REFUSED";
+const VALID: &str = "ONBOARDING VALID";
+
+async fn served_environment(session: &Session) -> Result<String, Failure> {
+    let request = session.unary(v1::GetStatusRequest {});
+    let answer = session.agent().get_status(request).await.map_err(|s| session.failure(s))?;
+    Ok(answer.into_inner().status.unwrap_or_default().environment)
+}
+
+fn verdict(response: &v1::OnboardAppResponse, dry_run: bool) -> (&'static str, Exit) {
+    if dry_run {
+        return (VALID, Exit::Ok);
+    }
+    match response.decision.as_ref().map(v1::Decision::ruling) {
+        Some(v1::Ruling::Refused) => (REFUSED, Exit::Refused),
+        Some(v1::Ruling::Held) => (HELD, Exit::Approval),
+        _ => (ACCEPTED, Exit::Ok),
+    }
+}
+
+/// An error in front of which it says what was refused, with the number of invalid fields.
+fn refused(failure: Failure) -> Failure {
+    let said = failure.to_string();
+    match failure.violations().len() {
+        0 if failure.exit() == Exit::Unreachable || failure.exit() == Exit::Denied => failure,
+        0 => failure.headline(format!("{REFUSED} — {said}")),
+        1 => failure
+            .headline(format!("{REFUSED} — 1 field is invalid (nothing was guessed or corrected)"))
+            .hint("correct it and ask again; --dry-run only validates"),
+        n => failure
+            .headline(format!(
+                "{REFUSED} — {n} fields are invalid (nothing was guessed or corrected)"
+            ))
+            .hint("correct them and ask again; --dry-run only validates"),
+    }
+}
+
+async fn wait_healthy(session: &Session, name: &str, limit: Duration) -> Result<(), Failure> {
+    let mut every = tokio::time::interval(Duration::from_millis(100));
+    let mut last = v1::App::default();
+    let healthy = async {
+        loop {
+            every.tick().await;
+            last = super::status::get_app(session, name).await?;
+            if watch::is_stable(&last) {
+                return Ok(());
+            }
+        }
+    };
+    match tokio::time::timeout(limit, healthy).await {
+        Ok(ended) => ended,
+        Err(_) => {
+            let counts =
+                format!("{}/{} instances ready", last.ready_instances, last.desired_instances);
+            let what =
+                format!("`{name}` is accepted, but not healthy after {}", time::coarse(limit));
+            let failure = Failure::new(Exit::TimedOut, what)
+                .fact(pieces::health(last.health), counts)
+                .hint(format!("`agentctl status {name}` shows its instances, `agentctl explain --last {name}` what was decided"));
+            Err(last
+                .findings
+                .iter()
+                .fold(failure, |failure, f| failure.fact(f.detector.as_str(), f.summary.as_str())))
+        }
+    }
+}
+
+fn view(response: &v1::OnboardAppResponse, result: &'static str) -> OnboardingView {
+    OnboardingView {
+        result,
+        app: response.app.as_ref().map(Into::into),
+        spec: serde_json::from_slice(&response.spec_json).ok(),
+        spec_digest: response.spec_digest.clone(),
+        decision: response.decision.as_ref().map(Into::into),
+        events: response.events.iter().map(AcceptedEventView::from).collect(),
+    }
+}
+
+fn spec_line(response: &v1::OnboardAppResponse) -> String {
+    let name = response.app.as_ref().map_or("", |app| app.name.as_str());
+    format!("apps/{name}/app_spec.json (sha256 {})", text::short_digest(&response.spec_digest))
+}
+
+fn accepted_page(page: &mut Page, response: &v1::OnboardAppResponse) {
+    let app = response.app.clone().unwrap_or_default();
+    page.pairs(
+        0,
+        &[
+            ("✔ validated", format!("{}   {}   {}", app.name, app.runtime, app.environment)),
+            ("✔ spec", spec_line(response)),
+            (
+                "✔ wired",
+                format!(
+                    "process driver · {} to {} instances, {} wanted · monitor attached{}",
+                    app.min_instances,
+                    app.max_instances,
+                    app.desired_instances,
+                    if app.listen.is_empty() {
+                        String::new()
+                    } else {
+                        format!(" · {}", app.listen)
+                    }
+                ),
+            ),
+        ],
+    );
+}
+
+fn healthy_page(page: &mut Page, view: &OnboardingView, took: Duration) {
+    let (ready, desired) =
+        view.app.as_ref().map_or((0, 0), |app| (app.ready_instances, app.desired_instances));
+    page.line(format!(
+        "✔ healthy    {ready}/{desired} instances in {}   {}   {ACCEPTED}",
+        time::precise(took),
+        seq_range(view.events.iter().map(|event| event.seq)),
+    ));
+}
+
+fn valid_page(page: &mut Page, response: &v1::OnboardAppResponse) {
+    page.line(format!("✔ {VALID} (dry run: nothing was recorded or started)"));
+    page.line(format!("  spec  {}", spec_line(response)));
+    match serde_json::from_slice::<serde_json::Value>(&response.spec_json) {
+        Ok(spec) => page.block(&serde_json::to_string_pretty(&spec).unwrap_or_default()),
+        Err(_) => page.line(String::from_utf8_lossy(&response.spec_json)),
+    }
+}
+
+fn not_accepted_page(page: &mut Page, response: &v1::OnboardAppResponse, result: &str) {
+    let decision = response.decision.clone().unwrap_or_default();
+    let glyph = if result == HELD { '◷' } else { '✖' };
+    page.line(format!("{glyph} {result}   {}", pieces::because(&decision, time::now())));
+    if !decision.summary.is_empty() {
+        page.line(format!("  {}", decision.summary));
+    }
+    if !decision.approval_id.is_empty() {
+        page.line(format!("  another person approves: agentctl approve {}", decision.approval_id));
+    }
+    page.line(format!("  {}   agentctl explain {}", proof_range(&response.events), decision.id));
+}
+
+fn proof_range(events: &[v1::AcceptedEvent]) -> String {
+    seq_range(events.iter().map(|event| event.seq))
+}
+
+fn seq_range(seqs: impl Iterator<Item = u64> + Clone) -> String {
+    match (seqs.clone().min(), seqs.max()) {
+        (Some(first), Some(last)) if first == last => format!("proof #{first}"),
+        (Some(first), Some(last)) => format!("proof #{first}..#{last}"),
+        _ => "proof –".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! Files that verify, and every way in which one does not.
+
+use agentd_core::chain::{GENESIS, Hash, leaf_hash};
+
+use super::*;
+
+fn log(n: u64) -> Vec<String> {
+    let mut prev: Hash = GENESIS;
+    (1..=n)
+        .map(|seq| {
+            let line = format!(r#"{{"seq":{seq},"prev":"{prev}","event_name":"HEARTBEAT"}}"#);
+            prev = leaf_hash(line.as_bytes());
+            line
+        })
+        .collect()
+}
+
+fn verify(lines: &[String]) -> VerificationView {
+    let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+    let view = verify_lines(&mut text.as_bytes(), false).unwrap();
+    VerificationView { elapsed_seconds: 0.003, ..view }
+}
+
+fn shown(view: &VerificationView) -> String {
+    let mut page = Page::default();
+    verification_page(&mut page, view);
+    page.render(false)
+}
+
+#[test]
+fn a_sound_file_verifies_and_names_its_head() {
+    let lines = log(41);
+    let view = verify(&lines);
+    assert!(view.valid);
+    let head = leaf_hash(lines[40].as_bytes()).to_string();
+    assert_eq!(view.head_hash, head);
+    assert_eq!(
+        shown(&view),
+        format!(
+            "41 entries  ✔ hash chain  ✔ no gaps  #1..#41  head {}…{}  in 3ms\n",
+            &head[..4],
+            &head[60..]
+        )
+    );
+}
+
+#[test]
+fn a_changed_byte_is_found_and_the_first_bad_entry_is_named() {
+    let mut lines = log(41);
+    lines[11] = lines[11].replace("HEARTBEAT", "HEARTBEET");
+    let view = verify(&lines);
+    assert!(!view.valid);
+    let fault = view.fault.as_ref().unwrap();
+    assert_eq!((fault.seq, fault.reason.as_str()), (12, "CHAIN_BROKEN"));
+    let text = shown(&view);
+    assert!(text.starts_with("✖ entry #12: hash mismatch (stored "), "{text}");
+    assert!(text.contains("everything from #12 on is untrusted; 11 entries before it verified, the last good one is #11"), "{text}");
+}
+
+#[test]
+fn a_missing_entry_is_a_gap() {
+    let mut lines = log(41);
+    lines.remove(20);
+    let fault = verify(&lines).fault.unwrap();
+    assert_eq!((fault.seq, fault.reason.as_str()), (21, "GAP"));
+}
+
+#[test]
+fn a_partial_export_verifies_from_where_it_begins_and_says_so() {
+    let view = verify(&log(41)[10..]);
+    assert!(view.valid);
+    assert_eq!((view.first_seq, view.last_seq, view.entry_count), (11, 41, 31));
+    assert!(shown(&view).ends_with("! it begins with #11: what came before is not covered\n"));
+}
+
+#[test]
+fn an_endless_line_is_refused_without_being_read_whole() {
+    let text = "x".repeat(LINE_BYTES_MAX * 3);
+    let view = verify_lines(&mut text.as_bytes(), false).unwrap();
+    assert_eq!(view.fault.unwrap().reason, "TOO_LONG");
+}
+
+#[test]
+fn text_that_is_no_log_is_malformed_and_an_empty_file_is_empty() {
+    let view = verify_lines(&mut "hello\n".as_bytes(), false).unwrap();
+    assert_eq!(view.fault.unwrap().reason, "MALFORMED");
+    let view = verify_lines(&mut "".as_bytes(), false).unwrap();
+    assert!(view.valid);
+    assert_eq!(shown(&view), "○ the log is empty\n");
+}
+
+#[test]
+fn a_replay_of_what_is_no_record_is_a_fault() {
+    let text = log(1).concat();
+    let view = verify_lines(&mut text.as_bytes(), true).unwrap();
+    assert_eq!(view.fault.unwrap().reason, "RECORD_UNREADABLE");
+}
+
+#[test]
+fn a_missing_file_is_not_found() {
+    let failure = verify_file(Path::new("/nonexistent/log.jsonl"), false).unwrap_err();
+    assert_eq!(failure.exit(), Exit::NotFound);
+}

@@ -1,0 +1,87 @@
+//! agentctl: the command line of agentd.
+//!
+//! One noun or verb per file in [`command`]; everything that is printed goes through [`output`], everything that fails
+//! through [`failure`], and every way to end is in [`exit`].
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+pub mod cli;
+pub mod command;
+pub mod connect;
+pub mod demo_app;
+pub mod exit;
+pub mod failure;
+pub mod output;
+pub mod page;
+pub mod server;
+pub mod text;
+pub mod time;
+pub mod view;
+
+use cli::{Cli, Command};
+use command::Context;
+use exit::Exit;
+use failure::Failure;
+use output::Output;
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    // A shim is one small process per instance: it must not pay for the tree of commands.
+    let mut arguments = std::env::args_os().skip(1);
+    if let (Some(command), Some(directory)) = (arguments.next(), arguments.next())
+        && command == "shim"
+        && !directory.as_encoded_bytes().starts_with(b"-")
+    {
+        return server::shim(directory.as_ref());
+    }
+    match Cli::try_parse() {
+        Ok(cli) => run(cli),
+        Err(error) => {
+            // Help and version are answers; everything else is a usage error. A closed stream changes neither.
+            let _ = error.print();
+            if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() }
+        }
+    }
+}
+
+/// Runs one command.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    let Cli { global, command } = cli;
+    let (command, threads) = match command {
+        // These two are other programs that share the file: no runtime, no output of ours.
+        Command::Shim(args) => return server::shim(&args.dir),
+        Command::DemoApp(args) => return demo_app::run(&args),
+        // A server does the work of a server.
+        Command::Up(_) | Command::Demo(_) => (command, 2),
+        other => (other, 1),
+    };
+    let mut context = Context { output: Output::standard(global.settings()), global };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let ended = match runtime {
+        Ok(runtime) => runtime.block_on(interruptible(command, &mut context)),
+        Err(error) => Err(Failure::because(Exit::Failure, "cannot start the runtime", &error)),
+    };
+    match ended {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            context.output.failure(&failure);
+            failure.exit().into()
+        }
+    }
+}
+
+/// Ctrl-C ends a command with its own exit code. `up` and `demo` have something to clean up and see to it themselves.
+async fn interruptible(command: Command, context: &mut Context) -> Result<Exit, Failure> {
+    if matches!(command, Command::Up(_) | Command::Demo(_)) {
+        return command::dispatch(command, context).await;
+    }
+    tokio::select! {
+        ended = command::dispatch(command, context) => ended,
+        _ = tokio::signal::ctrl_c() => Err(Failure::silent(Exit::Interrupted)),
+    }
+}

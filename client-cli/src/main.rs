@@ -1,0 +1,7 @@
+//! The agentctl binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    agentctl::main()
+}

@@ -1,0 +1,268 @@
+//! The server crate as the command line uses it. Every call into `agentd` is in this file.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use agentd::app::{App, Host};
+use agentd::auth::tokens;
+use agentd::config::{Config, ServerArgs};
+use agentd_core::app::Env;
+
+use crate::exit::Exit;
+use crate::failure::{Failure, chain};
+
+/// Name of the token file in a data directory.
+pub const TOKENS_FILE: &str = tokens::FILE_NAME;
+
+/// Token files of the servers this user may run on this host: the environment of `AGENTD_ENV` first.
+#[must_use]
+pub fn local_token_files() -> Vec<PathBuf> {
+    let named = std::env::var("AGENTD_ENV").ok().and_then(|name| Env::parse(&name));
+    let mut envs = vec![Env::Dev, Env::Stage, Env::Prod];
+    envs.sort_by_key(|env| Some(*env) != named);
+    envs.into_iter().map(|env| agentd::config::default_data_dir(env).join(TOKENS_FILE)).collect()
+}
+
+/// The token of `principal` in a server's token file.
+///
+/// # Errors
+/// The file is not usable, or has no plain token of that name.
+pub fn plain_token(path: &Path, principal: &str) -> Result<String, Failure> {
+    tokens::plain_token(path, principal).map_err(|error| {
+        let failure = Failure::new(Exit::Denied, chain(&error));
+        match error {
+            tokens::Error::NoToken { .. } => {
+                failure.hint("name a principal of that file with --as, or give --token-file")
+            }
+            _ => failure.hint("give a token with --token-file or AGENTCTL_TOKEN"),
+        }
+    })
+}
+
+/// Runs this process as the parent of an app.
+#[must_use]
+pub fn shim(directory: &Path) -> ExitCode {
+    agentd::shim::main(directory)
+}
+
+/// A server in this process.
+#[derive(Debug)]
+pub struct Local {
+    app: App,
+    env: Env,
+    data_dir: PathBuf,
+}
+
+/// Merges flags, environment and file.
+///
+/// # Errors
+/// Every violation at once.
+pub fn configure(args: &ServerArgs) -> Result<Config, Failure> {
+    Config::load(args).map_err(|error| match error {
+        agentd::config::Error::Invalid(violations) => {
+            violations.iter().fold(Failure::usage("the configuration is invalid"), |failure, v| {
+                let value =
+                    if v.value.is_empty() { String::new() } else { format!("`{}` ", v.value) };
+                failure.fact(v.origin.as_str(), format!("{value}{}", v.rule))
+            })
+        }
+        other => Failure::usage(chain(&other)),
+    })
+}
+
+/// Log lines of the server go to stderr.
+///
+/// # Errors
+/// A filter that is none.
+pub fn log(config: &Config) -> Result<(), Failure> {
+    agentd::telemetry::init(config.log_format, &config.log_filter)
+        .map_err(|error| Failure::because(Exit::Failure, "cannot set up logging", &error))
+}
+
+/// This very program is also the shim and the demo app.
+fn host() -> Result<Host, Failure> {
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::because(Exit::Failure, "cannot find this program", &error))?;
+    Ok(Host {
+        shim: vec![program.clone(), PathBuf::from("shim")],
+        demo_app: vec![program, PathBuf::from("demo-app")],
+    })
+}
+
+impl Local {
+    /// Starts a server; when this returns, it answers.
+    ///
+    /// # Errors
+    /// The port is taken, the log is held by another process, or the state cannot be read.
+    pub async fn start(config: Config) -> Result<Self, Failure> {
+        let (env, data_dir) = (config.env, config.data_dir.clone());
+        let app = App::start(config, host()?).await.map_err(|error| {
+            let failure =
+                Failure::new(Exit::Failure, format!("cannot start the server: {}", chain(&error)));
+            match error {
+                agentd::app::Error::Bind { .. } => failure.hint(
+                    "`agentctl status` shows the server that runs there; --listen takes another port",
+                ),
+                agentd::app::Error::Journal(_) => failure.hint(format!(
+                    "another server may hold `{}`; --data-dir takes another directory",
+                    data_dir.display()
+                )),
+                _ => failure,
+            }
+        })?;
+        Ok(Self { app, env, data_dir })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.app.address()
+    }
+
+    /// Environment it serves.
+    #[must_use]
+    pub const fn env(&self) -> &'static str {
+        self.env.as_str()
+    }
+
+    /// Id of its agent.
+    #[must_use]
+    pub fn agent_id(&self) -> &str {
+        self.app.agent_id()
+    }
+
+    /// Digest of the policy in force.
+    #[must_use]
+    pub fn policy_digest(&self) -> &str {
+        self.app.policy_digest()
+    }
+
+    /// Directory of its log, tokens and apps.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// Its token file.
+    #[must_use]
+    pub fn tokens(&self) -> &Path {
+        self.app.tokens()
+    }
+
+    /// Token of one of its principals.
+    ///
+    /// # Errors
+    /// As [`plain_token`].
+    pub fn token(&self, principal: &str) -> Result<String, Failure> {
+        plain_token(self.app.tokens(), principal)
+    }
+
+    /// Returns when the server is asked to stop.
+    ///
+    /// # Errors
+    /// Signals cannot be received.
+    pub async fn wait(&self) -> Result<(), Failure> {
+        self.app
+            .wait_for_stop()
+            .await
+            .map_err(|error| Failure::because(Exit::Failure, "cannot wait for signals", &error))
+    }
+
+    /// Drains and stops. Apps go on running.
+    pub async fn stop(self) {
+        self.app.stop().await;
+    }
+}
+
+/// Ends every app below a data directory whose server has stopped: each shim stops its app and then itself.
+///
+/// # Errors
+/// A shim that is there and does not answer.
+pub async fn end_apps(data_dir: PathBuf) -> Result<(), Failure> {
+    let ended = tokio::task::spawn_blocking(move || end_apps_below(&data_dir.join("apps"), 0));
+    match ended.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Failure::because(Exit::Failure, "cannot end an app", &error)),
+        Err(error) => Err(Failure::because(Exit::Failure, "cannot end the apps", &error)),
+    }
+}
+
+/// Directories between `apps` and a shim's socket, at most.
+const DEPTH_MAX: u32 = 4;
+/// Time an app of the demo has between TERM and KILL, in milliseconds.
+const GRACE_MS: u64 = 500;
+
+fn end_apps_below(directory: &Path, depth: u32) -> std::io::Result<()> {
+    use agentd::shim::protocol::SOCKET_FILE;
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut result = Ok(());
+    for entry in entries {
+        let entry = entry?;
+        let ended = if entry.file_type()?.is_dir() && depth < DEPTH_MAX {
+            end_apps_below(&entry.path(), depth + 1)
+        } else if entry.file_name() == SOCKET_FILE {
+            end_app(&entry.path())
+        } else {
+            Ok(())
+        };
+        // One that fails must not keep the others alive.
+        result = result.and(ended);
+    }
+    result
+}
+
+fn end_app(socket: &Path) -> std::io::Result<()> {
+    use std::io::{Read as _, Write as _};
+
+    use agentd::shim::protocol::{Command, Request};
+    let mut stream = match std::os::unix::net::UnixStream::connect(socket) {
+        Ok(stream) => stream,
+        // Its shim has ended already.
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let wait = std::time::Duration::from_millis(GRACE_MS * 10);
+    stream.set_read_timeout(Some(wait))?;
+    let request = Request { id: 1, command: Command::Shutdown { grace_ms: GRACE_MS } };
+    let mut line = serde_json::to_vec(&request)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    // The shim closes the connection when it ends, and it ends after its app.
+    let mut sink = [0_u8; 4096];
+    while stream.read(&mut sink)? > 0 {}
+    Ok(())
+}
+
+/// What one pass over a log on disk found.
+#[derive(Debug)]
+pub struct DiskLog {
+    /// Id of the log.
+    pub log_id: Option<String>,
+    /// The first fault: the record from which on nothing is trusted, and why.
+    pub fault: Option<(u64, String)>,
+}
+
+/// Reads the log in a data directory without disturbing its server, and hands out every sound record in order.
+///
+/// # Errors
+/// There is no log, or it cannot be read.
+pub fn read_log(data_dir: &Path, on_entry: &mut dyn FnMut(u64, &[u8])) -> Result<DiskLog, Failure> {
+    use agentd::journal::Error;
+    let nested = data_dir.join("proof");
+    let directory = if nested.is_dir() { nested } else { data_dir.to_owned() };
+    match agentd::journal::read_dir(&directory, on_entry) {
+        Ok(verified) => Ok(DiskLog { log_id: Some(verified.head.log_id.to_string()), fault: None }),
+        Err(Error::Damaged(damage)) => {
+            Ok(DiskLog { log_id: None, fault: Some((damage.seq, damage.to_string())) })
+        }
+        Err(error) => {
+            let what = format!("cannot read the log in `{}`", directory.display());
+            Err(Failure::because(Exit::Failure, &what, &error))
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Apps.
+
+use std::collections::BTreeMap;
+
+use agentctl_api::v1;
+use serde::Serialize;
+
+use super::decision::{DecisionSummaryView, DecisionView, FindingView};
+use super::some;
+use crate::time;
+
+/// An onboarded application.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of the API, documented there")]
+pub struct AppView {
+    pub name: String,
+    pub environment: String,
+    pub runtime: String,
+    pub health: String,
+    pub revision: String,
+    pub spec_digest: String,
+    pub desired_instances: u32,
+    pub ready_instances: u32,
+    pub min_instances: u32,
+    pub max_instances: u32,
+    pub autonomy_level: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
+    pub instances: Vec<InstanceView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reading: Option<ReadingView>,
+    pub findings: Vec<FindingView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_decision: Option<DecisionSummaryView>,
+    pub cooldowns: Vec<CooldownView>,
+    pub pending_approvals: u32,
+    pub labels: BTreeMap<String, String>,
+    pub create_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub availability: Option<f64>,
+}
+
+impl From<&v1::App> for AppView {
+    fn from(a: &v1::App) -> Self {
+        Self {
+            name: a.name.clone(),
+            environment: a.environment.clone(),
+            runtime: a.runtime.clone(),
+            health: super::app_health(a.health),
+            revision: a.revision.clone(),
+            spec_digest: a.spec_digest.clone(),
+            desired_instances: a.desired_instances,
+            ready_instances: a.ready_instances,
+            min_instances: a.min_instances,
+            max_instances: a.max_instances,
+            autonomy_level: super::autonomy_level(a.autonomy_level),
+            listen: some(&a.listen),
+            instances: a.instances.iter().map(Into::into).collect(),
+            reading: a.reading.as_ref().map(Into::into),
+            findings: a.findings.iter().map(Into::into).collect(),
+            last_decision: a.last_decision.as_ref().map(Into::into),
+            cooldowns: a.cooldowns.iter().map(Into::into).collect(),
+            pending_approvals: a.pending_approvals,
+            labels: a.labels.clone(),
+            create_time: time::json(a.create_time.as_ref()),
+            availability: a.availability,
+        }
+    }
+}
+
+/// One process of an app.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of the API, documented there")]
+pub struct InstanceView {
+    pub index: u32,
+    pub state: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready_time: Option<String>,
+    pub restart_count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_exit: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_utilization: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_utilization: Option<f64>,
+    pub revision: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+}
+
+impl From<&v1::Instance> for InstanceView {
+    fn from(i: &v1::Instance) -> Self {
+        Self {
+            index: i.index,
+            state: super::instance_state(i.state),
+            pid: (i.pid != 0).then_some(i.pid),
+            start_time: time::json(i.start_time.as_ref()),
+            ready_time: time::json(i.ready_time.as_ref()),
+            restart_count: i.restart_count,
+            last_exit: i.last_exit.as_ref().map(super::exit_text),
+            cpu_utilization: i.cpu_utilization,
+            memory_utilization: i.memory_utilization,
+            revision: i.revision.clone(),
+            address: some(&i.address),
+        }
+    }
+}
+
+/// The newest readings of an app.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of the API, documented there")]
+pub struct ReadingView {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_utilization: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_utilization: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_p50_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_p99_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_ratio: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_rate: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_seconds: Option<f64>,
+    pub source: String,
+    pub stale: bool,
+}
+
+impl From<&v1::AppReading> for ReadingView {
+    fn from(r: &v1::AppReading) -> Self {
+        Self {
+            cpu_utilization: r.cpu_utilization,
+            memory_utilization: r.memory_utilization,
+            latency_p50_seconds: r.latency_p50_seconds,
+            latency_p99_seconds: r.latency_p99_seconds,
+            error_ratio: r.error_ratio,
+            request_rate: r.request_rate,
+            age_seconds: time::seconds(r.age.as_ref()),
+            source: r.source.clone(),
+            stale: r.stale,
+        }
+    }
+}
+
+/// A cooldown that still runs.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of the API, documented there")]
+pub struct CooldownView {
+    pub action: String,
+    pub clear_time: Option<String>,
+}
+
+impl From<&v1::Cooldown> for CooldownView {
+    fn from(c: &v1::Cooldown) -> Self {
+        Self { action: c.action.clone(), clear_time: time::json(c.clear_time.as_ref()) }
+    }
+}
+
+/// What came of an onboarding.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of the API, documented there")]
+pub struct OnboardingView {
+    /// `ONBOARDING ACCEPTED`, `ONBOARDING HELD`, `ONBOARDING REFUSED` or `ONBOARDING VALID`.
+    pub result: &'static str,
+    pub app: Option<AppView>,
+    pub spec: Option<serde_json::Value>,
+    pub spec_digest: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision: Option<DecisionView>,
+    pub events: Vec<AcceptedEventView>,
+}
+
+/// A record that was made for the request.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of the API, documented there")]
+pub struct AcceptedEventView {
+    pub seq: u64,
+    pub event: String,
+    pub time: Option<String>,
+}
+
+impl From<&v1::AcceptedEvent> for AcceptedEventView {
+    fn from(e: &v1::AcceptedEvent) -> Self {
+        Self { seq: e.seq, event: e.event.clone(), time: time::json(e.time.as_ref()) }
+    }
+}

@@ -1,0 +1,206 @@
+//! How many decisions one core makes: detect, choose and every gate, for a healthy app and for one with a finding.
+//!
+//! `cargo bench -p agentd-core`
+
+#![allow(
+    missing_docs,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::float_arithmetic,
+    reason = "a benchmark prints a table and reads the clock"
+)]
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use agentd_core::app::{AppName, Env, OnboardRequest, RequestedSource};
+use agentd_core::choose::{self, Choice, Row};
+use agentd_core::detect::{self, View};
+use agentd_core::gates::{self, Case, Surroundings};
+use agentd_core::plan::Fence;
+use agentd_core::policy::Policy;
+use agentd_core::record::{Observation, Started};
+use agentd_core::signal::{Exit, MICRO, Metric, Reading, Sample};
+use agentd_core::state::State;
+use agentd_core::step::{By, Input, Moment, commit, step};
+use agentd_core::window::Window;
+
+struct Bench {
+    state: State,
+    policy: Policy,
+    now: u64,
+}
+
+impl Bench {
+    fn give(&mut self, input: &Input) {
+        let seq = self.state.last_seq + 1;
+        let moment = Moment { agent: "agent-bench", now: self.now, seq, log_writable: true };
+        let step = step(&self.state, &self.policy, input, &moment);
+        commit(&mut self.state, &self.policy, &step.records);
+    }
+
+    fn observe(&mut self, app: &AppName, what: Observation) {
+        let reading = Reading::silent(app.clone(), self.now, Some(self.now));
+        self.give(&Input::Observed { app: app.clone(), slot: 0, what, reading });
+    }
+}
+
+fn prepared() -> (Bench, AppName) {
+    let policy = Policy::default_for(Env::Stage);
+    let state = State::new(Env::Stage);
+    let mut bench = Bench { state, policy: policy.clone(), now: 1_000_000 };
+    let started = Started {
+        agent_id: "agent-bench".into(),
+        version: "bench".into(),
+        demo: false,
+        dry_run: false,
+        frozen: false,
+    };
+    bench.give(&Input::Started { started, policy: Box::new(policy), bytes_cut: None });
+    let request = OnboardRequest {
+        name: "web".into(),
+        env: "stage".into(),
+        runtime: "binary".into(),
+        source: RequestedSource::Exec { path: "/usr/bin/app".into(), args: Vec::new() },
+        ..OnboardRequest::default()
+    };
+    let by = By { principal: "ops".into(), human: true, request: None, validate_only: false };
+    bench.give(&Input::Onboard {
+        request: Box::new(request),
+        found: Vec::new(),
+        update: false,
+        by,
+    });
+    let app = AppName::parse("web").unwrap();
+    let fence = Fence { boot_id: "b".into(), pid: 7, start_time: 7 };
+    bench.observe(&app, Observation::Started { fence });
+    bench.observe(&app, Observation::Ready);
+    let decision = bench.state.apps[&app].attempt.as_ref().unwrap().decision;
+    let (ok, detail) = (true, String::new());
+    let reading = Reading::silent(app.clone(), bench.now, Some(bench.now));
+    bench.give(&Input::Delivered { app: app.clone(), decision, ok, detail, reading });
+    bench.now += 120_000;
+    bench.observe(&app, Observation::Unready);
+    bench.observe(&app, Observation::Ready);
+    bench.now += 120_000;
+    let reading = Reading::silent(app.clone(), bench.now, Some(bench.now));
+    bench.give(&Input::Reading(reading));
+    assert!(bench.state.apps[&app].attempt.is_none());
+    (bench, app)
+}
+
+fn reading(app: &AppName, now: u64, cpu: i64) -> Reading {
+    let mut window = Window::new(app.clone());
+    let policy = Policy::default_for(Env::Stage);
+    for tick in 0..5 {
+        for (metric, micro) in [
+            (Metric::CpuUtilization, cpu),
+            (Metric::MemoryUtilization, MICRO / 2),
+            (Metric::LatencyP99, MICRO / 10),
+            (Metric::ErrorRatio, 0),
+        ] {
+            let at = now - 5_000 + tick * 1_000;
+            let source = "monitor".to_owned();
+            let sample = Sample {
+                metric,
+                micro,
+                instance: None,
+                source,
+                observed_ms: at,
+                received_ms: at,
+            };
+            window.push(&sample);
+        }
+        let _ = window.close(now - 5_000 + tick * 1_000, &policy.freshness, 0);
+    }
+    window.close(now, &policy.freshness, 0)
+}
+
+/// Best of several runs, in decisions per second: the machine is shared, the best run is the least disturbed one.
+fn rate(mut decide: impl FnMut()) -> f64 {
+    let mut best = 0.0_f64;
+    for _ in 0..7 {
+        let (started, mut n) = (Instant::now(), 0_u32);
+        while started.elapsed().as_millis() < 300 {
+            for _ in 0..1_000 {
+                decide();
+            }
+            n += 1_000;
+        }
+        best = best.max(f64::from(n) / started.elapsed().as_secs_f64());
+    }
+    best
+}
+
+fn full(bench: &Bench, app: &AppName, reading: &Reading, around: &Surroundings, seq: u64) -> bool {
+    let app = &bench.state.apps[app];
+    let (policy, now) = (&bench.policy, bench.now);
+    let findings = detect::detect(&View { app, policy, reading, now });
+    let row = findings.first().map(|f| bench.state.table.row(f.kind)).unwrap_or_default();
+    let proposal = choose::choose(&Choice {
+        app,
+        policy,
+        findings: &findings,
+        reading,
+        row: black_box(&row),
+        frozen: false,
+        now,
+        seq,
+    });
+    let case = Case {
+        app,
+        around,
+        policy,
+        policy_digest: &bench.state.policy_digest,
+        proposal: &proposal,
+        findings: &findings,
+        reading,
+        now,
+    };
+    let enforced = gates::enforce(&case, seq);
+    enforced.permit.is_some()
+}
+
+fn main() {
+    let (mut bench, app) = prepared();
+    let healthy = reading(&app, bench.now, MICRO / 3);
+    let hot = reading(&app, bench.now, MICRO * 95 / 100);
+    let around = Surroundings {
+        env: Env::Stage,
+        pauses: Vec::new(),
+        dry_run: false,
+        demo: false,
+        frozen: false,
+        log_writable: true,
+        apps: 1_000,
+        unhealthy: 1,
+        disrupting: 0,
+        starting: 0,
+        effects_last_hour: 2,
+        oldest_effect_at: Some(bench.now - 60_000),
+        storm: None,
+        canary: None,
+        pending: None,
+    };
+    let quiet = rate(|| {
+        let app = &bench.state.apps[&app];
+        let view = View { app, policy: &bench.policy, reading: &healthy, now: bench.now };
+        assert!(black_box(detect::is_quiet(&view)));
+    });
+    let hot_seq = bench.state.last_seq + 1;
+    let overload = rate(|| {
+        black_box(full(&bench, &app, &hot, &around, hot_seq));
+    });
+    let exit = Observation::Exited { fence: None, exit: Exit::Signal(9), expected: false };
+    bench.observe(&app, exit);
+    let crashed = rate(|| {
+        black_box(full(&bench, &app, &healthy, &around, hot_seq));
+    });
+    let _: Row = Row::default();
+    println!("decisions per second on one core (best of 7 runs of 0.3 s)");
+    println!("{:<44} {:>12} {:>12}", "case", "measured", "goal");
+    println!("{:<44} {:>12.0} {:>12}", "healthy app: looked at and found quiet", quiet, "1,000,000");
+    println!("{:<44} {:>12.0} {:>12}", "overload: findings, candidates, 29 gates", overload, "200,000");
+    println!("{:<44} {:>12.0} {:>12}", "crash: findings, candidates, 29 gates", crashed, "200,000");
+}

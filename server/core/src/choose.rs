@@ -1,0 +1,283 @@
+//! Findings in, proposal out: rules name the candidates, learned values rank them, gates decide elsewhere.
+//!
+//! The seam for another learner is [`ValueTable`] with [`ValueTable::row`] and [`ValueTable::learn`]: everything that asks for
+//! or changes a value goes through these two.
+
+use std::cmp::Reverse;
+
+use serde::{Deserialize, Serialize};
+
+use crate::action::{Action, Level};
+use crate::app::{Env, Millis};
+use crate::detect::{Finding, FindingKind, View};
+use crate::plan::Plan;
+use crate::policy::Policy;
+use crate::signal::Reading;
+use crate::state::AppState;
+
+mod confidence;
+mod draw;
+mod prepare;
+mod rules;
+mod table;
+
+pub use prepare::{Params, PlanError, prepare};
+pub use rules::primary;
+pub use table::{Lesson, Row, Taught, Value, ValueTable};
+
+/// Where a proposal comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The agent chose it.
+    Agent,
+    /// An authenticated human asked for it.
+    Human {
+        /// Principal.
+        principal: String,
+        /// Their reason.
+        reason: String,
+    },
+    /// A monitor or anything else: refused.
+    Other {
+        /// Principal.
+        principal: String,
+    },
+}
+
+impl Source {
+    /// Whether a human asked.
+    #[must_use]
+    pub const fn is_human(&self) -> bool {
+        matches!(self, Self::Human { .. })
+    }
+}
+
+/// One candidate with the numbers that ranked it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The action.
+    pub action: Action,
+    /// Chance that it beats doing nothing, by the rule's prior and verified outcomes, in permille.
+    pub chance: u32,
+    /// Learned value in millionths; higher is better.
+    pub value: i64,
+    /// Outcomes the value rests on.
+    pub trials: u32,
+    /// The rule's rank, 0 first.
+    pub rank: u32,
+}
+
+/// A human's yes to one plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// Sequence number of the approval's request.
+    pub approval: u64,
+    /// Who.
+    pub approver: String,
+    /// Who asked for it.
+    pub requester: String,
+    /// The plan they saw.
+    pub plan_digest: String,
+    /// Until when it may be used.
+    pub expires_at: Millis,
+}
+
+/// What somebody wants done, before any gate has judged it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// The action.
+    pub action: Action,
+    /// What exactly; `None` for passive actions, or when a prerequisite is missing.
+    pub plan: Option<Plan>,
+    /// Which prerequisite is missing.
+    pub missing: Option<PlanError>,
+    /// How sure the agent is that the action beats doing nothing, in permille.
+    pub confidence: u32,
+    /// Every candidate, best first.
+    pub candidates: Vec<Candidate>,
+    /// Findings it answers: the primary one, then the others, most urgent first.
+    pub because: Vec<FindingKind>,
+    /// Who.
+    pub source: Source,
+    /// The name a human asked by, when they named it; judged by the gate `unsafe_name`.
+    pub requested_as: Option<String>,
+    /// The approval it executes, if any.
+    pub grant: Option<Grant>,
+    /// Whether the draw explored instead of taking the best.
+    pub explored: bool,
+    /// Probability with which this action was chosen, in millionths.
+    pub propensity_ppm: u32,
+}
+
+/// What the chooser sees.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice<'a> {
+    /// The app.
+    pub app: &'a AppState,
+    /// The rules.
+    pub policy: &'a Policy,
+    /// What is wrong.
+    pub findings: &'a [Finding],
+    /// The signals it was seen in.
+    pub reading: &'a Reading,
+    /// Learned values for the primary finding.
+    pub row: &'a Row,
+    /// Learning is frozen: no exploration.
+    pub frozen: bool,
+    /// The time.
+    pub now: Millis,
+    /// Sequence number of the decision; the draw is a function of (seed, app, seq).
+    pub seq: u64,
+}
+
+/// Chooses what to do. Cannot fail: where nothing can be done, it says so with a passive action.
+///
+/// The rule's order decides, unless every remedy it compares has at least `trust` outcomes: then the learned value does, and
+/// ties go to the action that changes least. With the probability the policy allows, another remedy is taken instead
+/// ([`draw`]); rollback and scale-down are never explored, and nothing is when doing nothing is best.
+#[must_use]
+pub fn choose(choice: &Choice<'_>) -> Proposal {
+    let Choice { app, policy, findings, reading, now, .. } = *choice;
+    let view = View { app, policy, reading, now };
+    let finding = primary(findings);
+    let mut options = options(choice, &view, finding);
+    rank(&mut options, policy.learning.trust);
+    let (explored, propensity_ppm) = explore(choice, &mut options);
+    let evidence = finding.map_or(confidence::SURE, |finding| confidence::evidence(&view, finding));
+    let candidates = options.iter().map(|option| option.candidate.clone()).collect();
+    let because = because(finding, findings);
+    let chosen = options.into_iter().next();
+    let (action, chance, plan) = match chosen {
+        Some(option) => (option.candidate.action, option.candidate.chance, option.plan.ok()),
+        None => (Action::Noop, confidence::SURE, None),
+    };
+    // A passive action risks nothing: there is nothing to be sure of.
+    let confidence =
+        if action.is_passive() { confidence::SURE } else { confidence::product(evidence, chance) };
+    Proposal {
+        action,
+        plan,
+        missing: None,
+        confidence,
+        candidates,
+        because,
+        source: Source::Agent,
+        requested_as: None,
+        grant: None,
+        explored,
+        propensity_ppm,
+    }
+}
+
+/// The finding that is answered, and then the others, most urgent first: the outcome is a lesson about the first one.
+fn because(primary: Option<&Finding>, findings: &[Finding]) -> Vec<FindingKind> {
+    let first = primary.map(|finding| finding.kind);
+    let others = findings.iter().map(|finding| finding.kind).filter(|kind| Some(*kind) != first);
+    first.into_iter().chain(others).collect()
+}
+
+/// A candidate with its plan.
+struct Ranked {
+    candidate: Candidate,
+    plan: Result<Plan, PlanError>,
+}
+
+impl Ranked {
+    fn is_remedy(&self) -> bool {
+        self.plan.is_ok()
+    }
+}
+
+fn options(choice: &Choice<'_>, view: &View<'_>, finding: Option<&Finding>) -> Vec<Ranked> {
+    let candidates = rules::candidates(view, finding).into_iter().zip(0_u32..);
+    candidates
+        .map(|(candidate, rank)| {
+            let value = choice.row.get(candidate.action);
+            Ranked {
+                plan: prepare(candidate.action, choice.app, &Params::default(), choice.policy),
+                candidate: Candidate {
+                    action: candidate.action,
+                    chance: confidence::chance(&candidate, value),
+                    value: value.q_micro,
+                    trials: value.trials,
+                    rank,
+                },
+            }
+        })
+        .collect()
+}
+
+/// Best first: remedies that can be carried out and passive actions in the order of the rule, or the remedies by learned value
+/// when all of them can be trusted; what lacks a prerequisite comes last.
+fn rank(options: &mut [Ranked], trust: u32) {
+    let impossible = |o: &Ranked| !o.is_remedy() && !o.candidate.action.is_passive();
+    let trusted = |o: &Ranked| o.candidate.trials >= trust.max(1);
+    let learned = options.iter().filter(|o| o.is_remedy()).all(trusted);
+    options.sort_by_key(|o| {
+        let value = (o.is_remedy() && learned)
+            .then_some((Reverse(o.candidate.value), o.candidate.action));
+        (impossible(o), !o.is_remedy(), value, o.candidate.rank)
+    });
+}
+
+/// Draws, and puts what was drawn first. Gives whether that was not the best, and the probability with which it was chosen.
+fn explore(choice: &Choice<'_>, options: &mut [Ranked]) -> (bool, u32) {
+    let ppm = exploration_ppm(choice);
+    let drawable = drawable(choice, options);
+    if ppm == 0 || drawable.iter().all(|index| *index == 0) {
+        return (false, draw::CERTAIN_PPM);
+    }
+    let draw = draw::Draw::new(choice.policy.learning.seed, &choice.app.profile.name, choice.seq);
+    let index = drawable.get(draw.index(drawable.len())).copied().unwrap_or(0);
+    let index = if draw.explores(ppm) { index } else { 0 };
+    if let Some(head) = options.get_mut(..=index) {
+        head.rotate_right(1);
+    }
+    (index != 0, propensity_ppm(ppm, &drawable, index))
+}
+
+/// The share of decisions that explore, in millionths. Stage is deterministic whatever its policy says.
+fn exploration_ppm(choice: &Choice<'_>) -> u32 {
+    let asked = choice.policy.learning.exploration_ppm.min(draw::CERTAIN_PPM);
+    if choice.frozen || choice.policy.env == Env::Stage { 0 } else { asked }
+}
+
+/// Indices of what may be drawn: remedies, when the best is one, that take nothing away; in prod only those that a human must
+/// approve.
+fn drawable(choice: &Choice<'_>, options: &[Ranked]) -> Vec<usize> {
+    if !options.first().is_some_and(Ranked::is_remedy) {
+        return Vec::new();
+    }
+    let supervised = |action: Action| {
+        let level = choice.policy.level(action);
+        choice.app.profile.autonomy.map_or(level, |most| level.min(most)) <= Level::Propose
+    };
+    let harmless =
+        |a: Action| matches!(a, Action::Restart | Action::ScaleUp | Action::RetryDeployment);
+    let allowed = |o: &Ranked| {
+        let action = o.candidate.action;
+        o.is_remedy()
+            && harmless(action)
+            && (choice.policy.env != Env::Prod || supervised(action))
+    };
+    let indexed = options.iter().enumerate();
+    indexed.filter(|(_, option)| allowed(option)).map(|(index, _)| index).collect()
+}
+
+/// Probability, in millionths, that the option at `index` is chosen: an equal share of the exploration if it can be drawn, and all
+/// the rest if it is the best.
+fn propensity_ppm(ppm: u32, drawable: &[usize], index: usize) -> u32 {
+    let count = u32::try_from(drawable.len()).unwrap_or(u32::MAX).max(1);
+    let share = ppm / count;
+    if index == 0 {
+        let others = drawable.iter().filter(|i| **i != 0).count();
+        let others = u32::try_from(others).unwrap_or(u32::MAX);
+        draw::CERTAIN_PPM.saturating_sub(share.saturating_mul(others))
+    } else {
+        share
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+//! The rules: which actions can help against which finding, in which order, and how likely each is to beat doing nothing.
+//!
+//! The likelihoods are Beta priors, written as (helped, did not help) of imagined earlier cases and updated with real outcomes.
+//! They are judgements, chosen so that with full evidence the first remedy passes the default minimum of its risk class (0.60 for
+//! R1, 0.70 for R2, 0.80 for R3), and a few failures in a row make the agent doubt it.
+
+use crate::action::Action;
+use crate::app::Millis;
+use crate::detect::{self, Finding, FindingKind, View};
+use crate::state::Outcome;
+
+/// One candidate of a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Candidate {
+    pub(super) action: Action,
+    /// Prior cases in which it helped.
+    pub(super) helped: u32,
+    /// Prior cases in which it did not.
+    pub(super) failed: u32,
+    /// The chance never falls below this, in permille.
+    pub(super) floor: u32,
+}
+
+const fn candidate(action: Action, helped: u32, failed: u32) -> Candidate {
+    Candidate { action, helped, failed, floor: 0 }
+}
+
+/// Starting what is down cannot make it worse, however often it failed before and on whichever app: what restrains it is the
+/// back-off, the repetition gate and the breaker, which all end, and not a doubt that would never end because nothing more is
+/// tried. The floor is the default minimum of R2.
+const fn start(helped: u32, failed: u32) -> Candidate {
+    Candidate { floor: 700, ..candidate(Action::Restart, helped, failed) }
+}
+
+const NOOP: Candidate = candidate(Action::Noop, 1, 1);
+const OBSERVE: Candidate = candidate(Action::Observe, 1, 1);
+const ESCALATE: Candidate = candidate(Action::Escalate, 1, 1);
+const ROLLBACK: Candidate = candidate(Action::Rollback, 17, 3);
+const RETRY: Candidate = candidate(Action::RetryDeployment, 15, 5);
+const SCALE_DOWN: Candidate = candidate(Action::ScaleDown, 16, 4);
+
+/// An error that begins this long after a deployment is blamed on it.
+const DEPLOY_BLAME_MS: Millis = 30 * 60 * 1_000;
+/// Attempts that did not help in one incident before the next remedy gets its turn.
+const TRIED: usize = 2;
+
+/// The finding an action must answer: the most urgent one, but a hard fact before a contradiction of signals, because the
+/// supervisor saw it itself.
+#[must_use]
+pub fn primary(findings: &[Finding]) -> Option<&Finding> {
+    findings.iter().find(|finding| finding.kind.is_hard()).or_else(|| findings.first())
+}
+
+/// The candidates for `finding`, best first. Doing nothing is always among them, and last unless nothing is wrong.
+pub(super) fn candidates(view: &View<'_>, finding: Option<&Finding>) -> Vec<Candidate> {
+    let Some(finding) = finding else {
+        return if detect::is_idle(view) { vec![SCALE_DOWN, NOOP] } else { vec![NOOP] };
+    };
+    let mut list = remedies(view, finding);
+    let since = view.app.open.get(&finding.kind).map_or(view.now, |open| open.since);
+    // A stable sort: among the untried, and among the tried, the order of the rule remains.
+    list.sort_by_key(|c| !c.action.is_passive() && has_failed(view, c.action, since));
+    list.extend(ends(view, finding.kind));
+    list.push(NOOP);
+    list
+}
+
+fn remedies(view: &View<'_>, finding: &Finding) -> Vec<Candidate> {
+    let revision = view.app.profile.rollback_to;
+    match finding.kind {
+        FindingKind::DeploymentFailed => vec![RETRY, ROLLBACK],
+        FindingKind::CrashLoop if revision.is_some() && was_deployed(view) => {
+            vec![ROLLBACK, start(14, 6)]
+        }
+        FindingKind::CrashLoop => vec![start(14, 6)],
+        FindingKind::Crash => vec![start(9, 1)],
+        FindingKind::ErrorRate if revision.is_some() && was_deployed(view) => {
+            vec![ROLLBACK, candidate(Action::Restart, 15, 5)]
+        }
+        FindingKind::ErrorRate => vec![candidate(Action::Restart, 15, 5)],
+        FindingKind::CpuOverload => vec![candidate(Action::ScaleUp, 17, 3)],
+        FindingKind::MemoryOverload => {
+            vec![candidate(Action::Restart, 15, 5), candidate(Action::ScaleUp, 13, 7)]
+        }
+        FindingKind::Latency => {
+            vec![candidate(Action::ScaleUp, 15, 5), candidate(Action::Restart, 13, 7)]
+        }
+        FindingKind::Unresponsive | FindingKind::MemoryGrowth => {
+            vec![candidate(Action::Restart, 17, 3)]
+        }
+        FindingKind::Contradiction | FindingKind::Flapping | FindingKind::Silence => Vec::new(),
+    }
+}
+
+/// What comes after the remedies: look again, or tell humans, once per incident.
+fn ends(view: &View<'_>, kind: FindingKind) -> Vec<Candidate> {
+    let told = view.app.escalated;
+    match kind {
+        FindingKind::Contradiction | FindingKind::Flapping => vec![OBSERVE],
+        FindingKind::Silence if !told && is_long_silent(view) => vec![ESCALATE, OBSERVE],
+        FindingKind::Silence => vec![OBSERVE],
+        _ if told => Vec::new(),
+        _ => vec![ESCALATE],
+    }
+}
+
+fn was_deployed(view: &View<'_>) -> bool {
+    let deployments = [Action::Deploy, Action::RetryDeployment];
+    let last = deployments.iter().filter_map(|action| view.app.last_effect.get(action));
+    last.map(|effect| effect.at)
+        .max()
+        .is_some_and(|at| view.now.saturating_sub(at) <= DEPLOY_BLAME_MS)
+}
+
+/// Silent for as long again as makes it a finding: looking longer will not bring the monitor back.
+fn is_long_silent(view: &View<'_>) -> bool {
+    let heard = view.reading.last_seen.unwrap_or(view.app.onboarded_at);
+    view.now.saturating_sub(heard) > view.policy.freshness.silence_ms.saturating_mul(2)
+}
+
+/// Whether `action` was carried out in vain at least [`TRIED`] times since the finding was raised, by whomever.
+fn has_failed(view: &View<'_>, action: Action, since: Millis) -> bool {
+    let tried =
+        view.app.decisions.iter().filter(|decision| {
+            decision.action == action && decision.executed && decision.at >= since
+        });
+    let in_vain = |o: Option<Outcome>| matches!(o, Some(Outcome::Failed | Outcome::Inconclusive));
+    tried.filter(|decision| in_vain(decision.outcome)).count() >= TRIED
+}

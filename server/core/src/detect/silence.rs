@@ -1,0 +1,25 @@
+//! Nobody reports any more. Stale is never healthy.
+//!
+//! Counted from the last signal, or from the onboarding when there never was one. An app of which nothing runs has nothing to
+//! report; what is wrong with it is another finding's business.
+
+use crate::detect::{Detector, Finding, FindingKind, View};
+use crate::verdict::Fact;
+
+pub(super) const DETECTOR: Detector =
+    Detector { kind: FindingKind::Silence, summary: "nobody reports any more", detect };
+
+fn detect(view: &View<'_>) -> Option<Finding> {
+    let heard = view.reading.last_seen.unwrap_or(view.app.onboarded_at);
+    let silent_ms = view.now.saturating_sub(heard);
+    let limit_ms = view.policy.freshness.silence_ms;
+    let monitored = view.app.running() > 0 || view.app.open.contains_key(&FindingKind::Silence);
+    (monitored && silent_ms > limit_ms).then(|| Finding {
+        kind: FindingKind::Silence,
+        metric: None,
+        value: Fact::Ms(silent_ms),
+        limit: Fact::Ms(limit_ms),
+        persistence: 1_000,
+        detail: format!("no signal for {} s", silent_ms / 1_000),
+    })
+}

@@ -1,0 +1,111 @@
+//! Doing nothing is the safe default: the agent acts only when it is sure enough that acting beats it, and surer the more it risks.
+//! The minimum is the policy's for the risk class, never below the compiled floor. Equality passes.
+
+use super::{Case, Gate, Judgement};
+use crate::action::Risk;
+use crate::policy;
+use crate::reason::Reason;
+use crate::verdict::Fact;
+
+pub(super) const GATE: Gate = Gate {
+    id: "confidence",
+    group: 5,
+    summary: "the agent is sure enough that acting beats doing nothing",
+    reasons: &[Reason::UncertaintyNoop],
+    judge,
+};
+
+fn judge(case: &Case<'_>) -> Judgement {
+    if case.is_passive() {
+        return Judgement::not_applicable();
+    }
+    let minimum = case.policy.confidence.minimum(risk(case)).max(policy::Confidence::FLOOR);
+    let value = Fact::Permille(case.proposal.confidence);
+    let limit = Fact::Permille(minimum);
+    if case.is_human() || case.proposal.confidence >= minimum {
+        Judgement::pass(value, limit)
+    } else {
+        Judgement::refuse(Reason::UncertaintyNoop, value, limit)
+    }
+}
+
+/// A restart that takes the last running instance down risks as much as one of the only instance.
+fn risk(case: &Case<'_>) -> Risk {
+    let left = if case.disrupts() { case.app.running() } else { case.app.desired };
+    case.proposal.action.risk(case.app.desired.min(left))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::action::Action;
+    use crate::gates::scene::{Scene, check, pass, refuse};
+
+    fn sure(s: &mut Scene, action: Action, permille: u32) {
+        s.propose(action);
+        s.proposal.confidence = permille;
+    }
+
+    #[test]
+    fn the_agent_is_surer_the_more_it_risks() {
+        let unsure = || refuse(Reason::UncertaintyNoop);
+        check(
+            &GATE,
+            &[
+                ("R1, equal", |s| sure(s, Action::ScaleUp, 600), pass()),
+                (
+                    "R1, below",
+                    |s| sure(s, Action::ScaleUp, 599),
+                    unsure().value(Fact::Permille(599)).limit(Fact::Permille(600)),
+                ),
+                ("one of four, equal", |s| sure(s, Action::Restart, 600), pass()),
+                ("one of four, below", |s| sure(s, Action::Restart, 599), unsure()),
+                ("R2, equal", |s| sure(s, Action::ScaleDown, 700), pass()),
+                ("R2, below", |s| sure(s, Action::ScaleDown, 699), unsure()),
+                ("R3, equal", |s| sure(s, Action::Rollback, 800), pass()),
+                ("R3, below", |s| sure(s, Action::Rollback, 799), unsure()),
+                (
+                    "the only instance is R2",
+                    |s| {
+                        s.only_instance();
+                        sure(s, Action::Restart, 699);
+                    },
+                    unsure().limit(Fact::Permille(700)),
+                ),
+                (
+                    "the last running instance is R2",
+                    |s| {
+                        s.hang();
+                        s.kill(&[0, 1, 2]);
+                        sure(s, Action::Restart, 699);
+                    },
+                    unsure().limit(Fact::Permille(700)),
+                ),
+                (
+                    "the floor holds whatever the policy says",
+                    |s| {
+                        s.policy.confidence.r1 = 0;
+                        sure(s, Action::ScaleUp, 499);
+                    },
+                    unsure().limit(Fact::Permille(500)),
+                ),
+                (
+                    "the floor, equal",
+                    |s| {
+                        s.policy.confidence.r1 = 0;
+                        sure(s, Action::ScaleUp, 500);
+                    },
+                    pass(),
+                ),
+                (
+                    "a human is sure",
+                    |s| {
+                        sure(s, Action::Rollback, 0);
+                        s.human();
+                    },
+                    pass().value(Fact::Permille(0)),
+                ),
+            ],
+        );
+    }
+}

@@ -1,0 +1,253 @@
+//! Missing is unknown, never zero and never healthy: what rests on telemetry needs telemetry that is no older than its time to
+//! live. What the supervisor saw itself (an exit, a failed deployment, a health check without an answer) needs none. Fewer
+//! instances need the most: the CPU value and every other metric that is known. Age equal to the time to live passes.
+
+use super::{Case, Gate, Judgement, words};
+use crate::action::Action;
+use crate::app::Millis;
+use crate::detect::{FindingKind, claim_of};
+use crate::reason::Reason;
+use crate::signal::Metric;
+use crate::state::Phase;
+use crate::verdict::Fact;
+
+pub(super) const GATE: Gate = Gate {
+    id: "freshness",
+    group: 5,
+    summary: "the signals the proposal rests on are fresh",
+    reasons: &[Reason::StaleData],
+    judge,
+};
+
+/// Age of what a proposal rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Age {
+    /// It rests on no telemetry.
+    Unneeded,
+    /// The oldest of what it rests on.
+    Known(Millis),
+    /// Something it rests on was never heard, or is forgotten already.
+    Missing,
+}
+
+fn judge(case: &Case<'_>) -> Judgement {
+    if case.is_passive() {
+        return Judgement::not_applicable();
+    }
+    let ttl = case.policy.freshness.ttl_ms;
+    let limit = Fact::Ms(ttl);
+    let age = age(case);
+    let value = match age {
+        Age::Unneeded => words("no signal needed"),
+        Age::Known(age) => Fact::Ms(age),
+        Age::Missing => words("missing"),
+    };
+    let fresh = match age {
+        Age::Unneeded => true,
+        Age::Known(age) => age <= ttl,
+        Age::Missing => false,
+    };
+    if fresh || case.is_human() {
+        Judgement::pass(value, limit)
+    } else {
+        Judgement::refuse(Reason::StaleData, value, limit)
+    }
+}
+
+fn age(case: &Case<'_>) -> Age {
+    let known = case.reading.metrics.keys().map(|metric| age_of(case, *metric));
+    match case.proposal.action {
+        Action::ScaleDown => {
+            known.max().unwrap_or(Age::Missing).max(age_of(case, Metric::CpuUtilization))
+        }
+        // Asked for and approved by humans.
+        Action::Deploy => Age::Unneeded,
+        Action::Restart | Action::RetryDeployment | Action::Rollback if was_seen(case) => {
+            Age::Unneeded
+        }
+        _ => {
+            let because = &case.proposal.because;
+            let answered = case.findings.iter().filter(|f| because.contains(&f.kind));
+            let ages = answered.filter(|f| !f.kind.is_hard()).map(|finding| {
+                finding.metric.map_or_else(|| last_seen(case), |metric| age_of(case, metric))
+            });
+            ages.max().unwrap_or_else(|| last_seen(case))
+        }
+    }
+}
+
+/// Whether the supervisor itself saw what the proposal answers.
+fn was_seen(case: &Case<'_>) -> bool {
+    case.proposal.because.iter().any(|kind| match kind {
+        FindingKind::Unresponsive => {
+            case.app.instances.values().any(|instance| instance.phase == Phase::Unready)
+        }
+        kind => kind.is_hard(),
+    })
+}
+
+/// Age of the newest word on `metric` from any source, numbers and custom booleans alike.
+fn age_of(case: &Case<'_>, metric: Metric) -> Age {
+    let numbers = case.reading.metrics.get(&metric).into_iter();
+    let heard = numbers.flat_map(|series| series.sources.values()).map(|point| point.at);
+    let claim = claim_of(metric).and_then(|name| case.reading.conditions.get(name));
+    let newest = heard.chain(claim.map(|claim| claim.at)).max();
+    newest.map_or(Age::Missing, |at| Age::Known(case.now.saturating_sub(at)))
+}
+
+fn last_seen(case: &Case<'_>) -> Age {
+    let seen = case.reading.last_seen;
+    seen.map_or(Age::Missing, |at| Age::Known(case.now.saturating_sub(at)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gates::scene::{Scene, check, pass, refuse};
+
+    const TTL: Millis = 15_000;
+
+    fn overload(s: &mut Scene, ago: Option<Millis>) {
+        s.propose(Action::ScaleUp);
+        s.find(FindingKind::CpuOverload, Some(Metric::CpuUtilization));
+        s.reading.metrics.clear();
+        if let Some(ago) = ago {
+            s.hear(Metric::CpuUtilization, "monitor", ago);
+        }
+    }
+
+    #[test]
+    fn what_rests_on_signals_needs_fresh_ones() {
+        let stale = || refuse(Reason::StaleData).limit(Fact::Ms(TTL));
+        check(
+            &GATE,
+            &[
+                ("just heard", |s| overload(s, Some(0)), pass().value(Fact::Ms(0))),
+                ("at the end of its life", |s| overload(s, Some(TTL)), pass()),
+                (
+                    "a millisecond older",
+                    |s| overload(s, Some(TTL + 1)),
+                    stale().value(Fact::Ms(TTL + 1)),
+                ),
+                ("never heard", |s| overload(s, None), stale().value(words("missing"))),
+                (
+                    "another metric does not help",
+                    |s| {
+                        overload(s, None);
+                        s.hear(Metric::LatencyP99, "monitor", 0);
+                    },
+                    stale(),
+                ),
+                (
+                    "one fresh source is enough",
+                    |s| {
+                        overload(s, Some(TTL + 1));
+                        s.hear(Metric::CpuUtilization, "other", 1);
+                    },
+                    pass().value(Fact::Ms(1)),
+                ),
+                (
+                    "a fresh claim is enough",
+                    |s| {
+                        overload(s, None);
+                        s.claim("cpu_high", 3);
+                    },
+                    pass().value(Fact::Ms(3)),
+                ),
+                (
+                    "of two findings the older one counts",
+                    |s| {
+                        overload(s, Some(0));
+                        s.find(FindingKind::Latency, Some(Metric::LatencyP99));
+                        s.proposal.because = vec![FindingKind::CpuOverload, FindingKind::Latency];
+                        s.hear(Metric::LatencyP99, "monitor", TTL + 1);
+                    },
+                    stale(),
+                ),
+                (
+                    "a human knows what they see",
+                    |s| {
+                        overload(s, None);
+                        s.human();
+                    },
+                    pass(),
+                ),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_the_supervisor_saw_needs_no_signal() {
+        fn deaf(s: &mut Scene) {
+            s.reading.metrics.clear();
+            s.reading.last_seen = None;
+        }
+        let unneeded = || pass().value(words("no signal needed"));
+        check(
+            &GATE,
+            &[
+                ("a crash", deaf, unneeded()),
+                (
+                    "a hung instance",
+                    |s| {
+                        s.hang();
+                        deaf(s);
+                    },
+                    unneeded(),
+                ),
+                (
+                    "a hung instance that is not hung",
+                    |s| {
+                        s.hang();
+                        s.all_ready();
+                        deaf(s);
+                    },
+                    refuse(Reason::StaleData),
+                ),
+                (
+                    "more instances are not what a crash needs",
+                    |s| {
+                        deaf(s);
+                        s.propose(Action::ScaleUp);
+                        s.proposal.because = vec![FindingKind::Crash];
+                    },
+                    refuse(Reason::StaleData),
+                ),
+            ],
+        );
+    }
+
+    #[test]
+    fn fewer_instances_need_complete_metrics() {
+        fn idle(s: &mut Scene, cpu: Option<Millis>, latency: Option<Millis>) {
+            s.propose(Action::ScaleDown);
+            s.all_ready();
+            s.proposal.because.clear();
+            s.reading.metrics.clear();
+            for (metric, ago) in [(Metric::CpuUtilization, cpu), (Metric::LatencyP99, latency)] {
+                if let Some(ago) = ago {
+                    s.hear(metric, "monitor", ago);
+                }
+            }
+        }
+        let stale = || refuse(Reason::StaleData);
+        check(
+            &GATE,
+            &[
+                ("all fresh", |s| idle(s, Some(TTL), Some(1)), pass().value(Fact::Ms(TTL))),
+                ("CPU alone", |s| idle(s, Some(1), None), pass()),
+                ("no CPU", |s| idle(s, None, Some(1)), stale()),
+                ("nothing", |s| idle(s, None, None), stale()),
+                ("one is old", |s| idle(s, Some(1), Some(TTL + 1)), stale()),
+                (
+                    "a crash is no reason for fewer",
+                    |s| {
+                        idle(s, None, None);
+                        s.proposal.because = vec![FindingKind::Crash];
+                    },
+                    stale(),
+                ),
+            ],
+        );
+    }
+}

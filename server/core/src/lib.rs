@@ -1,0 +1,32 @@
+//! The pure brain of agentd.
+//!
+//! ```text
+//! Signal --validate--> Sample --window--> Reading --detect--> Finding* --choose--> Proposal
+//!     --gates--> Verdict* = Ruling --step--> Record* (durable) --evolve--> State, and only then: Permit -> effect
+//! ```
+//!
+//! No IO, no clock, no randomness, no floating point on the decide path: the same state, policy, input, time and sequence
+//! number give the same bytes, today and in a replay years from now.
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod action;
+pub mod app;
+pub mod chain;
+pub mod choose;
+pub mod detect;
+pub mod digest;
+pub mod explain;
+pub mod gates;
+pub mod permit;
+pub mod plan;
+pub mod policy;
+pub mod reason;
+pub mod record;
+pub mod replay;
+pub mod signal;
+pub mod state;
+pub mod step;
+pub mod verdict;
+pub mod window;

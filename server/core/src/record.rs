@@ -1,0 +1,599 @@
+//! Records: the only frozen serialized form of the project.
+//!
+//! One record is one JSON line of the proof log, and later one leaf of its Merkle tree. The envelope carries what differs
+//! between two runs (sequence number, time, actor); the body of a decision is a function of its inputs alone, so the same
+//! scenario in stage gives byte-equal bodies.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, SecondsFormat};
+use serde::{Deserialize, Serialize};
+
+use crate::action::Action;
+use crate::app::{AppName, AppSpec, Env, Millis, Violation};
+use crate::chain::Hash;
+use crate::choose::{Lesson, Proposal, Row, Value};
+use crate::detect::{Finding, FindingKind};
+use crate::gates::Surroundings;
+use crate::plan::Fence;
+use crate::policy::Policy;
+use crate::signal::{Exit, Reading};
+use crate::state::{AppState, Approval, ApprovalState, Attempt, Health, Outcome, Pause, Scope};
+use crate::verdict::{Ruling, Verdict};
+
+/// Version of the record format. A reader refuses a newer one.
+pub const VERSION: u32 = 1;
+
+/// Largest line in bytes: what a tlog-tiles entry bundle can carry (16-bit length prefix).
+pub const LINE_MAX: usize = 65_535;
+
+/// One entry of the proof log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Dense, from 1.
+    pub seq: u64,
+    /// When, in milliseconds since the Unix epoch; never less than the record before.
+    pub at: Millis,
+    /// The environment of the log.
+    pub env: Env,
+    /// The app it is about, if it is about one.
+    pub app: Option<AppName>,
+    /// Sequence number of the record that caused it.
+    pub cause: Option<u64>,
+    /// Agent id or principal.
+    pub actor: String,
+    /// What happened.
+    pub body: Body,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Body {
+    /// An agent started on this log.
+    Started(Started),
+    /// An agent stopped in good order.
+    Stopped(Stopped),
+    /// The log was found torn and repaired.
+    LogRecovered {
+        /// Bytes of a never-acknowledged tail that were cut.
+        bytes_cut: u64,
+    },
+    /// A policy is in force from here on.
+    PolicyApplied {
+        /// The whole policy, so that the log can be judged alone.
+        policy: Box<Policy>,
+        /// Its digest.
+        digest: String,
+    },
+    /// Somebody asked to onboard an app.
+    OnboardingStarted {
+        /// The name as given.
+        name: String,
+    },
+    /// The input was valid.
+    OnboardingPassed,
+    /// The input was not valid.
+    OnboardingRefused {
+        /// Every violation.
+        violations: Vec<Violation>,
+    },
+    /// A specification exists from here on.
+    SpecGenerated {
+        /// The specification.
+        spec: Box<AppSpec>,
+        /// Its digest.
+        digest: String,
+        /// Its revision.
+        revision: u32,
+        /// Idempotency of the request.
+        request: Option<Request>,
+    },
+    /// A deployment was permitted.
+    DeploymentTriggered {
+        /// Revision.
+        revision: u32,
+    },
+    /// Something about a running instance was observed.
+    Observed {
+        /// Instance slot.
+        slot: u32,
+        /// What.
+        what: Observation,
+    },
+    /// A finding opened.
+    Raised(Finding),
+    /// A finding closed.
+    Cleared {
+        /// Which.
+        kind: FindingKind,
+    },
+    /// Health as seen from outside changed.
+    HealthChanged {
+        /// To what.
+        health: Health,
+    },
+    /// A reading was taken into a decision.
+    Consumed {
+        /// Kinds of the findings in it.
+        findings: Vec<FindingKind>,
+    },
+    /// A decision, complete with its evidence.
+    Decided(Box<Decided>),
+    /// Group 1 of the gates passed.
+    IntakeValidated,
+    /// Every gate passed.
+    GatesPassed {
+        /// How many judged.
+        gates: u32,
+    },
+    /// A gate blocked; the event is named after its reason.
+    Blocked {
+        /// The action that was blocked.
+        action: Action,
+        /// The verdict.
+        verdict: Verdict,
+        /// One sentence.
+        message: String,
+    },
+    /// The action was refused.
+    Refused {
+        /// The action.
+        action: Action,
+        /// The event name of the reason.
+        reason: crate::reason::Reason,
+        /// What is done instead.
+        instead: Action,
+    },
+    /// The refusal reached the watchers.
+    RefusalEmitted,
+    /// The intent: recorded before the effect.
+    Attempted(Box<Attempt>),
+    /// The agent acts without a human.
+    Autonomous {
+        /// The action.
+        action: Action,
+    },
+    /// The actuator carried it out, or could not. Delivery is not repair.
+    Delivered {
+        /// The decision it belongs to.
+        decision: u64,
+        /// Whether it was carried out.
+        ok: bool,
+        /// What the actuator said.
+        detail: String,
+    },
+    /// agentd ended between intent and outcome: what happened is observed, never repeated blindly.
+    Indeterminate {
+        /// The decision it belongs to.
+        decision: u64,
+    },
+    /// How an attempt ended.
+    Concluded(Concluded),
+    /// The value table learned.
+    Learned {
+        /// What was learned from.
+        lesson: Lesson,
+        /// Before.
+        before: Value,
+        /// After.
+        after: Value,
+    },
+    /// The value table did not learn.
+    LearningSkipped {
+        /// Why: `frozen`, `human`, `inconclusive` or `no_finding`.
+        why: Cow<'static, str>,
+    },
+    /// A request was answered by the record that caused this one.
+    Answered {
+        /// Idempotency of the request.
+        request: Request,
+    },
+    /// A human is asked.
+    ApprovalRequested(Box<Approval>),
+    /// A human answered.
+    ApprovalAnswered {
+        /// The request.
+        approval: u64,
+        /// `APPROVED` or `REJECTED`.
+        state: ApprovalState,
+        /// What they said.
+        comment: String,
+        /// Idempotency of the request.
+        request: Option<Request>,
+    },
+    /// A request ended without an answer, or its execution did.
+    ApprovalEnded {
+        /// The request.
+        approval: u64,
+        /// How.
+        state: ApprovalState,
+    },
+    /// Effects are paused or halted.
+    PauseSet {
+        /// The pause.
+        pause: Pause,
+        /// Idempotency of the request.
+        request: Option<Request>,
+    },
+    /// A pause was lifted.
+    PauseLifted {
+        /// Of what.
+        scope: Scope,
+        /// Why; `expired` when it ended by itself.
+        reason: String,
+        /// Idempotency of the request.
+        request: Option<Request>,
+    },
+    /// Learning was frozen or thawed.
+    FreezeSet {
+        /// Frozen from here on.
+        frozen: bool,
+        /// Why.
+        reason: String,
+        /// Idempotency of the request.
+        request: Option<Request>,
+    },
+    /// A storm began.
+    StormBegan {
+        /// Unhealthy apps.
+        unhealthy: u32,
+        /// All apps.
+        apps: u32,
+    },
+    /// The environment fell below the storm threshold, or rose above it again.
+    StormCalm {
+        /// Below.
+        calm: bool,
+    },
+    /// The storm is over.
+    StormEnded,
+    /// Humans are told: the end of the ladder.
+    Escalated {
+        /// Why.
+        findings: Vec<FindingKind>,
+        /// One sentence.
+        message: String,
+    },
+    /// Equal decisions were not written one by one.
+    Repeated {
+        /// The decision they equal.
+        decision: u64,
+        /// How many.
+        count: u64,
+    },
+    /// A scenario injected a failure.
+    Injected {
+        /// The scenario.
+        scenario: String,
+        /// What was done.
+        what: String,
+    },
+    /// A sign of life.
+    Heartbeat(Heartbeat),
+    /// The agent changed its state.
+    Transition {
+        /// The way through the states, oldest first.
+        path: Vec<Cow<'static, str>>,
+    },
+}
+
+/// The start of an agent on this log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// Agent id.
+    pub agent_id: String,
+    /// Version of the program.
+    pub version: String,
+    /// Demo mode.
+    pub demo: bool,
+    /// Dry run.
+    pub dry_run: bool,
+    /// Frozen by configuration.
+    pub frozen: bool,
+}
+
+/// The end of an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// Uptime in milliseconds.
+    pub uptime_ms: Millis,
+    /// Turns of the loop.
+    pub loops: u64,
+    /// Decisions made.
+    pub decisions: u64,
+}
+
+/// A sign of life, every five seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// State at this moment.
+    pub state: Cow<'static, str>,
+    /// Uptime in milliseconds.
+    pub uptime_ms: Millis,
+    /// Turns of the loop.
+    pub loops: u64,
+    /// The last decision.
+    pub last_decision: Option<u64>,
+    /// Entries into each state since the start.
+    pub states: BTreeMap<Cow<'static, str>, u64>,
+    /// Apps.
+    pub apps: u32,
+    /// Quiet apps: nothing open, everything ready.
+    pub quiet: u32,
+}
+
+/// Idempotency of a mutating request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// The caller's request id.
+    pub id: String,
+    /// Digest of the content.
+    pub digest: String,
+}
+
+/// Something observed about an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Observation {
+    /// A process runs.
+    Started {
+        /// Its identity.
+        fence: Fence,
+    },
+    /// It answers its health check, or has run long enough.
+    Ready,
+    /// It does not answer.
+    Unready,
+    /// It is gone.
+    Exited {
+        /// Its identity.
+        fence: Option<Fence>,
+        /// How.
+        exit: Exit,
+        /// Whether it was asked to end.
+        expected: bool,
+    },
+    /// The instance does not exist any more (scaled down).
+    Removed,
+}
+
+/// Why a decision was made now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    /// A reading that is not quiet.
+    Reading,
+    /// A human asked, or approved: the proposal is theirs and is not chosen again.
+    Human,
+}
+
+/// A decision with everything it rests on: it can be judged again from this record and its policy alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decided {
+    /// Why now.
+    pub trigger: Trigger,
+    /// When, as the decision saw it.
+    pub now: Millis,
+    /// Sequence number the draw and the permit used.
+    pub seq: u64,
+    /// Digest of the policy.
+    pub policy_digest: String,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+    /// What was proposed.
+    pub proposal: Proposal,
+    /// What every gate said.
+    pub verdicts: Vec<Verdict>,
+    /// What it adds up to.
+    pub ruling: Ruling,
+    /// Evidence: the signals.
+    pub reading: Reading,
+    /// Evidence: the app.
+    pub app: AppState,
+    /// Evidence: the rest of the environment.
+    pub around: Surroundings,
+    /// Evidence: learned values of the primary finding.
+    pub row: Row,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Concluded {
+    /// The decision.
+    pub decision: u64,
+    /// The action.
+    pub action: Action,
+    /// How.
+    pub outcome: Outcome,
+    /// Why.
+    pub detail: String,
+    /// From the finding (or the intent) to the end, in milliseconds.
+    pub elapsed_ms: Millis,
+    /// Whether a human asked for it.
+    pub human: bool,
+    /// The approval it executed, if any.
+    pub approval: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct EnvelopeOut<'a> {
+    event_name: &'a str,
+    env: Env,
+    seq: u64,
+    ts: &'a str,
+    v: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app: Option<&'a AppName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<u64>,
+    actor: &'a str,
+    prev: Hash,
+    body: &'a Body,
+}
+
+#[derive(Deserialize)]
+struct EnvelopeIn<'a> {
+    env: Env,
+    seq: u64,
+    #[serde(borrow)]
+    ts: Cow<'a, str>,
+    app: Option<AppName>,
+    cause: Option<u64>,
+    actor: String,
+    body: Body,
+}
+
+#[derive(Deserialize)]
+struct VersionIn {
+    v: u32,
+}
+
+/// A line that is no record.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Written by a newer version.
+    #[error("record format {0} is newer than the {VERSION} this version reads")]
+    Version(u32),
+    /// Not the JSON of a record.
+    #[error("not a record")]
+    Json(#[source] serde_json::Error),
+    /// The timestamp is not RFC 3339.
+    #[error("timestamp `{0}` is not RFC 3339")]
+    Time(String),
+}
+
+impl Record {
+    /// The line, without newline. `prev` is the leaf hash of the line before.
+    #[must_use]
+    pub fn line(&self, prev: Hash) -> Vec<u8> {
+        let ts = format_time(self.at);
+        let envelope = EnvelopeOut {
+            event_name: self.body.event_name(),
+            env: self.env,
+            seq: self.seq,
+            ts: &ts,
+            v: VERSION,
+            app: self.app.as_ref(),
+            cause: self.cause,
+            actor: &self.actor,
+            prev,
+            body: &self.body,
+        };
+        // Serializing owned data with string keys to memory cannot fail.
+        serde_json::to_vec(&envelope).unwrap_or_default()
+    }
+
+    /// Reads a line back.
+    ///
+    /// # Errors
+    /// [`Error`] when the line is from a newer version or is no record.
+    pub fn parse(line: &[u8]) -> Result<Self, Error> {
+        let EnvelopeIn { env, seq, ts, app, cause, actor, body } = serde_json::from_slice(line)
+            .map_err(|error| match serde_json::from_slice::<VersionIn>(line) {
+                Ok(VersionIn { v }) if v > VERSION => Error::Version(v),
+                _ => Error::Json(error),
+            })?;
+        let at = DateTime::parse_from_rfc3339(&ts)
+            .ok()
+            .and_then(|t| u64::try_from(t.timestamp_millis()).ok())
+            .ok_or_else(|| Error::Time(ts.into_owned()))?;
+        Ok(Self { seq, at, env, app, cause, actor, body })
+    }
+
+    /// `dec-<seq>`, when this is a decision.
+    #[must_use]
+    pub fn decision(&self) -> Option<&Decided> {
+        match &self.body {
+            Body::Decided(decided) => Some(decided),
+            _ => None,
+        }
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds.
+#[must_use]
+pub fn format_time(at: Millis) -> String {
+    i64::try_from(at)
+        .ok()
+        .and_then(DateTime::from_timestamp_millis)
+        .map(|t| t.to_rfc3339_opts(SecondsFormat::Millis, true))
+        .unwrap_or_default()
+}
+
+impl Body {
+    /// The event name in the export.
+    #[must_use]
+    pub const fn event_name(&self) -> &'static str {
+        match self {
+            Self::Started(_) => "AGENT_STARTED",
+            Self::Stopped(_) => "AGENT_STOPPED",
+            Self::LogRecovered { .. } => "LOG_RECOVERED",
+            Self::PolicyApplied { .. } => "POLICY_APPLIED",
+            Self::OnboardingStarted { .. } => "ONBOARDING_STARTED",
+            Self::OnboardingPassed => "ONBOARDING_VALIDATION_PASSED",
+            Self::OnboardingRefused { .. } => "ONBOARDING_REFUSED",
+            Self::SpecGenerated { .. } => "SPEC_GENERATED",
+            Self::DeploymentTriggered { .. } => "DEPLOYMENT_TRIGGERED",
+            Self::Observed { .. } => "RUNTIME_EMIT",
+            Self::Raised(_) => "FINDING_RAISED",
+            Self::Cleared { .. } => "FINDING_CLEARED",
+            Self::HealthChanged { .. } => "HEALTH_CHANGED",
+            Self::Consumed { .. } => "RL_CONSUME",
+            Self::Decided(_) => "RL_DECISION",
+            Self::IntakeValidated => "RL_INTAKE_VALIDATED",
+            Self::GatesPassed { .. } => "EXECUTION_GATE_PASSED",
+            Self::Blocked { verdict, .. } => match verdict.reason {
+                Some(reason) => reason.as_str(),
+                None => "ORCH_REFUSE",
+            },
+            Self::Refused { .. } => "ORCH_REFUSE",
+            Self::RefusalEmitted => "REFUSAL_EMIT_SUCCESS",
+            Self::Attempted(_) => "ORCH_EXEC",
+            Self::Autonomous { .. } => "AUTONOMOUS_OPERATION",
+            Self::Delivered { .. } => "ORCH_DELIVERED",
+            Self::Indeterminate { .. } => "ORCH_OUTCOME_UNKNOWN",
+            Self::Concluded(concluded) => match concluded.outcome {
+                Outcome::Verified => "SYSTEM_STABLE",
+                Outcome::Failed => "ACTION_FAILED",
+                Outcome::Inconclusive => "ACTION_INCONCLUSIVE",
+            },
+            Self::Learned { .. } => "LEARNING_UPDATED",
+            Self::LearningSkipped { .. } => "LEARNING_SKIPPED",
+            Self::Answered { .. } => "REQUEST_ANSWERED",
+            Self::ApprovalRequested(_) => "APPROVAL_REQUESTED",
+            Self::ApprovalAnswered { state, .. } | Self::ApprovalEnded { state, .. } => {
+                approval_event(*state)
+            }
+            Self::PauseSet { pause, .. } if pause.halt => "MODE_HALTED",
+            Self::PauseSet { .. } => "MODE_PAUSED",
+            Self::PauseLifted { .. } => "MODE_RESUMED",
+            Self::FreezeSet { frozen: true, .. } => "LEARNING_FROZEN",
+            Self::FreezeSet { .. } => "LEARNING_UNFROZEN",
+            Self::StormBegan { .. } => "STORM_BEGAN",
+            Self::StormCalm { .. } => "STORM_CALM",
+            Self::StormEnded => "STORM_ENDED",
+            Self::Escalated { .. } => "ESCALATED",
+            Self::Repeated { .. } => "DECISION_REPEATED",
+            Self::Injected { .. } => "FAILURE_INJECTED",
+            Self::Heartbeat(_) => "HEARTBEAT",
+            Self::Transition { .. } => "STATE_TRANSITION",
+        }
+    }
+}
+
+const fn approval_event(state: ApprovalState) -> &'static str {
+    match state {
+        ApprovalState::Pending => "APPROVAL_REQUESTED",
+        ApprovalState::Approved => "APPROVAL_GRANTED",
+        ApprovalState::Executing => "APPROVAL_EXECUTING",
+        ApprovalState::Verified => "APPROVAL_VERIFIED",
+        ApprovalState::Failed => "APPROVAL_FAILED",
+        ApprovalState::Inconclusive => "APPROVAL_INCONCLUSIVE",
+        ApprovalState::Rejected => "APPROVAL_REJECTED",
+        ApprovalState::Expired => "APPROVAL_EXPIRED",
+        ApprovalState::Superseded => "APPROVAL_SUPERSEDED",
+        ApprovalState::Cleared => "APPROVAL_CLEARED",
+    }
+}

@@ -1,0 +1,435 @@
+//! From a reading to a ruling.
+
+use std::collections::BTreeMap;
+
+use crate::action::Action;
+use crate::app::{AppName, Millis};
+use crate::choose::{self, Choice, Grant, Proposal, Row, Source};
+use crate::detect::{self, Finding, FindingKind, View};
+use crate::gates::{self, Case, CommonCause, PendingPlan, Surroundings};
+use crate::plan::Plan;
+use crate::record::{Body, Concluded, Decided, Trigger};
+use crate::signal::Reading;
+use crate::state::{AppState, Approval, ApprovalState, Attempt, Outcome, Scope, State};
+use crate::verdict::{Effect, Ruling, Verdict};
+
+use super::{Context, is_internal, verify};
+
+/// A reading of one app: findings are opened and closed, the attempt in flight is judged, and if something is wrong a
+/// decision is made.
+pub(super) fn on_reading(ctx: &mut Context<'_>, reading: &Reading) {
+    let Some(app) = ctx.state.apps.get(&reading.app) else { return };
+    let mut app = app.clone();
+    consider(ctx, &mut app, reading);
+}
+
+/// The part of a step that looks at one app, after whatever else the step recorded about it.
+pub(super) fn consider(ctx: &mut Context<'_>, app: &mut AppState, reading: &Reading) {
+    look(ctx, app, reading);
+    verify::judge_attempt(ctx, app, reading);
+    note_health(ctx, app);
+    clear_approval(ctx, app);
+    let seen = seen(&View { app, policy: ctx.policy, reading, now: ctx.now }, Trigger::Reading);
+    if app.attempt.as_ref().is_some_and(|attempt| covers(attempt, &seen)) {
+        return;
+    }
+    let row = row(ctx.state, &seen);
+    let proposal = choose::choose(&Choice {
+        app,
+        policy: ctx.policy,
+        findings: &seen,
+        reading,
+        row: &row,
+        frozen: ctx.state.mode.frozen,
+        now: ctx.now,
+        seq: ctx.next_decision(),
+    });
+    if seen.is_empty() && proposal.action.is_passive() {
+        return;
+    }
+    if is_retained(ctx, app, &proposal) {
+        ctx.repeats =
+            app.last_decision.as_ref().map(|last| (app.profile.name.clone(), last.seq));
+        return;
+    }
+    decide(ctx, app, reading, proposal, Trigger::Reading);
+}
+
+/// What a decision rests on: the findings, or, when the agent looks by itself and finds nothing, what looks suspicious.
+pub(crate) fn seen(view: &View<'_>, trigger: Trigger) -> Vec<Finding> {
+    let findings = detect::detect(view);
+    if findings.is_empty() && trigger == Trigger::Reading {
+        return detect::suspicions(view);
+    }
+    findings
+}
+
+/// Runs the detectors and records what opened and what closed.
+fn look(ctx: &mut Context<'_>, app: &mut AppState, reading: &Reading) {
+    let view = View { app, policy: ctx.policy, reading, now: ctx.now };
+    let findings = detect::detect(&view);
+    let gone: Vec<(FindingKind, u64)> = app
+        .open
+        .iter()
+        .filter(|(kind, _)| !findings.iter().any(|f| f.kind == **kind))
+        .map(|(kind, open)| (*kind, open.seq))
+        .collect();
+    for finding in findings {
+        if !app.open.contains_key(&finding.kind) {
+            ctx.write_app(app, None, Body::Raised(finding));
+        }
+    }
+    for (kind, raised) in gone {
+        ctx.write_app(app, Some(raised), Body::Cleared { kind });
+    }
+}
+
+/// Records a change of health.
+pub(super) fn note_health(ctx: &mut Context<'_>, app: &mut AppState) {
+    let health = app.health();
+    if app.states.back().map(|change| change.health) != Some(health) {
+        ctx.write_app(app, None, Body::HealthChanged { health });
+    }
+}
+
+/// An app that recovered by itself needs no approval any more.
+fn clear_approval(ctx: &mut Context<'_>, app: &mut AppState) {
+    let Some(approval) = app.approval.and_then(|seq| ctx.state.approvals.get(&seq)) else {
+        return;
+    };
+    let stands = approval.because.is_empty()
+        || approval.because.iter().any(|kind| app.open.contains_key(kind));
+    if approval.state == ApprovalState::Pending && !stands {
+        let body =
+            Body::ApprovalEnded { approval: approval.seq, state: ApprovalState::Cleared };
+        ctx.write_app(app, Some(approval.decision), body);
+    }
+}
+
+/// Whether the attempt in flight is the answer to everything that is wrong: then its outcome is awaited.
+fn covers(attempt: &Attempt, findings: &[Finding]) -> bool {
+    attempt.trigger.is_empty() || findings.iter().all(|f| attempt.trigger.contains(&f.kind))
+}
+
+fn row(state: &State, findings: &[Finding]) -> Row {
+    choose::primary(findings).map(|f| state.table.row(f.kind)).unwrap_or_default()
+}
+
+/// The same plan waits for a human already: their votes are kept, nothing new is asked.
+fn is_retained(ctx: &Context<'_>, app: &AppState, proposal: &Proposal) -> bool {
+    let pending = app.approval.and_then(|seq| ctx.state.approvals.get(&seq));
+    match (pending, &proposal.plan) {
+        (Some(pending), Some(plan)) => {
+            pending.state == ApprovalState::Pending
+                && plan.digest(&ctx.state.policy_digest) == pending.plan_digest
+        }
+        _ => false,
+    }
+}
+
+/// Runs `proposal` through the gates and records everything that follows from the ruling. Returns the decision.
+pub(super) fn decide(
+    ctx: &mut Context<'_>,
+    app: &mut AppState,
+    reading: &Reading,
+    proposal: Proposal,
+    trigger: Trigger,
+) -> (u64, Decided) {
+    let seq = ctx.next_decision();
+    let findings = seen(&View { app, policy: ctx.policy, reading, now: ctx.now }, trigger);
+    let around = surroundings(ctx, app, &proposal, &findings);
+    let policy_digest = ctx.state.policy_digest.clone();
+    let case = Case {
+        app,
+        around: &around,
+        policy: ctx.policy,
+        policy_digest: &policy_digest,
+        proposal: &proposal,
+        findings: &findings,
+        reading,
+        now: ctx.now,
+    };
+    let enforced = gates::enforce(&case, seq);
+    let row = row(ctx.state, &findings);
+    let decided = Decided {
+        trigger,
+        now: ctx.now,
+        seq,
+        policy_digest,
+        findings,
+        proposal,
+        verdicts: enforced.verdicts,
+        ruling: enforced.ruling,
+        reading: reading.clone(),
+        app: app.clone(),
+        around,
+        row,
+    };
+    if is_repeat(app, &decided) {
+        ctx.repeats =
+            app.last_decision.as_ref().map(|last| (app.profile.name.clone(), last.seq));
+        return (app.last_decision.as_ref().map_or(0, |last| last.seq), decided);
+    }
+    let cause = app.open.values().map(|open| open.seq).min();
+    let kinds = decided.findings.iter().map(|f| f.kind).collect();
+    ctx.write_app(app, cause, Body::Consumed { findings: kinds });
+    ctx.write_app(app, cause, Body::Decided(Box::new(decided.clone())));
+    if let Some(permit) = enforced.permit
+        && !is_internal(permit.plan().action)
+    {
+        ctx.permits.push(permit);
+    }
+    follow(ctx, app, seq, &decided);
+    (seq, decided)
+}
+
+/// A decision that equals the last one and changes nothing is only counted.
+fn is_repeat(app: &AppState, decided: &Decided) -> bool {
+    let effective = decided.ruling == Ruling::Permitted && decided.proposal.plan.is_some();
+    decided.trigger == Trigger::Reading
+        && !effective
+        && app.last_decision.as_ref().is_some_and(|last| last.signature == decided.signature())
+}
+
+fn follow(ctx: &mut Context<'_>, app: &mut AppState, seq: u64, decided: &Decided) {
+    if decided.verdicts.iter().filter(|v| v.group == 1).all(|v| v.effect == Effect::Pass) {
+        ctx.write_app(app, Some(seq), Body::IntakeValidated);
+    }
+    match (&decided.ruling, &decided.proposal.plan) {
+        (Ruling::Permitted, plan) => permitted(ctx, app, seq, decided, plan.as_ref()),
+        (Ruling::Held { .. }, Some(plan)) => held(ctx, app, seq, decided, plan),
+        (Ruling::Held { .. }, None) => {}
+        (Ruling::Refused { reason, instead }, _) => {
+            let action = decided.proposal.action;
+            if let Some(verdict) = primary(decided, *reason) {
+                let verdict = verdict.clone();
+                let message = crate::explain::verdict(&verdict, action);
+                ctx.write_app(app, Some(seq), Body::Blocked { action, verdict, message });
+            }
+            let body = Body::Refused { action, reason: *reason, instead: *instead };
+            ctx.write_app(app, Some(seq), body);
+            refuse_grant(ctx, app, seq, decided);
+            if *instead == Action::Escalate {
+                escalate(ctx, app, seq, decided);
+            }
+        }
+    }
+}
+
+fn primary(decided: &Decided, reason: crate::reason::Reason) -> Option<&Verdict> {
+    decided
+        .verdicts
+        .iter()
+        .filter(|v| v.effect == Effect::Refuse && v.reason == Some(reason))
+        .min_by(|a, b| (a.group, &a.gate).cmp(&(b.group, &b.gate)))
+}
+
+fn permitted(
+    ctx: &mut Context<'_>,
+    app: &mut AppState,
+    seq: u64,
+    decided: &Decided,
+    plan: Option<&Plan>,
+) {
+    let gates = u32::try_from(decided.verdicts.len()).unwrap_or(u32::MAX);
+    ctx.write_app(app, Some(seq), Body::GatesPassed { gates });
+    let action = decided.proposal.action;
+    if action == Action::Escalate {
+        escalate(ctx, app, seq, decided);
+    }
+    let Some(plan) = plan else { return };
+    let human = decided.proposal.source.is_human();
+    if let crate::plan::Operation::Deploy { revision, .. } = plan.operation {
+        ctx.write_app(app, Some(seq), Body::DeploymentTriggered { revision });
+    }
+    if !human && decided.proposal.grant.is_none() {
+        ctx.write_app(app, Some(seq), Body::Autonomous { action });
+    }
+    let attempt = Attempt {
+        decision: seq,
+        plan: plan.clone(),
+        started_at: ctx.now,
+        delivered_at: None,
+        trigger: decided.proposal.because.clone(),
+        human,
+        approval: decided.proposal.grant.as_ref().map(|g| g.approval),
+        indeterminate: false,
+    };
+    ctx.write_app(app, Some(seq), Body::Attempted(Box::new(attempt)));
+    if is_internal(action) {
+        let concluded = Concluded {
+            decision: seq,
+            action,
+            outcome: Outcome::Verified,
+            detail: "the threshold is in force".to_owned(),
+            elapsed_ms: 0,
+            human,
+            approval: decided.proposal.grant.as_ref().map(|g| g.approval),
+        };
+        ctx.write_app(app, Some(seq), Body::Concluded(concluded));
+    }
+}
+
+fn held(ctx: &mut Context<'_>, app: &mut AppState, seq: u64, decided: &Decided, plan: &Plan) {
+    if let Some(old) = app.approval {
+        let body = Body::ApprovalEnded { approval: old, state: ApprovalState::Superseded };
+        ctx.write_app(app, Some(seq), body);
+    }
+    let requester = match &decided.proposal.source {
+        Source::Agent => ctx.agent.to_owned(),
+        Source::Human { principal, .. } | Source::Other { principal } => principal.clone(),
+    };
+    let approval = Approval {
+        seq: ctx.next(),
+        plan: plan.clone(),
+        plan_digest: plan.digest(&decided.policy_digest),
+        decision: seq,
+        requester,
+        human: decided.proposal.source.is_human(),
+        because: decided.proposal.because.clone(),
+        requested_at: ctx.now,
+        expires_at: ctx.now.saturating_add(ctx.policy.approval.ttl_ms),
+        state: ApprovalState::Pending,
+        decided_by: None,
+        comment: None,
+    };
+    ctx.write_app(app, Some(seq), Body::ApprovalRequested(Box::new(approval)));
+}
+
+/// An approved plan that the gates refuse at execution is over: a changed plan is superseded, anything else failed.
+fn refuse_grant(ctx: &mut Context<'_>, app: &mut AppState, seq: u64, decided: &Decided) {
+    let Some(Grant { approval, .. }) = decided.proposal.grant else { return };
+    let state = match &decided.ruling {
+        Ruling::Refused { reason: crate::reason::Reason::PlanChanged, .. } => {
+            ApprovalState::Superseded
+        }
+        Ruling::Refused { reason: crate::reason::Reason::ApprovalExpired, .. } => {
+            ApprovalState::Expired
+        }
+        _ => ApprovalState::Failed,
+    };
+    ctx.write_app(app, Some(seq), Body::ApprovalEnded { approval, state });
+}
+
+/// Tells humans, once per incident.
+fn escalate(ctx: &mut Context<'_>, app: &mut AppState, seq: u64, decided: &Decided) {
+    if app.escalated {
+        return;
+    }
+    let findings: Vec<FindingKind> = decided.findings.iter().map(|f| f.kind).collect();
+    let message = crate::explain::escalation(&app.profile.name, decided);
+    ctx.write_app(app, Some(seq), Body::Escalated { findings, message });
+}
+
+/// What the gates may know of the rest of the environment.
+pub(super) fn surroundings(
+    ctx: &Context<'_>,
+    app: &AppState,
+    proposal: &Proposal,
+    findings: &[Finding],
+) -> Surroundings {
+    let state = ctx.state;
+    let name = &app.profile.name;
+    let others = || state.apps.iter().filter(|(other, _)| *other != name).map(|(_, app)| app);
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let in_flight = |disrupts: bool| {
+        count(
+            others()
+                .filter(|a| {
+                    a.attempt.as_ref().is_some_and(|t| (t.plan.disrupts() > 0) == disrupts)
+                })
+                .count(),
+        )
+    };
+    let since = ctx.now.saturating_sub(3_600_000);
+    let mut recent = state.effects.iter().copied().filter(|at| *at > since);
+    let oldest_effect_at = recent.clone().min();
+    let pauses = state
+        .mode
+        .pauses
+        .iter()
+        .filter(|pause| match &pause.scope {
+            Scope::Env => true,
+            Scope::App(app) => app == name,
+            Scope::Action(action) => *action == proposal.action,
+        })
+        .cloned()
+        .collect();
+    Surroundings {
+        env: state.env,
+        pauses,
+        dry_run: state.mode.dry_run,
+        demo: state.mode.demo,
+        frozen: state.mode.frozen,
+        log_writable: ctx.log_writable,
+        apps: count(state.apps.len().max(1)),
+        unhealthy: count(others().filter(|a| a.is_unhealthy()).count())
+            .saturating_add(u32::from(app.is_unhealthy())),
+        disrupting: in_flight(true),
+        starting: in_flight(false),
+        effects_last_hour: count(recent.by_ref().count()),
+        oldest_effect_at,
+        storm: state.storm,
+        pending: pending(state, app),
+        canary: common_cause(ctx, app, findings),
+    }
+}
+
+/// The plan of this app that waits for a human.
+fn pending(state: &State, app: &AppState) -> Option<PendingPlan> {
+    let approval = state.approvals.get(&app.approval?)?;
+    (approval.state == ApprovalState::Pending).then(|| PendingPlan {
+        approval: approval.seq,
+        decision: approval.decision,
+        plan_digest: approval.plan_digest.clone(),
+    })
+}
+
+/// Several apps whose primary finding is the same and was raised within one window: the first by name order of raising is the
+/// canary; behind it 1, 2, 4 ... may act as those before them are verified.
+fn common_cause(ctx: &Context<'_>, app: &AppState, findings: &[Finding]) -> Option<CommonCause> {
+    let kind = findings.first()?.kind;
+    let mine = app.open.get(&kind)?.since;
+    let window = ctx.policy.storm.common_window_ms;
+    let mut sharing: BTreeMap<(Millis, &AppName), bool> = BTreeMap::new();
+    for (name, other) in &ctx.state.apps {
+        let open = if *name == app.profile.name {
+            app.open.get(&kind)
+        } else {
+            other.open.get(&kind)
+        };
+        let raised = open.map(|open| open.since);
+        // One that was raised in the same window and is clear again after a verified action shows that the action helps.
+        let healed = other.cleared.get(&kind).filter(|at| **at >= mine.saturating_sub(window));
+        match (raised, healed) {
+            (Some(since), _) if since.abs_diff(mine) <= window => {
+                sharing.insert((since, name), false);
+            }
+            (None, Some(at)) if verified_since(other, *at, window) => {
+                sharing.insert((0, name), true);
+            }
+            _ => {}
+        }
+    }
+    let apps = u32::try_from(sharing.len()).unwrap_or(u32::MAX);
+    if apps < ctx.policy.storm.common_apps {
+        return None;
+    }
+    let healed = u32::try_from(sharing.values().filter(|h| **h).count()).unwrap_or(u32::MAX);
+    let standing: Vec<&AppName> =
+        sharing.iter().filter(|(_, healed)| !**healed).map(|((_, name), _)| *name).collect();
+    let position = standing.iter().position(|name| **name == app.profile.name)?;
+    let first = sharing.keys().next().map(|(_, name)| (*name).clone())?;
+    // 0 verified: the canary alone. Then as many more as have been verified so far: 1, 2, 4 ...
+    let allowance = healed;
+    let position = u32::try_from(position).unwrap_or(u32::MAX);
+    Some(CommonCause { kind, apps, first, allowance, position })
+}
+
+fn verified_since(app: &AppState, cleared: Millis, window: Millis) -> bool {
+    app.decisions.iter().rev().any(|d| {
+        d.executed
+            && d.outcome == Some(Outcome::Verified)
+            && d.at >= cleared.saturating_sub(window.saturating_mul(5))
+    })
+}

@@ -1,0 +1,386 @@
+//! What humans ask for: onboarding, actions, approvals, switches.
+
+use crate::action::{Action, Requested};
+use crate::app::{AppName, AppSpec, OnboardRequest, Override, Violation, validate};
+use crate::choose::{self, Grant, Lesson, Params, Proposal, Source, Taught};
+use crate::plan::{Operation, Plan};
+use crate::record::{Body, Request, Trigger};
+use crate::signal::Reading;
+use crate::state::{
+    APPS, AppState, Approval, ApprovalState, Mode, Pause, Scope, new_app,
+};
+
+use super::{By, Context, Failure, Input, Reply, decide, verify};
+
+/// Answers a repeated request id. `true` when there is nothing left to do.
+fn is_answered(ctx: &mut Context<'_>, by: &By) -> bool {
+    let Some(request) = &by.request else { return false };
+    let Some(answered) = ctx.state.requests.get(&request.id) else { return false };
+    ctx.reply = if answered.digest == request.digest {
+        Reply::Repeated { seq: answered.seq }
+    } else {
+        Reply::Failed(Failure::RequestReused(request.id.clone()))
+    };
+    true
+}
+
+fn request_of(by: &By) -> Option<Request> {
+    by.request.clone()
+}
+
+/// Onboarding: validate everything, record the specification, decide on its deployment. An update is the same for an app that
+/// exists, with the next revision.
+pub(super) fn onboard(ctx: &mut Context<'_>, input: &Input) {
+    let Input::Onboard { request, found, update, by } = input else { return };
+    if is_answered(ctx, by) {
+        return;
+    }
+    if ctx.state.apps.len() >= APPS {
+        ctx.reply = Reply::Failed(Failure::Limit { what: "apps", limit: APPS });
+        return;
+    }
+    let known = AppName::parse(&request.name).ok().filter(|n| ctx.state.apps.contains_key(n));
+    if *update && known.is_none() {
+        ctx.reply = Reply::Failed(Failure::NoSuchApp(request.name.clone()));
+        return;
+    }
+    let taken = known.is_some() && !*update;
+    let (spec, mut violations) = match validate(ctx.state.env, request, taken) {
+        Ok(spec) => (Some(spec), Vec::new()),
+        Err(all) => (None, all),
+    };
+    violations.extend_from_slice(found);
+    let Some(spec) = spec.filter(|_| violations.is_empty()) else {
+        return refuse_onboarding(ctx, request, violations, taken, by);
+    };
+    if by.validate_only {
+        ctx.reply = Reply::Onboarded { spec: Box::new(spec), seq: None, decision: None };
+        return;
+    }
+    deploy(ctx, spec, by);
+}
+
+/// Records the specification and decides on its deployment.
+fn deploy(ctx: &mut Context<'_>, spec: AppSpec, by: &By) {
+    let name = spec.name.clone();
+    let actor = || by.principal.clone();
+    let started = Body::OnboardingStarted { name: name.to_string() };
+    let first = ctx.write_as(actor(), Some(&name), None, started);
+    ctx.write(Some(&name), Some(first), Body::OnboardingPassed);
+    let digest = spec.digest();
+    let history = ctx.state.specs.get(&name);
+    let newest = history.and_then(|h| h.revisions.last()).map_or(0, |r| r.number);
+    let revision = newest.saturating_add(1);
+    let body = Body::SpecGenerated {
+        spec: Box::new(spec.clone()),
+        digest: digest.clone(),
+        revision,
+        request: request_of(by),
+    };
+    let seq = ctx.write_as(actor(), Some(&name), Some(first), body);
+    let mut app = match ctx.state.apps.get(&name) {
+        Some(app) => app.clone(),
+        None => new_app(&spec, &digest, revision, ctx.now),
+    };
+    let reading = Reading::silent(name, ctx.now, None);
+    let source = Source::Human { principal: actor(), reason: "onboarding".to_owned() };
+    let params = Params {
+        revision: Some(revision),
+        instances: Some(spec.instances.desired),
+        ..Params::default()
+    };
+    let plan = choose::prepare(Action::Deploy, &app, &params, ctx.policy);
+    let proposal = proposal_with(Action::Deploy, plan, source, None);
+    let (decision, _) = decide::decide(ctx, &mut app, &reading, proposal, Trigger::Human);
+    ctx.reply =
+        Reply::Onboarded { spec: Box::new(spec), seq: Some(seq), decision: Some(decision) };
+}
+
+fn refuse_onboarding(
+    ctx: &mut Context<'_>,
+    request: &OnboardRequest,
+    violations: Vec<Violation>,
+    taken: bool,
+    by: &By,
+) {
+    if !by.validate_only {
+        // What was refused goes on record too; the name is foreign text, so it is no app name here.
+        let started = Body::OnboardingStarted { name: clip(&request.name, 256) };
+        let cause = ctx.write_as(by.principal.clone(), None, None, started);
+        let recorded = violations.iter().map(Violation::clipped).collect();
+        ctx.write(None, Some(cause), Body::OnboardingRefused { violations: recorded });
+    }
+    ctx.reply = if taken && violations.len() == 1 {
+        Reply::Failed(Failure::AppExists(request.name.clone()))
+    } else {
+        Reply::Invalid(violations)
+    };
+}
+
+fn clip(text: &str, max: usize) -> String {
+    text.chars().take(max).collect()
+}
+
+/// A proposal that a human made: it is not chosen, so it carries full confidence and no candidates.
+fn proposal_with(
+    action: Action,
+    plan: Result<Plan, choose::PlanError>,
+    source: Source,
+    requested_as: Option<String>,
+) -> Proposal {
+    let (plan, missing) = match plan {
+        Ok(plan) => (Some(plan), None),
+        Err(_) if action.is_passive() => (None, None),
+        Err(error) => (None, Some(error)),
+    };
+    Proposal {
+        action,
+        plan,
+        missing,
+        confidence: 1_000,
+        candidates: Vec::new(),
+        because: Vec::new(),
+        source,
+        requested_as,
+        grant: None,
+        explored: false,
+        propensity_ppm: 1_000_000,
+    }
+}
+
+/// A human asks for an action by name. It enters the same gates as the agent's own choice.
+pub(super) fn act(ctx: &mut Context<'_>, input: &Input) {
+    let Input::Act { app: name, name: asked, params, reason, reading, by } = input else { return };
+    if is_answered(ctx, by) {
+        return;
+    }
+    let Some(app) = ctx.state.apps.get(name) else {
+        ctx.reply = Reply::Failed(Failure::NoSuchApp(name.to_string()));
+        return;
+    };
+    let mut app = app.clone();
+    let action = match crate::action::parse(asked) {
+        Requested::Known(action) => action,
+        // The name is refused by its gate; what stands is nothing.
+        Requested::Unsafe(_) => Action::Noop,
+        Requested::ScaleBySign if params.instances.is_some_and(|to| to < app.desired) => Action::ScaleDown,
+        Requested::ScaleBySign => Action::ScaleUp,
+        Requested::Unknown => {
+            ctx.reply = Reply::Failed(Failure::UnknownAction(asked.clone()));
+            return;
+        }
+    };
+    let source = if by.human {
+        Source::Human { principal: by.principal.clone(), reason: clip(reason, 1_024) }
+    } else {
+        Source::Other { principal: by.principal.clone() }
+    };
+    let plan = choose::prepare(action, &app, params, ctx.policy);
+    let proposal = proposal_with(action, plan, source, Some(clip(asked, 64)));
+    let mark = ctx.mark();
+    let (seq, decided) = decide::decide(ctx, &mut app, reading, proposal, Trigger::Human);
+    let ruling = decided.ruling.clone();
+    let seq = if by.validate_only {
+        ctx.rewind(mark);
+        None
+    } else {
+        if let Some(request) = request_of(by) {
+            ctx.write_as(by.principal.clone(), Some(name), Some(seq), Body::Answered { request });
+        }
+        Some(seq)
+    };
+    ctx.reply = Reply::Decided { seq, ruling, decided: Box::new(decided) };
+}
+
+/// Finds a pending approval, or says why there is none to answer.
+fn pending<'s>(
+    ctx: &Context<'s>,
+    approval: u64,
+    by: &By,
+) -> Result<&'s Approval, Failure> {
+    let entry = ctx.state.approvals.get(&approval).ok_or(Failure::NoSuchApproval(approval))?;
+    if !by.human {
+        return Err(Failure::NotHuman(by.principal.clone()));
+    }
+    match entry.state {
+        ApprovalState::Pending if entry.expires_at <= ctx.now => {
+            Err(Failure::ApprovalExpired(approval))
+        }
+        ApprovalState::Expired => Err(Failure::ApprovalExpired(approval)),
+        ApprovalState::Pending => Ok(entry),
+        state => {
+            let state = format!("{state:?}").to_lowercase();
+            Err(Failure::ApprovalClosed { approval, state })
+        }
+    }
+}
+
+/// A human approves: the plan is made again, judged again by every gate, and only then permitted.
+pub(super) fn approve(ctx: &mut Context<'_>, input: &Input) {
+    let Input::Approve { approval, plan_digest, comment, reading, by } = input else { return };
+    if is_answered(ctx, by) {
+        return;
+    }
+    let entry = match pending(ctx, *approval, by) {
+        Ok(entry) => entry.clone(),
+        Err(failure) => {
+            ctx.reply = Reply::Failed(failure);
+            return;
+        }
+    };
+    if entry.requester == by.principal {
+        ctx.reply = Reply::Failed(Failure::SelfApproval(by.principal.clone()));
+        return;
+    }
+    if plan_digest.as_ref().is_some_and(|digest| *digest != entry.plan_digest) {
+        ctx.reply = Reply::Failed(Failure::PlanChanged { pending: entry.plan_digest });
+        return;
+    }
+    let name = entry.plan.app.clone();
+    let Some(app) = ctx.state.apps.get(&name) else {
+        ctx.reply = Reply::Failed(Failure::NoSuchApp(name.to_string()));
+        return;
+    };
+    let mut app = app.clone();
+    let body = Body::ApprovalAnswered {
+        approval: entry.seq,
+        state: ApprovalState::Approved,
+        comment: clip(comment, 1_024),
+        request: request_of(by),
+    };
+    ctx.write_as(by.principal.clone(), Some(&name), Some(entry.decision), body);
+    ctx.fold(&mut app);
+    let silent = Reading::silent(name, ctx.now, None);
+    execute_approved(ctx, &mut app, &entry, reading.as_ref().unwrap_or(&silent), by);
+}
+
+fn execute_approved(
+    ctx: &mut Context<'_>,
+    app: &mut AppState,
+    entry: &Approval,
+    reading: &Reading,
+    by: &By,
+) {
+    let action = entry.plan.action;
+    // A plan that can still be made is made again; the approval gate compares its digest with the one that was approved.
+    let replanned = choose::prepare(action, app, &params_of(&entry.plan.operation), ctx.policy);
+    let source = if entry.human {
+        let reason = "approved request".to_owned();
+        Source::Human { principal: entry.requester.clone(), reason }
+    } else {
+        Source::Agent
+    };
+    let mut proposal = proposal_with(action, replanned, source, None);
+    proposal.because.clone_from(&entry.because);
+    proposal.grant = Some(Grant {
+        approval: entry.seq,
+        approver: by.principal.clone(),
+        requester: entry.requester.clone(),
+        plan_digest: entry.plan_digest.clone(),
+        expires_at: entry.expires_at,
+    });
+    let (seq, decided) = decide::decide(ctx, app, reading, proposal, Trigger::Human);
+    ctx.reply = Reply::Decided {
+        seq: Some(seq),
+        ruling: decided.ruling.clone(),
+        decided: Box::new(decided),
+    };
+}
+
+/// The parameters that lead to an operation.
+fn params_of(operation: &Operation) -> Params {
+    match operation {
+        Operation::Scale { to, .. } => Params { instances: Some(*to), ..Params::default() },
+        Operation::Rollback { to, .. } => Params { revision: Some(*to), ..Params::default() },
+        Operation::Deploy { revision, instances } => {
+            Params { revision: Some(*revision), instances: Some(*instances), threshold: None }
+        }
+        Operation::AdjustThreshold { metric, enter, leave } => {
+            let threshold = Some((*metric, Override { enter: *enter, leave: *leave }));
+            Params { threshold, ..Params::default() }
+        }
+        Operation::Restart { .. } => Params::default(),
+    }
+}
+
+/// A human rejects. What the agent proposed in vain it learns from; what a human proposed it does not.
+pub(super) fn reject(ctx: &mut Context<'_>, approval: u64, comment: &str, by: &By) {
+    if is_answered(ctx, by) {
+        return;
+    }
+    let entry = match pending(ctx, approval, by) {
+        Ok(entry) => entry.clone(),
+        Err(failure) => {
+            ctx.reply = Reply::Failed(failure);
+            return;
+        }
+    };
+    let body = Body::ApprovalAnswered {
+        approval,
+        state: ApprovalState::Rejected,
+        comment: clip(comment, 1_024),
+        request: request_of(by),
+    };
+    let name = entry.plan.app;
+    let seq = ctx.write_as(by.principal.clone(), Some(&name), Some(entry.decision), body);
+    ctx.reply = Reply::Done { seq: Some(seq) };
+    if let Some(finding) = entry.because.first().copied()
+        && let Some(app) = ctx.state.apps.get(&name)
+        && !entry.human
+        && !ctx.state.mode.frozen
+    {
+        let lesson =
+            Lesson { finding, action: entry.plan.action, taught: Taught::Rejected, took_ms: 0 };
+        verify::teach(ctx, &mut app.clone(), seq, lesson);
+    }
+}
+
+/// A human pauses or halts.
+pub(super) fn pause(ctx: &mut Context<'_>, pause: Pause, by: &By) {
+    if is_answered(ctx, by) {
+        return;
+    }
+    if let Scope::App(name) = &pause.scope
+        && !ctx.state.apps.contains_key(name)
+    {
+        ctx.reply = Reply::Failed(Failure::NoSuchApp(name.to_string()));
+        return;
+    }
+    let known = ctx.state.mode.pauses.iter().any(|p| p.scope == pause.scope);
+    if !known && ctx.state.mode.pauses.len() >= Mode::PAUSES {
+        ctx.reply = Reply::Failed(Failure::Limit { what: "pauses", limit: Mode::PAUSES });
+        return;
+    }
+    let body = Body::PauseSet { pause, request: request_of(by) };
+    let seq = ctx.write_as(by.principal.clone(), None, None, body);
+    ctx.reply = Reply::Done { seq: Some(seq) };
+}
+
+/// A human lifts a pause.
+pub(super) fn resume(ctx: &mut Context<'_>, scope: &Scope, reason: &str, by: &By) {
+    if is_answered(ctx, by) {
+        return;
+    }
+    if !ctx.state.mode.pauses.iter().any(|pause| pause.scope == *scope) {
+        ctx.reply = Reply::Done { seq: None };
+        return;
+    }
+    let (scope, reason) = (scope.clone(), clip(reason, 1_024));
+    let body = Body::PauseLifted { scope, reason, request: request_of(by) };
+    let seq = ctx.write_as(by.principal.clone(), None, None, body);
+    ctx.reply = Reply::Done { seq: Some(seq) };
+}
+
+/// A human freezes or thaws learning.
+pub(super) fn freeze(ctx: &mut Context<'_>, frozen: bool, reason: &str, by: &By) {
+    if is_answered(ctx, by) {
+        return;
+    }
+    if ctx.state.mode.frozen == frozen {
+        ctx.reply = Reply::Done { seq: None };
+        return;
+    }
+    let body = Body::FreezeSet { frozen, reason: clip(reason, 1_024), request: request_of(by) };
+    let seq = ctx.write_as(by.principal.clone(), None, None, body);
+    ctx.reply = Reply::Done { seq: Some(seq) };
+}

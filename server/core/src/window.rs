@@ -1,0 +1,267 @@
+//! The window: what was heard of one app lately, folded into one [`Reading`] when it is closed.
+//!
+//! Ephemeral and bounded. One window belongs to one ingest shard, which pushes samples as they come and closes the window once per
+//! tick, or at once when something [`urgent`] arrived.
+//!
+//! * Of each (metric, source, instance) only the newest sample counts, and only until its time to live has passed.
+//! * The value of a source is the mean over its instances.
+//! * A tick is the worst value of the sources that said something new since the window was closed last. A source that was
+//!   silent in between is not counted again, or one spike of a slow monitor would look like many.
+//!
+//! So the order in which samples of one tick arrive does not matter.
+
+use std::collections::BTreeMap;
+
+use crate::app::{AppName, Instances, Millis};
+use crate::policy::Freshness;
+use crate::signal::{
+    Accepted, CONDITIONS, Condition, Metric, Point, Reading, Sample, Series, SourceId,
+};
+
+/// What became of something that was pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Push {
+    /// It counts.
+    Kept,
+    /// It says nothing newer than what is known from the same source already.
+    OutOfOrder,
+    /// The app has [`Window::SOURCES`] sources of this metric already.
+    TooManySources,
+    /// The source has [`Window::INSTANCES`] instances already.
+    TooManyInstances,
+    /// The app has [`Window::CONDITIONS`] conditions already.
+    TooManyConditions,
+}
+
+/// How much of a signal counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Absorbed {
+    /// Samples and conditions that count.
+    pub kept: u32,
+    /// Refused because something newer was known.
+    pub out_of_order: u32,
+    /// Dropped because of a limit.
+    pub dropped: u32,
+}
+
+/// What is known of the signals of one app.
+#[derive(Debug, Clone)]
+pub struct Window {
+    app: AppName,
+    last_seen: Option<Millis>,
+    metrics: BTreeMap<Metric, Track>,
+    conditions: BTreeMap<String, Condition>,
+}
+
+/// One metric.
+#[derive(Debug, Clone, Default)]
+struct Track {
+    sources: BTreeMap<SourceId, Source>,
+    recent: Vec<Point>,
+}
+
+/// One source of one metric.
+#[derive(Debug, Clone, Default)]
+struct Source {
+    instances: BTreeMap<Option<u32>, Latest>,
+    /// Whether it said something since the window was closed last.
+    spoke: bool,
+}
+
+/// The newest sample of one instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Latest {
+    observed_ms: Millis,
+    micro: i64,
+    received_ms: Millis,
+}
+
+/// Whether the window must be closed at once: an exit is a hard fact, and a monitor can call a condition critical.
+#[must_use]
+pub fn urgent(signal: &Accepted) -> bool {
+    let critical = |(name, c): (&String, &Condition)| c.value && name.ends_with("_critical");
+    signal.exit.is_some() || signal.conditions.iter().any(critical)
+}
+
+impl Window {
+    /// Sources remembered per metric.
+    pub const SOURCES: usize = 16;
+    /// Instances remembered per source and metric, beside what a source says of the app as a whole.
+    pub const INSTANCES: usize = Instances::LIMIT as usize;
+    /// Conditions remembered.
+    pub const CONDITIONS: usize = CONDITIONS;
+
+    /// The window of an app that was never heard of.
+    #[must_use]
+    pub const fn new(app: AppName) -> Self {
+        Self { app, last_seen: None, metrics: BTreeMap::new(), conditions: BTreeMap::new() }
+    }
+
+    /// The window of an app that is known from before the server started at `now`. Its monitors get the same time to report as
+    /// if they had just been heard: that the server was away is not the silence of a monitor.
+    #[must_use]
+    pub fn resumed(app: AppName, now: Millis) -> Self {
+        Self { last_seen: Some(now), ..Self::new(app) }
+    }
+
+    /// The app.
+    #[must_use]
+    pub const fn app(&self) -> &AppName {
+        &self.app
+    }
+
+    /// Receive time of the newest signal.
+    #[must_use]
+    pub const fn last_seen(&self) -> Option<Millis> {
+        self.last_seen
+    }
+
+    /// Takes a whole signal in.
+    pub fn absorb(&mut self, signal: &Accepted) -> Absorbed {
+        self.seen(signal.received_ms);
+        let mut absorbed = Absorbed::default();
+        for sample in &signal.samples {
+            absorbed.count(self.push(sample));
+        }
+        for (name, condition) in &signal.conditions {
+            absorbed.count(self.condition(name, condition));
+        }
+        absorbed
+    }
+
+    /// Notes that something was heard, whatever it said.
+    pub fn seen(&mut self, received_ms: Millis) {
+        self.last_seen = self.last_seen.max(Some(received_ms));
+    }
+
+    /// Takes one sample in.
+    pub fn push(&mut self, sample: &Sample) -> Push {
+        self.seen(sample.received_ms);
+        let track = self.metrics.entry(sample.metric).or_default();
+        if !track.sources.contains_key(&sample.source) {
+            if track.sources.len() >= Self::SOURCES {
+                return Push::TooManySources;
+            }
+            track.sources.insert(sample.source.clone(), Source::default());
+        }
+        let Some(source) = track.sources.get_mut(&sample.source) else {
+            return Push::TooManySources;
+        };
+        source.push(sample)
+    }
+
+    /// Takes one custom boolean in; the last one received counts, and of two received together the one that is true.
+    pub fn condition(&mut self, name: &str, condition: &Condition) -> Push {
+        self.seen(condition.at);
+        let rank = |c: &Condition| (c.at, c.value);
+        let full = self.conditions.len() >= Self::CONDITIONS;
+        match self.conditions.get_mut(name) {
+            Some(known) if rank(known) > rank(condition) => Push::OutOfOrder,
+            Some(known) => {
+                if rank(known) < rank(condition) || condition.source < known.source {
+                    known.clone_from(condition);
+                }
+                Push::Kept
+            }
+            None if full => Push::TooManyConditions,
+            None => {
+                self.conditions.insert(name.to_owned(), condition.clone());
+                Push::Kept
+            }
+        }
+    }
+
+    /// Closes one tick and gives everything that is known at `now`. What is older than its time to live, or from before the app
+    /// was onboarded, is forgotten.
+    pub fn close(&mut self, now: Millis, rules: &Freshness, onboarded_at: Millis) -> Reading {
+        let alive = |at: Millis| at >= onboarded_at && now.saturating_sub(at) <= rules.ttl_ms;
+        self.conditions.retain(|_, condition| alive(condition.at));
+        for track in self.metrics.values_mut() {
+            track.close(&alive);
+            // No run of ticks without a gap reaches further back.
+            let reach = rules.ttl_ms.saturating_mul(Series::RECENT as u64);
+            track.recent.retain(|p| p.at >= onboarded_at && now.saturating_sub(p.at) <= reach);
+        }
+        self.metrics.retain(|_, track| !track.sources.is_empty() || !track.recent.is_empty());
+        Reading {
+            app: self.app.clone(),
+            at: now,
+            last_seen: self.last_seen.filter(|at| *at >= onboarded_at),
+            metrics: self.metrics.iter().map(|(metric, track)| (*metric, track.series())).collect(),
+            conditions: self.conditions.clone(),
+        }
+    }
+}
+
+impl Absorbed {
+    fn count(&mut self, push: Push) {
+        let counter = match push {
+            Push::Kept => &mut self.kept,
+            Push::OutOfOrder => &mut self.out_of_order,
+            Push::TooManySources | Push::TooManyInstances | Push::TooManyConditions => {
+                &mut self.dropped
+            }
+        };
+        *counter = counter.saturating_add(1);
+    }
+}
+
+impl Track {
+    fn close(&mut self, alive: &impl Fn(Millis) -> bool) {
+        for source in self.sources.values_mut() {
+            source.instances.retain(|_, latest| alive(latest.received_ms));
+        }
+        self.sources.retain(|_, source| !source.instances.is_empty());
+        let spoke = self.sources.values().filter(|source| source.spoke).filter_map(Source::point);
+        let tick = spoke.reduce(|a, b| Point { micro: a.micro.max(b.micro), at: a.at.max(b.at) });
+        if let Some(tick) = tick {
+            if self.recent.len() >= Series::RECENT {
+                self.recent.remove(0);
+            }
+            self.recent.push(tick);
+        }
+        for source in self.sources.values_mut() {
+            source.spoke = false;
+        }
+    }
+
+    fn series(&self) -> Series {
+        let point = |(name, source): (&SourceId, &Source)| Some((name.clone(), source.point()?));
+        Series {
+            sources: self.sources.iter().filter_map(point).collect(),
+            recent: self.recent.clone(),
+        }
+    }
+}
+
+impl Source {
+    fn push(&mut self, sample: &Sample) -> Push {
+        let Sample { micro, observed_ms, received_ms, .. } = *sample;
+        let latest = Latest { observed_ms, micro, received_ms };
+        match self.instances.get_mut(&sample.instance) {
+            // Of two values for one moment the worse one counts, whichever came first; a value that is sent again is no news.
+            Some(known) if *known >= latest => return Push::OutOfOrder,
+            Some(known) => *known = latest,
+            None => {
+                let slots = self.instances.keys().flatten().count();
+                if sample.instance.is_some() && slots >= Window::INSTANCES {
+                    return Push::TooManyInstances;
+                }
+                self.instances.insert(sample.instance, latest);
+            }
+        }
+        self.spoke = true;
+        Push::Kept
+    }
+
+    /// The mean over the instances, and when the newest of them was heard.
+    fn point(&self) -> Option<Point> {
+        let at = self.instances.values().map(|latest| latest.received_ms).max()?;
+        let sum: i128 = self.instances.values().map(|latest| i128::from(latest.micro)).sum();
+        let mean = sum / i128::try_from(self.instances.len()).ok()?;
+        Some(Point { micro: i64::try_from(mean).ok()?, at })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,232 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::app::Env;
+use crate::policy::Policy;
+use crate::signal::{Exit, MICRO};
+
+const CPU: Metric = Metric::CpuUtilization;
+const NOW: Millis = 1_000_000;
+
+fn rules() -> Freshness {
+    Policy::default_for(Env::Stage).freshness
+}
+
+fn window() -> Window {
+    Window::new(AppName::parse("web").unwrap())
+}
+
+fn sample(source: &str, instance: Option<u32>, micro: i64, observed_ms: Millis) -> Sample {
+    let source = source.to_owned();
+    Sample { metric: CPU, micro, instance, source, observed_ms, received_ms: observed_ms }
+}
+
+fn recent(reading: &Reading) -> Vec<i64> {
+    reading.metrics.get(&CPU).map_or(Vec::new(), |s| s.recent.iter().map(|p| p.micro).collect())
+}
+
+#[test]
+fn a_tick_is_the_worst_source_and_a_source_is_the_mean_of_its_instances() {
+    let mut window = window();
+    for sample in [
+        sample("a", Some(0), 10, NOW),
+        sample("a", Some(1), 40, NOW),
+        sample("b", None, 20, NOW - 500),
+    ] {
+        assert_eq!(window.push(&sample), Push::Kept);
+    }
+    let reading = window.close(NOW, &rules(), 0);
+    assert_eq!(recent(&reading), [25]);
+    let sources = &reading.metrics[&CPU].sources;
+    assert_eq!(sources["a"], Point { micro: 25, at: NOW });
+    assert_eq!(sources["b"], Point { micro: 20, at: NOW - 500 });
+    assert_eq!((reading.at, reading.last_seen), (NOW, Some(NOW)));
+}
+
+#[test]
+fn without_news_a_tick_adds_nothing() {
+    let mut window = window();
+    window.push(&sample("a", None, 10, NOW));
+    assert_eq!(recent(&window.close(NOW, &rules(), 0)), [10]);
+    assert_eq!(recent(&window.close(NOW + 1, &rules(), 0)), [10]);
+    assert_eq!(window.push(&sample("a", None, 10, NOW)), Push::OutOfOrder, "sent again");
+    assert_eq!(recent(&window.close(NOW + 2, &rules(), 0)), [10]);
+    window.push(&sample("a", None, 10, NOW + 3));
+    assert_eq!(recent(&window.close(NOW + 3, &rules(), 0)), [10, 10]);
+}
+
+#[test]
+fn the_spike_of_a_slow_monitor_is_one_tick_while_a_fast_one_goes_on() {
+    let mut window = window();
+    window.push(&sample("slow", None, 99, NOW));
+    window.push(&sample("fast", None, 5, NOW));
+    window.close(NOW, &rules(), 0);
+    for tick in 1..4 {
+        window.push(&sample("fast", None, 5, NOW + tick));
+        window.close(NOW + tick, &rules(), 0);
+    }
+    let reading = window.close(NOW + 4, &rules(), 0);
+    assert_eq!(recent(&reading), [99, 5, 5, 5]);
+    assert_eq!(reading.metrics[&CPU].sources.len(), 2, "its value is still known");
+}
+
+#[test]
+fn older_values_than_the_known_one_are_refused_and_of_two_at_one_moment_the_worse_counts() {
+    let mut window = window();
+    assert_eq!(window.push(&sample("a", None, 50, NOW)), Push::Kept);
+    assert_eq!(window.push(&sample("a", None, 99, NOW - 1)), Push::OutOfOrder);
+    assert_eq!(window.push(&sample("a", Some(1), 50, NOW - 1)), Push::Kept, "another instance");
+    assert_eq!(window.push(&sample("a", None, 40, NOW)), Push::OutOfOrder);
+    assert_eq!(window.push(&sample("a", None, 60, NOW)), Push::Kept);
+    assert_eq!(recent(&window.close(NOW, &rules(), 0)), [55]);
+}
+
+#[test]
+fn what_outlived_its_time_is_forgotten() {
+    let mut window = window();
+    window.push(&sample("a", None, 50, NOW));
+    window.condition("warm", &Condition { value: true, source: "a".to_owned(), at: NOW });
+    let reading = window.close(NOW + rules().ttl_ms, &rules(), 0);
+    assert_eq!((reading.conditions.len(), reading.metrics[&CPU].sources.len()), (1, 1));
+    let reading = window.close(NOW + rules().ttl_ms + 1, &rules(), 0);
+    assert_eq!((reading.conditions.len(), reading.metrics[&CPU].sources.len()), (0, 0));
+    assert_eq!(recent(&reading), [50], "ticks are history");
+    let reading = window.close(NOW + 1_000_000, &rules(), 0);
+    assert_eq!(reading, Reading::silent(window.app().clone(), NOW + 1_000_000, Some(NOW)));
+}
+
+#[test]
+fn an_earlier_life_under_the_same_name_is_not_inherited() {
+    let mut window = window();
+    window.push(&sample("a", None, 50, NOW));
+    window.close(NOW, &rules(), 0);
+    let reading = window.close(NOW + 2, &rules(), NOW + 1);
+    assert_eq!(reading, Reading::silent(window.app().clone(), NOW + 2, None));
+}
+
+#[test]
+fn after_a_restart_of_the_server_monitors_have_their_time_to_report() {
+    let mut window = Window::resumed(AppName::parse("web").unwrap(), NOW);
+    assert_eq!(window.close(NOW + 5, &rules(), 0).last_seen, Some(NOW));
+    assert_eq!(window.last_seen(), Some(NOW));
+}
+
+#[test]
+fn the_last_twelve_ticks_are_kept() {
+    let mut window = window();
+    for tick in 0..20 {
+        window.push(&sample("a", None, tick, NOW + tick.unsigned_abs()));
+        window.close(NOW + tick.unsigned_abs(), &rules(), 0);
+    }
+    let expected: Vec<i64> = (8..20).collect();
+    assert_eq!(recent(&window.close(NOW + 20, &rules(), 0)), expected);
+}
+
+#[test]
+fn every_limit_is_counted() {
+    let mut window = window();
+    for n in 0..Window::SOURCES {
+        assert_eq!(window.push(&sample(&format!("s{n}"), None, 1, NOW)), Push::Kept);
+    }
+    assert_eq!(window.push(&sample("one-more", None, 1, NOW)), Push::TooManySources);
+    for n in 0..Window::INSTANCES {
+        let slot = u32::try_from(n).unwrap();
+        assert_eq!(window.push(&sample("s0", Some(slot), 1, NOW)), Push::Kept);
+    }
+    assert_eq!(window.push(&sample("s0", Some(64), 1, NOW)), Push::TooManyInstances);
+    let condition = Condition { value: true, source: "a".to_owned(), at: NOW };
+    for n in 0..Window::CONDITIONS {
+        assert_eq!(window.condition(&format!("c{n}"), &condition), Push::Kept);
+    }
+    assert_eq!(window.condition("one_more", &condition), Push::TooManyConditions);
+
+    let mut signal = accepted();
+    signal.samples = vec![
+        sample("one-more", None, 1, NOW),
+        sample("s0", None, 1, NOW - 1),
+        sample("s0", None, 2, NOW + 1),
+    ];
+    let expected = Absorbed { kept: 1, out_of_order: 1, dropped: 1 };
+    assert_eq!(window.absorb(&signal), expected);
+    window.close(NOW + 20_000, &rules(), 0);
+    let late = sample("one-more", None, 1, NOW + 20_000);
+    assert_eq!(window.push(&late), Push::Kept, "the silent ones made room");
+}
+
+fn accepted() -> Accepted {
+    Accepted {
+        app: AppName::parse("web").unwrap(),
+        instance: None,
+        received_ms: NOW,
+        samples: Vec::new(),
+        conditions: BTreeMap::new(),
+        exit: None,
+    }
+}
+
+#[test]
+fn exits_and_critical_conditions_are_urgent() {
+    let mut signal = accepted();
+    assert!(!urgent(&signal));
+    let condition = |value| Condition { value, source: "a".to_owned(), at: NOW };
+    signal.conditions.insert("cpu_high".to_owned(), condition(true));
+    signal.conditions.insert("disk_critical".to_owned(), condition(false));
+    assert!(!urgent(&signal));
+    signal.conditions.insert("disk_critical".to_owned(), condition(true));
+    assert!(urgent(&signal));
+    assert!(urgent(&Accepted { exit: Some(Exit::Code(0)), ..accepted() }));
+}
+
+#[test]
+fn a_signal_that_only_says_an_exit_is_a_word_too() {
+    let mut window = window();
+    window.absorb(&Accepted { exit: Some(Exit::Unknown), ..accepted() });
+    assert_eq!(window.close(NOW, &rules(), 0).last_seen, Some(NOW));
+}
+
+#[test]
+fn extreme_values_do_not_overflow_the_mean() {
+    let mut window = window();
+    for slot in 0..Instances::LIMIT {
+        window.push(&sample("a", Some(slot), i64::MAX, u64::MAX));
+    }
+    assert_eq!(recent(&window.close(u64::MAX, &rules(), 0)), [i64::MAX]);
+    assert_eq!(recent(&window.close(0, &rules(), 0)), [i64::MAX], "a clock that went back");
+}
+
+fn any_sample() -> impl Strategy<Value = Sample> {
+    let metric = prop::sample::select(vec![CPU, Metric::ErrorRatio]);
+    let instance = prop::option::of(0..3_u32);
+    (metric, 0..5 * MICRO, instance, "[a-d]", 0..4_u64).prop_map(
+        |(metric, micro, instance, source, ago)| {
+            let received_ms = NOW;
+            Sample { metric, micro, instance, source, observed_ms: NOW - ago, received_ms }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_samples_within_a_tick_does_not_matter(
+        (samples, shuffled) in prop::collection::vec(any_sample(), 0..40)
+            .prop_flat_map(|samples| (Just(samples.clone()), Just(samples).prop_shuffle())),
+        claims in prop::collection::vec(("[a-c]", "[a-c]", any::<bool>()), 0..8),
+    ) {
+        let read = |samples: &[Sample], backwards: bool| {
+            let mut window = window();
+            for sample in samples {
+                window.push(sample);
+            }
+            let mut claims = claims.clone();
+            if backwards {
+                claims.reverse();
+            }
+            for (name, source, value) in claims {
+                window.condition(&name, &Condition { value, source, at: NOW });
+            }
+            window.close(NOW, &rules(), 0)
+        };
+        let (one, other) = (read(&samples, false), read(&shuffled, true));
+        prop_assert_eq!(serde_json::to_vec(&one).unwrap(), serde_json::to_vec(&other).unwrap());
+    }
+}

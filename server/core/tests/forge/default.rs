@@ -1,0 +1,7 @@
+//! Out of nothing.
+
+use agentd_core::permit::Permit;
+
+fn main() {
+    let _forged: Permit = Default::default();
+}

@@ -1,0 +1,363 @@
+//! The agent: sole owner of the state, one explicit loop, a closed set of events.
+//!
+//! ```text
+//! drain the inbox -> step each -> one append, one fsync -> publish -> dispatch permits
+//! ```
+//!
+//! The records of a batch are folded into the state as they are made, so that the second input of a batch sees the effect of the
+//! first; nothing leaves the loop (no answer, no publication, no permit) before all of them are durable. If they cannot be made
+//! durable the state is rebuilt from what is.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use agentd_core::app::{AppName, Millis};
+use agentd_core::policy::Policy;
+use agentd_core::record::{Body, Heartbeat, Started, Stopped};
+use agentd_core::signal::Reading;
+use agentd_core::state::State;
+use agentd_core::step::Input;
+use tokio::sync::mpsc;
+use tokio::time::{Duration, Instant, MissedTickBehavior, interval_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::act::{Actuator, Delivery, Sighting};
+use crate::clock::Clock;
+use crate::ingest::Ingest;
+use crate::journal::{self, Journal};
+use crate::publish::Publisher;
+use crate::tasks::Tasks;
+
+mod batch;
+mod dispatch;
+mod handle;
+mod view;
+
+pub use handle::{Ask, Gone, Handle, Unavailable};
+pub use view::{AgentView, Counters};
+
+/// Inputs judged in one turn of the loop; what is beyond waits for the next.
+pub const BATCH: usize = 256;
+/// Events that may wait for the loop. A full inbox makes callers wait; it never loses anything.
+pub const INBOX: usize = 4_096;
+/// Time between two signs of life.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Time between two tries to get the log back.
+const RECOVER: Duration = Duration::from_secs(1);
+
+/// Where the agent is in its loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AgentState {
+    /// Waits.
+    Idle,
+    /// Takes in what happened.
+    Observing,
+    /// Folds signals into readings.
+    Validating,
+    /// Looks for findings and chooses.
+    Deciding,
+    /// Runs the choice through the gates and makes it durable.
+    Enforcing,
+    /// Hands permits to the actuator.
+    Acting,
+    /// Watches what came of them.
+    ObservingResults,
+    /// Publishes what was decided and why.
+    Explaining,
+    /// Cannot act: the log cannot be written.
+    Blocked,
+    /// Drains.
+    ShuttingDown,
+}
+
+impl AgentState {
+    /// Every state.
+    pub const ALL: [Self; 10] = [
+        Self::Idle,
+        Self::Observing,
+        Self::Validating,
+        Self::Deciding,
+        Self::Enforcing,
+        Self::Acting,
+        Self::ObservingResults,
+        Self::Explaining,
+        Self::Blocked,
+        Self::ShuttingDown,
+    ];
+
+    /// Stable name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Observing => "observing",
+            Self::Validating => "validating",
+            Self::Deciding => "deciding",
+            Self::Enforcing => "enforcing",
+            Self::Acting => "acting",
+            Self::ObservingResults => "observing_results",
+            Self::Explaining => "explaining",
+            Self::Blocked => "blocked",
+            Self::ShuttingDown => "shutting_down",
+        }
+    }
+}
+
+/// Everything that reaches the loop.
+pub enum Event {
+    /// A window must be closed at once.
+    Urgent(AppName),
+    /// An actuator or probe saw something.
+    Sighting(Sighting),
+    /// An effect ended.
+    Delivered {
+        /// The app.
+        app: AppName,
+        /// The decision that permitted it.
+        decision: u64,
+        /// How it ended.
+        delivery: Delivery,
+    },
+    /// Somebody asks for something that needs a record.
+    Ask(Box<handle::Asked>),
+    /// Somebody wants to read.
+    Query(Box<dyn FnOnce(&AgentView<'_>) + Send>),
+}
+
+impl std::fmt::Debug for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Urgent(_) => "Urgent",
+            Self::Sighting(_) => "Sighting",
+            Self::Delivered { .. } => "Delivered",
+            Self::Ask(_) => "Ask",
+            Self::Query(_) => "Query",
+        })
+    }
+}
+
+/// What the agent works with; everything but the state itself.
+#[derive(Debug)]
+pub struct Parts {
+    /// Agent id.
+    pub id: String,
+    /// Version of the program.
+    pub version: &'static str,
+    /// Time between two ticks.
+    pub loop_interval: Duration,
+    /// Demo mode, dry run, frozen: as configured.
+    pub started: Started,
+    /// The clock.
+    pub clock: Arc<Clock>,
+    /// The proof log.
+    pub journal: Journal,
+    /// Where windows are.
+    pub ingest: Arc<Ingest>,
+    /// What acts.
+    pub actuator: Arc<dyn Actuator>,
+    /// Where records go once they are durable.
+    pub publisher: Publisher,
+    /// The spawner.
+    pub tasks: Tasks,
+}
+
+/// The loop.
+#[derive(Debug)]
+pub struct Agent {
+    parts: Parts,
+    state: State,
+    policy: Policy,
+    head: journal::Head,
+    inbox: mpsc::Receiver<Event>,
+    handle: Handle,
+    /// Inputs the loop gives itself, judged before anything from outside.
+    own: VecDeque<Input>,
+    /// Latest reading per app, for status.
+    readings: BTreeMap<AppName, Reading>,
+    /// Tokens that stop an effect in flight at its next safe point.
+    in_flight: BTreeMap<u64, (AppName, CancellationToken)>,
+    /// Deliveries that came while the log could not be written.
+    undelivered: Vec<(AppName, u64, Delivery)>,
+    /// Equal decisions counted since they were last written.
+    repeats: BTreeMap<AppName, (u64, u64)>,
+    /// Sightings were lost while the log could not be written: look again.
+    resync: bool,
+    phase: AgentState,
+    counters: Counters,
+    started_at: Millis,
+}
+
+/// What is known from the log when the agent starts.
+#[derive(Debug)]
+pub struct Restored {
+    /// The state.
+    pub state: State,
+    /// Where the log ends.
+    pub head: journal::Head,
+    /// Bytes cut from a torn tail.
+    pub bytes_cut: Option<u64>,
+}
+
+impl Agent {
+    /// An agent on a log that was replayed, and the handle to reach it. It does nothing before [`Agent::run`].
+    #[must_use]
+    pub fn new(parts: Parts, policy: Policy, restored: Restored) -> (Self, Handle) {
+        let (sender, inbox) = mpsc::channel(INBOX);
+        let handle = Handle::new(sender);
+        let Restored { state, head, bytes_cut } = restored;
+        parts.clock.not_before(state.last_at);
+        let started_at = parts.clock.now_ms();
+        for name in state.apps.keys() {
+            parts.ingest.resume(name, started_at);
+        }
+        let was_used = state.last_seq > 0;
+        let own = VecDeque::from([Input::Started {
+            started: parts.started.clone(),
+            policy: Box::new(policy.clone()),
+            bytes_cut,
+        }]);
+        let agent = Self {
+            parts,
+            state,
+            policy,
+            head,
+            inbox,
+            handle: handle.clone(),
+            own,
+            readings: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            undelivered: Vec::new(),
+            repeats: BTreeMap::new(),
+            resync: was_used,
+            phase: AgentState::Idle,
+            counters: Counters::default(),
+            started_at,
+        };
+        (agent, handle)
+    }
+
+    /// Runs until the stop signal fires, then finishes the step it is in and returns its final statistics.
+    pub async fn run(mut self) -> Stopped {
+        let stopping = self.parts.tasks.stopping();
+        let mut tick = interval_at(Instant::now(), self.parts.loop_interval);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut recover = interval_at(Instant::now() + RECOVER, RECOVER);
+        recover.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        self.turn(Vec::new()).await;
+        tracing::info!(agent_id = %self.parts.id, env = %self.state.env, "agent started");
+        loop {
+            self.enter(AgentState::Idle);
+            let mut events = Vec::new();
+            tokio::select! {
+                biased;
+                () = stopping.cancelled() => break,
+                _ = recover.tick() => self.try_recover().await,
+                _ = heartbeat.tick() => self.beat(),
+                _ = tick.tick() => self.sense(),
+                n = self.inbox.recv_many(&mut events, BATCH) => {
+                    if n == 0 {
+                        break;
+                    }
+                }
+            }
+            self.turn(events).await;
+        }
+        self.shut_down().await
+    }
+
+    fn enter(&mut self, phase: AgentState) {
+        if phase != self.phase {
+            self.counters.enter(phase);
+            self.phase = phase;
+        }
+    }
+
+    /// One tick: every app whose window is not quiet is looked at, and time itself is an input.
+    fn sense(&mut self) {
+        if self.is_blocked() {
+            return;
+        }
+        self.enter(AgentState::Validating);
+        self.own.push_back(Input::Tick);
+        if std::mem::take(&mut self.resync) {
+            self.discover();
+        }
+        let names: Vec<AppName> = self.state.apps.keys().cloned().collect();
+        for name in names {
+            let now = self.parts.clock.now_ms();
+            let Some(reading) = self.close_window(&name, now) else { continue };
+            let quiet = self.state.apps.get(&name).is_none_or(|app| {
+                let (policy, reading) = (&self.policy, &reading);
+                agentd_core::detect::is_quiet(&agentd_core::detect::View { app, policy, reading, now })
+            });
+            if !quiet {
+                self.own.push_back(Input::Reading(reading.clone()));
+            }
+            self.readings.insert(name, reading);
+        }
+    }
+
+    fn close_window(&self, name: &AppName, now: Millis) -> Option<Reading> {
+        let app = self.state.apps.get(name)?;
+        Some(self.parts.ingest.close(name, now, &self.policy.freshness, app.onboarded_at))
+    }
+
+    fn beat(&mut self) {
+        if self.is_blocked() {
+            return;
+        }
+        let quiet = self.state.apps.values().filter(|app| app.open.is_empty()).count();
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        self.own.push_back(Input::Heartbeat(Heartbeat {
+            state: Cow::Borrowed(self.phase.as_str()),
+            uptime_ms: self.uptime_ms(),
+            loops: self.counters.loops,
+            last_decision: self.counters.last_decision,
+            states: self.counters.states(),
+            apps: count(self.state.apps.len()),
+            quiet: count(quiet),
+        }));
+        for (app, (decision, count)) in std::mem::take(&mut self.repeats) {
+            self.own.push_back(Input::Repeats { app, decision, count });
+        }
+    }
+
+    fn uptime_ms(&self) -> Millis {
+        self.parts.clock.now_ms().saturating_sub(self.started_at)
+    }
+
+    /// Finishes in good order: effects in flight stop at their next safe point, the last record says so.
+    async fn shut_down(mut self) -> Stopped {
+        self.enter(AgentState::ShuttingDown);
+        for (_, token) in self.in_flight.values() {
+            token.cancel();
+        }
+        let stopped = Stopped {
+            uptime_ms: self.uptime_ms(),
+            loops: self.counters.loops,
+            decisions: self.counters.decisions,
+        };
+        for (app, (decision, count)) in std::mem::take(&mut self.repeats) {
+            self.own.push_back(Input::Repeats { app, decision, count });
+        }
+        self.own.push_back(Input::Transition { path: vec![Cow::Borrowed("shutting_down")] });
+        self.own.push_back(Input::Stopped(stopped.clone()));
+        self.turn(Vec::new()).await;
+        tracing::info!(
+            agent_id = %self.parts.id,
+            uptime_ms = stopped.uptime_ms,
+            loops = stopped.loops,
+            decisions = stopped.decisions,
+            "agent stopped"
+        );
+        stopped
+    }
+}
+
+/// Whether a record shows a refusal that watchers must have seen before it counts as emitted.
+const fn is_refusal(body: &Body) -> bool {
+    matches!(body, Body::Refused { .. })
+}

@@ -1,0 +1,111 @@
+//! From a permit to an effect, and the way to stop one.
+
+use std::sync::Arc;
+
+use agentd_core::app::{AppName, AppSpec};
+use agentd_core::permit::Permit;
+use agentd_core::plan::Operation;
+use agentd_core::state::Scope;
+use tokio_util::sync::CancellationToken;
+
+use super::Agent;
+use crate::act::{Delivery, Workload};
+use crate::failpoint;
+use crate::tasks::OnFailure;
+
+impl Agent {
+    /// Hands a permit to the actuator. The effect runs on a task of its own: no caller that goes away can cut it in half.
+    pub(super) fn dispatch(&mut self, permit: Permit) {
+        let decision = permit.decision();
+        let app = permit.plan().app.clone();
+        let Some(workload) = self.workload_of(&permit) else {
+            tracing::error!(%app, decision, "permitted plan names a revision that does not exist");
+            self.counters.permits_dropped = self.counters.permits_dropped.saturating_add(1);
+            return;
+        };
+        let stop = CancellationToken::new();
+        self.in_flight.insert(decision, (app.clone(), stop.clone()));
+        let (actuator, handle) = (Arc::clone(&self.parts.actuator), self.handle.clone());
+        tracing::info!(%app, decision, action = %permit.plan().action, "acting");
+        self.parts.tasks.spawn("effect", OnFailure::Log, async move {
+            let _ = failpoint::hit("act.before_effect");
+            let delivery = actuator.execute(permit, workload, stop).await;
+            let _ = failpoint::hit("act.after_effect");
+            // The loop is gone only when the server stops; the next start finds the attempt without an outcome and observes.
+            let _ = handle.delivered(app, decision, delivery).await;
+        });
+    }
+
+    fn workload_of(&self, permit: &Permit) -> Option<Workload> {
+        let plan = permit.plan();
+        let history = self.state.specs.get(&plan.app)?;
+        let app = self.state.apps.get(&plan.app)?;
+        let number = match plan.operation {
+            Operation::Deploy { revision, .. } => revision,
+            Operation::Rollback { to, .. } => to,
+            _ => history.current,
+        };
+        Some(self.workload(&history.revision(number)?.spec, app.desired))
+    }
+
+    fn workload(&self, spec: &AppSpec, desired: u32) -> Workload {
+        let rule = &self.policy.verification;
+        Workload {
+            spec: Arc::new(spec.clone()),
+            desired,
+            min_uptime_ms: rule.min_uptime_ms,
+            ready_deadline_ms: rule.deadline_ms,
+        }
+    }
+
+    /// Asks the actuator for the level of everything that should run.
+    pub(super) fn discover(&self) {
+        let workloads: Vec<Workload> = self
+            .state
+            .apps
+            .iter()
+            .filter_map(|(name, app)| {
+                Some(self.workload(self.state.specs.get(name)?.spec()?, app.desired))
+            })
+            .collect();
+        if workloads.is_empty() {
+            return;
+        }
+        let actuator = Arc::clone(&self.parts.actuator);
+        self.parts.tasks.spawn("discover", OnFailure::Log, async move {
+            actuator.discover(&workloads).await;
+        });
+    }
+
+    /// Stops effects in flight at their next safe point.
+    pub(super) fn halt(&self, scope: &Scope) {
+        for (decision, (app, stop)) in &self.in_flight {
+            let hit = match scope {
+                Scope::Env => true,
+                Scope::App(name) => name == app,
+                Scope::Action(action) => self.is_of(app, *decision, *action),
+            };
+            if hit {
+                tracing::warn!(%app, decision, "halted at the next safe point");
+                stop.cancel();
+            }
+        }
+    }
+
+    fn is_of(&self, app: &AppName, decision: u64, action: agentd_core::action::Action) -> bool {
+        self.state
+            .apps
+            .get(app)
+            .and_then(|app| app.attempt.as_ref())
+            .is_some_and(|attempt| attempt.decision == decision && attempt.plan.action == action)
+    }
+}
+
+impl From<Result<String, String>> for Delivery {
+    fn from(result: Result<String, String>) -> Self {
+        match result {
+            Ok(detail) => Self { ok: true, detail },
+            Err(detail) => Self { ok: false, detail },
+        }
+    }
+}

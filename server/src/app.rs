@@ -1,0 +1,391 @@
+//! Wiring: bind early, replay, start what runs, drain in order.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use agentd_core::app::Env;
+use agentd_core::policy::{Fault, Policy, lint};
+use agentd_core::record::{Record, Started, Stopped};
+use agentd_core::replay::Replay;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::act::process::ProcessActuator;
+use crate::act::{self, Actuator};
+use crate::agent::{Agent, Handle, Parts, Restored};
+use crate::auth::{self, Authorizer, tokens::TokenTable};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::grpc::{self, Services};
+use crate::ingest::Ingest;
+use crate::journal::{self, Journal};
+use crate::listen::{self, Listen};
+use crate::publish::Publisher;
+use crate::scenario::Stage;
+use crate::tasks::{OnFailure, Tasks};
+
+/// Version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What the program around the server brings.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// Executable and leading arguments that become a shim: `[<this program>, "shim"]`.
+    pub shim: Vec<PathBuf>,
+    /// Executable and leading arguments of the demo app, for scenarios; empty: no scenarios.
+    pub demo_app: Vec<PathBuf>,
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The data directory cannot be made.
+    #[error("cannot use data directory `{path}`")]
+    DataDir {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The address cannot be bound.
+    #[error("cannot listen on {address}: is another server running there?")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The tokens are not usable.
+    #[error("cannot use the token file")]
+    Tokens(#[from] auth::tokens::Error),
+    /// The certificate or key is not usable.
+    #[error("cannot use the certificate")]
+    Tls(#[from] listen::tls::Error),
+    /// The policy file cannot be read.
+    #[error("cannot read policy `{path}`: {detail}")]
+    Policy {
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong, with the line where the reader can tell.
+        detail: String,
+    },
+    /// The policy breaks rules; all of them.
+    #[error("policy is not usable\n{}", faults(.0))]
+    Lint(Vec<Fault>),
+    /// The proof log cannot be opened.
+    #[error("cannot open the proof log")]
+    Journal(#[from] journal::Error),
+    /// The log holds something this version cannot read.
+    #[error("the proof log cannot be read at entry {seq}")]
+    Log {
+        /// Where.
+        seq: u64,
+        /// Why.
+        source: agentd_core::record::Error,
+    },
+    /// The log is of another environment.
+    #[error("the data directory belongs to environment `{found}`, this server serves `{served}`")]
+    Environment {
+        /// Whose it is.
+        found: Env,
+        /// What was asked for.
+        served: Env,
+    },
+    /// The processes cannot be taken over.
+    #[error("cannot take over the processes")]
+    Processes(#[from] act::process::Error),
+    /// The compiled descriptor set cannot be served.
+    #[error("cannot serve reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+fn faults(faults: &[Fault]) -> String {
+    let line =
+        |f: &Fault| format!("  {}: `{}` {}; {}", f.field, f.value, f.rule, f.fix);
+    faults.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct App {
+    address: SocketAddr,
+    agent_id: String,
+    policy_digest: String,
+    tasks: Tasks,
+    agent: JoinHandle<()>,
+    served: JoinHandle<()>,
+    statistics: mpsc::Receiver<Stopped>,
+    handle: Handle,
+    tokens: PathBuf,
+}
+
+impl App {
+    /// Starts a server; when this returns, it answers.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing runs then.
+    pub async fn start(config: Config, host: Host) -> Result<Self, Error> {
+        make_data_dir(&config.data_dir)?;
+        let (policy, policy_origin) = load_policy(&config)?;
+        let tokens = match &config.tokens {
+            Some(path) => TokenTable::load(path)?,
+            None => TokenTable::load_or_generate(&config.data_dir)?,
+        };
+        let tls = match &config.tls {
+            Some(files) => Some(listen::tls::TlsSetup::load(&files.certificate, &files.key)?),
+            None => None,
+        };
+        // Bound before the replay: whoever connects early waits in the backlog instead of being refused.
+        let bind = |source| Error::Bind { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
+        let address = listener.local_addr().map_err(bind)?;
+        let (journal, restored) = open_log(&config)?;
+        let tasks = Tasks::new();
+        let clock = Arc::new(Clock::system());
+        let ingest = Arc::new(Ingest::new());
+        let (sightings, mut seen) = mpsc::channel(act::SIGHTINGS);
+        let actuator = ProcessActuator::open(
+            config.data_dir.join("apps"),
+            &host.shim,
+            config.loop_interval,
+            (sightings, Arc::clone(&ingest), Arc::clone(&clock)),
+            tasks.clone(),
+        )
+        .await?;
+        let actuator: Arc<dyn Actuator> = Arc::new(actuator);
+        let publisher = Publisher::new(restored.head.next_seq.saturating_sub(1));
+        let agent_id = agent_id(&config)?;
+        let parts = Parts {
+            id: agent_id.clone(),
+            version: VERSION,
+            loop_interval: config.loop_interval,
+            started: Started {
+                agent_id: agent_id.clone(),
+                version: VERSION.to_owned(),
+                demo: config.demo_mode,
+                dry_run: config.dry_run,
+                frozen: config.freeze,
+            },
+            clock: Arc::clone(&clock),
+            journal: journal.clone(),
+            ingest: Arc::clone(&ingest),
+            actuator: Arc::clone(&actuator),
+            publisher: publisher.clone(),
+            tasks: tasks.clone(),
+        };
+        let policy_digest = policy.digest();
+        let (agent, handle) = Agent::new(parts, policy, restored);
+        let forward = handle.clone();
+        tasks.spawn("sightings", OnFailure::Shutdown, async move {
+            while let Some(sighting) = seen.recv().await {
+                if forward.sighting(sighting).await.is_err() {
+                    break;
+                }
+            }
+        });
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let stage = (config.env != Env::Prod && !host.demo_app.is_empty())
+            .then(|| Arc::new(Stage::new(host.demo_app.clone())));
+        let services = Services {
+            agent: handle.clone(),
+            publisher,
+            journal: journal.clone(),
+            ingest,
+            clock,
+            tasks: tasks.clone(),
+            env: config.env,
+            data_dir: config.data_dir.clone(),
+            policy_origin,
+            stage,
+            health: health.clone(),
+        };
+        let routes = grpc::routes(&services, health_service)?;
+        tasks.spawn("health", OnFailure::Log, watch_health(journal, health, tasks.clone()));
+        let listen = Listen::new(routes, Arc::new(Authorizer::new(tokens)))
+            .with_limits(config.limits)
+            .with_tls(tls);
+        let serving = tasks.clone();
+        let served = tasks.spawn("listen", OnFailure::Shutdown, async move {
+            listen.serve(vec![listener], &serving).await;
+        });
+        let (report, statistics) = mpsc::channel(1);
+        let agent = tasks.spawn("agent", OnFailure::Shutdown, async move {
+            let stopped = agent.run().await;
+            actuator.close().await;
+            // Nobody asks for the statistics when the server is dropped instead of stopped.
+            let _ = report.send(stopped).await;
+        });
+        let tokens =
+            config.tokens.clone().unwrap_or_else(|| config.data_dir.join(auth::tokens::FILE_NAME));
+        Ok(Self {
+            address,
+            agent_id,
+            policy_digest,
+            tasks,
+            agent,
+            served,
+            statistics,
+            handle,
+            tokens,
+        })
+    }
+
+    /// Where it listens; the port is known even if 0 was asked for.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Id of its agent.
+    #[must_use]
+    pub fn agent_id(&self) -> &str {
+        &self.agent_id
+    }
+
+    /// Digest of the policy in force.
+    #[must_use]
+    pub fn policy_digest(&self) -> &str {
+        &self.policy_digest
+    }
+
+    /// The token file in use.
+    #[must_use]
+    pub fn tokens(&self) -> &Path {
+        &self.tokens
+    }
+
+    /// The way into the loop, for tests in the same process.
+    #[must_use]
+    pub fn agent(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Waits until SIGTERM or SIGINT, or until a task that the server cannot do without has ended.
+    ///
+    /// # Errors
+    /// The signal handlers cannot be installed.
+    pub async fn wait_for_stop(&self) -> std::io::Result<()> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let stopping = self.tasks.stopping();
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = stopping.cancelled() => {}
+        }
+        Ok(())
+    }
+
+    /// Drains: streams end, the step in progress is finished, the last record is written. Applications go on running.
+    pub async fn stop(mut self) -> Option<Stopped> {
+        self.tasks.stop();
+        let stopped = self.statistics.recv().await;
+        // Both end by themselves once asked to; a task that panicked has been reported by its spawner.
+        let _ = self.agent.await;
+        let _ = self.served.await;
+        stopped
+    }
+}
+
+fn make_data_dir(path: &Path) -> Result<(), Error> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| Error::DataDir { path: path.to_owned(), source })
+}
+
+fn load_policy(config: &Config) -> Result<(Policy, String), Error> {
+    let Some(path) = &config.policy else {
+        return Ok((Policy::default_for(config.env), "built-in".to_owned()));
+    };
+    let fail = |detail: String| Error::Policy { path: path.clone(), detail };
+    let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
+    let policy: Policy = toml::from_str(&text).map_err(|e| fail(e.to_string()))?;
+    if policy.env != config.env {
+        let detail = format!("it is for `{}`, this server serves `{}`", policy.env, config.env);
+        return Err(fail(detail));
+    }
+    let faults = lint(&policy);
+    if faults.is_empty() {
+        Ok((policy, path.display().to_string()))
+    } else {
+        Err(Error::Lint(faults))
+    }
+}
+
+fn open_log(config: &Config) -> Result<(Journal, Restored), Error> {
+    let mut replay = Replay::new(config.env);
+    let mut failed = None;
+    let mut on_entry = |seq: u64, line: &[u8]| {
+        if failed.is_some() {
+            return;
+        }
+        match Record::parse(line) {
+            Ok(record) if record.env != config.env => {
+                failed = Some(Error::Environment { found: record.env, served: config.env });
+            }
+            Ok(record) => replay.fold(&record),
+            Err(source) => failed = Some(Error::Log { seq, source }),
+        }
+    };
+    let opened = journal::open(journal::Config::new(config.data_dir.join("proof")), &mut on_entry)?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let bytes_cut = opened.recovery.torn.as_ref().map(|torn| torn.bytes_cut);
+    if let Some(damage) = &opened.recovery.damage {
+        tracing::error!(seq = damage.seq, segment = %damage.segment, why = %damage.why,
+            "the proof log is damaged: no action will be taken");
+    }
+    Ok((opened.journal, Restored { state: replay.state, head: opened.head, bytes_cut }))
+}
+
+/// The configured id, or the one kept in the data directory, or a fresh `agent-<8 hex>` that is kept from now on.
+fn agent_id(config: &Config) -> Result<String, Error> {
+    if let Some(id) = &config.agent_id {
+        return Ok(id.clone());
+    }
+    let path = config.data_dir.join("agent_id");
+    let io = |source| Error::DataDir { path: path.clone(), source };
+    match std::fs::read_to_string(&path) {
+        Ok(id) if crate::config::parse_agent_id(id.trim()).is_some() => {
+            Ok(id.trim().to_owned())
+        }
+        Ok(_) | Err(_) => {
+            let random = uuid::Uuid::new_v4().simple().to_string();
+            let id = format!("agent-{}", random.get(..8).unwrap_or("00000000"));
+            std::fs::write(&path, &id).map_err(io)?;
+            Ok(id)
+        }
+    }
+}
+
+/// Keeps `grpc.health.v1` in step with the log: an agent that cannot record cannot act.
+async fn watch_health(
+    journal: Journal,
+    health: tonic_health::server::HealthReporter,
+    tasks: Tasks,
+) {
+    let mut status = journal.watch_status();
+    let stopping = tasks.stopping();
+    loop {
+        let can_act = *status.borrow_and_update() == journal::Status::Writable;
+        grpc::report_health(&health, can_act).await;
+        tokio::select! {
+            changed = status.changed() => if changed.is_err() { break },
+            () = stopping.cancelled() => {
+                grpc::report_health(&health, false).await;
+                break;
+            }
+        }
+    }
+}
+
+/// Longest time a server takes to stop: the drain of its port and one second.
+pub const STOP_MAX: Duration = Duration::from_secs(11);

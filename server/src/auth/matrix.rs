@@ -1,0 +1,60 @@
+//! The table of methods and the roles that may call them. What is not in the table cannot be called.
+
+use super::Role::{self, Admin, Approver, Monitor, Operator, Viewer};
+
+/// Who may call a method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Everybody, without a token: liveness probes have none.
+    Public,
+    /// Whoever has at least one of these roles.
+    AnyOf(&'static [Role]),
+}
+
+const READ: Access = Access::AnyOf(&[Viewer, Operator, Approver, Admin]);
+const REPORT: Access = Access::AnyOf(&[Monitor, Admin]);
+const OPERATE: Access = Access::AnyOf(&[Operator, Admin]);
+/// Stopping is always the safe direction: whoever is trusted to say yes may also say stop.
+const STOP: Access = Access::AnyOf(&[Operator, Approver, Admin]);
+const APPROVE: Access = Access::AnyOf(&[Approver]);
+
+/// Every method of every service on the port, by its path.
+pub const MATRIX: &[(&str, Access)] = &[
+    ("/agentctl.v1.OnboardingService/OnboardApp", OPERATE),
+    ("/agentctl.v1.OnboardingService/GetApp", READ),
+    ("/agentctl.v1.OnboardingService/ListApps", READ),
+    ("/agentctl.v1.TelemetryService/PushSignals", REPORT),
+    ("/agentctl.v1.DecisionService/WatchDecisions", READ),
+    ("/agentctl.v1.DecisionService/GetDecision", READ),
+    ("/agentctl.v1.DecisionService/ListDecisions", READ),
+    ("/agentctl.v1.DecisionService/ExplainDecision", READ),
+    ("/agentctl.v1.DecisionService/ProposeAction", OPERATE),
+    ("/agentctl.v1.ApprovalService/ListApprovals", READ),
+    ("/agentctl.v1.ApprovalService/GetApproval", READ),
+    ("/agentctl.v1.ApprovalService/ApproveAction", APPROVE),
+    ("/agentctl.v1.ApprovalService/RejectAction", APPROVE),
+    ("/agentctl.v1.ProofService/ListProofEntries", READ),
+    ("/agentctl.v1.ProofService/WatchProofEntries", READ),
+    ("/agentctl.v1.ProofService/VerifyProof", READ),
+    ("/agentctl.v1.ProofService/ExportProof", READ),
+    ("/agentctl.v1.AgentService/GetStatus", READ),
+    ("/agentctl.v1.AgentService/WatchStatus", READ),
+    ("/agentctl.v1.AgentService/Pause", STOP),
+    ("/agentctl.v1.AgentService/Resume", OPERATE),
+    ("/agentctl.v1.AgentService/Freeze", STOP),
+    ("/agentctl.v1.AgentService/Unfreeze", OPERATE),
+    ("/agentctl.v1.AgentService/ListGates", READ),
+    ("/agentctl.v1.AgentService/GetPolicy", READ),
+    ("/agentctl.v1.ScenarioService/ListScenarios", READ),
+    ("/agentctl.v1.ScenarioService/RunScenario", OPERATE),
+    ("/grpc.health.v1.Health/Check", Access::Public),
+    ("/grpc.health.v1.Health/Watch", READ),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", READ),
+    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", READ),
+];
+
+/// Who may call the method at `path`; `None`: nobody.
+#[must_use]
+pub fn access(path: &str) -> Option<Access> {
+    MATRIX.iter().find(|(method, _)| *method == path).map(|(_, access)| *access)
+}

@@ -1,0 +1,455 @@
+//! Configuration: defaults, then `agentd.toml`, then the environment, then flags; later ones win.
+//!
+//! Everything is checked at the start and all violations are reported at once, each with where the value came from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use agentd_core::app::Env;
+
+use crate::bus::Address;
+use crate::listen::Limits;
+use crate::telemetry::{self, LogFormat};
+
+mod args;
+mod file;
+mod units;
+
+pub use args::ServerArgs;
+use file::ConfigFile;
+pub use units::{parse_duration, show_duration};
+
+/// Where the server listens unless told otherwise.
+pub const DEFAULT_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7443);
+
+/// Configuration file that is read if it is there and none is named.
+pub const DEFAULT_FILE: &str = "agentd.toml";
+
+/// Everything a server is started with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The one environment it serves.
+    pub env: Env,
+    /// Address of the one port.
+    pub listen: SocketAddr,
+    /// Where the log, the tokens and the apps live; absolute.
+    pub data_dir: PathBuf,
+    /// Id of the agent; `None`: made at the first start and kept.
+    pub agent_id: Option<String>,
+    /// Time between two ticks of the loop.
+    pub loop_interval: Duration,
+    /// Policy file; `None`: the built-in policy of the environment.
+    pub policy: Option<PathBuf>,
+    /// Token file; `None`: `tokens.toml` in the data directory, made at the first start.
+    pub tokens: Option<PathBuf>,
+    /// Certificate and key; `None`: plain text, on loopback only.
+    pub tls: Option<TlsFiles>,
+    /// Redis that records are offered to; `None`: they are offered to a ring in this process.
+    pub redis: Option<Address>,
+    /// Accept only what the agent itself chose, from the demo allowlist.
+    pub demo_mode: bool,
+    /// Learning and exploration stand still.
+    pub freeze: bool,
+    /// Decide and record, touch nothing.
+    pub dry_run: bool,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// What is logged, in the syntax of `tracing_subscriber::EnvFilter`.
+    pub log_filter: String,
+    /// Limits of the port.
+    pub limits: Limits,
+    /// Every setting with its value and where it came from, for the banner and the log.
+    pub origins: BTreeMap<&'static str, Setting>,
+}
+
+/// A certificate and its key, PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Path of the certificate chain.
+    pub certificate: PathBuf,
+    /// Path of the private key.
+    pub key: PathBuf,
+}
+
+/// A value in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// As it was written.
+    pub value: String,
+    /// `--listen`, `AGENTD_LISTEN`, `agentd.toml:3` or `default`.
+    pub origin: String,
+}
+
+/// A value that breaks a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Where the value came from.
+    pub origin: String,
+    /// The value; empty where something is missing.
+    pub value: String,
+    /// The rule, and how to satisfy it.
+    pub rule: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { origin, value, rule } = self;
+        if value.is_empty() {
+            write!(f, "{origin}: {rule}")
+        } else {
+            write!(f, "{origin}: `{}` {rule}", agentctl_api::text::line(value))
+        }
+    }
+}
+
+/// Why a server cannot be configured.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration file cannot be read.
+    #[error("cannot read configuration file `{path}`")]
+    Io {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The configuration file is no TOML.
+    #[error("{path}:{line}: {detail}")]
+    Syntax {
+        /// Its path.
+        path: String,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong.
+        detail: String,
+    },
+    /// Values break rules; all of them.
+    #[error("invalid configuration\n{}", lines(.0))]
+    Invalid(Vec<Violation>),
+}
+
+fn lines(violations: &[Violation]) -> String {
+    violations.iter().map(|v| format!("  {v}")).collect::<Vec<_>>().join("\n")
+}
+
+const REDIS_FLAG: &str = "--redis";
+
+/// The settings a file may hold: key in the file, flag, environment variable.
+const SETTINGS: &[(&str, &str, &str)] = &[
+    ("env", "--env", "AGENTD_ENV"),
+    ("listen", "--listen", "AGENTD_LISTEN"),
+    ("data_dir", "--data-dir", "AGENTD_DATA_DIR"),
+    ("agent_id", "--agent-id", "AGENTD_AGENT_ID"),
+    ("loop_interval", "--loop-interval", "AGENTD_LOOP_INTERVAL"),
+    ("policy", "--policy", "AGENTD_POLICY"),
+    ("tokens", "--tokens", "AGENTD_TOKENS"),
+    ("tls_cert", "--tls-cert", "AGENTD_TLS_CERT"),
+    ("tls_key", "--tls-key", "AGENTD_TLS_KEY"),
+    ("redis", REDIS_FLAG, "AGENTD_REDIS"),
+    ("demo_mode", "--demo-mode", "DEMO_MODE"),
+    ("freeze", "--freeze", "DEMO_FREEZE_MODE"),
+    ("dry_run", "--dry-run", "AGENTD_DRY_RUN"),
+    ("log_format", "--log-format", "AGENTD_LOG_FORMAT"),
+    ("log_filter", "--log-filter", "AGENTD_LOG"),
+    ("limits.max_connections", "", ""),
+    ("limits.max_connections_per_address", "", ""),
+    ("limits.max_streams", "", ""),
+    ("limits.preface_timeout", "", ""),
+    ("limits.tls_timeout", "", ""),
+    ("limits.drain_timeout", "", ""),
+];
+
+/// Data directory of an environment unless told otherwise: what systemd gives the unit, else the user's state directory,
+/// else one below the current directory.
+#[must_use]
+pub fn default_data_dir(env: Env) -> PathBuf {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("STATE_DIRECTORY")
+        .or_else(|| set("XDG_STATE_HOME").map(|dir| dir.join("agentd")))
+        .or_else(|| set("HOME").map(|home| home.join(".local/state/agentd")))
+        .unwrap_or_else(|| PathBuf::from(".agentd"))
+        .join(env.as_str())
+}
+
+impl Config {
+    /// Merges all sources and checks the result.
+    ///
+    /// # Errors
+    /// [`Error`]; [`Error::Invalid`] holds every violation.
+    pub fn load(args: &ServerArgs) -> Result<Self, Error> {
+        let file = match &args.config {
+            Some(path) => Some(ConfigFile::read(path)?),
+            None if Path::new(DEFAULT_FILE).is_file() => {
+                Some(ConfigFile::read(Path::new(DEFAULT_FILE))?)
+            }
+            None => None,
+        };
+        let mut reader = Reader {
+            args,
+            file: file.as_ref(),
+            violations: file.as_ref().map(|file| file.unknown_keys(SETTINGS)).unwrap_or_default(),
+            origins: BTreeMap::new(),
+        };
+        let mut config = reader.settings();
+        config.limits = reader.limits();
+        reader.check_together(&config);
+        config.origins = reader.origins;
+        if reader.violations.is_empty() {
+            Ok(config)
+        } else {
+            Err(Error::Invalid(reader.violations))
+        }
+    }
+
+    /// True if only processes on this host can reach the port.
+    #[must_use]
+    pub const fn is_loopback(&self) -> bool {
+        self.listen.ip().is_loopback()
+    }
+}
+
+struct Reader<'a> {
+    args: &'a ServerArgs,
+    file: Option<&'a ConfigFile>,
+    violations: Vec<Violation>,
+    origins: BTreeMap<&'static str, Setting>,
+}
+
+impl Reader<'_> {
+    fn settings(&mut self) -> Config {
+        let env = self.take("env", "dev", "must be dev, stage or prod", Env::parse);
+        let env = env.unwrap_or(Env::Dev);
+        let data_dir = default_data_dir(env);
+        let data_dir = data_dir.to_string_lossy();
+        let boolean = "must be true or false";
+        Config {
+            env,
+            listen: self
+                .take(
+                    "listen",
+                    &DEFAULT_LISTEN.to_string(),
+                    "must be an address and a port, such as 127.0.0.1:7443",
+                    units::parse_address,
+                )
+                .unwrap_or(DEFAULT_LISTEN),
+            data_dir: self.path("data_dir", &data_dir).unwrap_or_default(),
+            agent_id: self.take("agent_id", "", AGENT_ID_RULE, parse_agent_id),
+            loop_interval: self
+                .take(
+                    "loop_interval",
+                    "1s",
+                    "must be a time from 50ms to 60s, such as 1s",
+                    |text| {
+                        units::duration_within(
+                            text,
+                            Duration::from_millis(50),
+                            Duration::from_secs(60),
+                        )
+                    },
+                )
+                .unwrap_or(Duration::from_secs(1)),
+            policy: self.path("policy", ""),
+            tokens: self.path("tokens", ""),
+            tls: self.tls(),
+            redis: self.redis(),
+            demo_mode: self.take("demo_mode", "false", boolean, units::parse_bool).unwrap_or(false),
+            freeze: self.take("freeze", "false", boolean, units::parse_bool).unwrap_or(false),
+            dry_run: self.take("dry_run", "false", boolean, units::parse_bool).unwrap_or(false),
+            log_format: self
+                .take("log_format", "text", "must be text or json", LogFormat::parse)
+                .unwrap_or(LogFormat::Text),
+            log_filter: self
+                .take(
+                    "log_filter",
+                    telemetry::DEFAULT_FILTER,
+                    "must be a filter such as info or agentd=debug,info",
+                    |text| telemetry::is_filter(text).then(|| text.to_owned()),
+                )
+                .unwrap_or_default(),
+            limits: Limits::default(),
+            origins: BTreeMap::new(),
+        }
+    }
+
+    fn tls(&mut self) -> Option<TlsFiles> {
+        match (self.path("tls_cert", ""), self.path("tls_key", "")) {
+            (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
+            (None, None) => None,
+            (certificate, _) => {
+                let (missing, there) = if certificate.is_some() {
+                    ("--tls-key", "--tls-cert")
+                } else {
+                    ("--tls-cert", "--tls-key")
+                };
+                self.violate(missing, "", &format!("is missing, {there} needs it"));
+                None
+            }
+        }
+    }
+
+    /// The address may hold a password, so neither a violation nor the origins repeat it as it was written, and it is not
+    /// taken from a flag, which everybody on the host can read in the list of processes.
+    fn redis(&mut self) -> Option<Address> {
+        let Setting { value, origin } = self.find("redis")?;
+        let Some(address) = Address::parse(&value) else {
+            self.violate(&origin, "", Address::RULE);
+            return None;
+        };
+        if origin == REDIS_FLAG && address.has_password() {
+            let rule = "holds a password, which the list of processes would show; \
+                give it as AGENTD_REDIS or in the configuration file";
+            self.violate(&origin, "", rule);
+        }
+        self.origins.insert("redis", Setting { value: address.to_string(), origin });
+        Some(address)
+    }
+
+    fn limits(&mut self) -> Limits {
+        let default = Limits::default();
+        let count = |max: usize| move |text: &str| units::count_within(text, max);
+        let time = |text: &str| {
+            units::duration_within(text, Duration::from_millis(100), Duration::from_secs(60))
+        };
+        let time_rule = "must be a time from 100ms to 60s, such as 3s";
+        let number = |n: usize| n.to_string();
+        Limits {
+            max_connections: self
+                .take(
+                    "limits.max_connections",
+                    &number(default.max_connections),
+                    "must be 1 to 65536",
+                    count(65_536),
+                )
+                .unwrap_or(default.max_connections),
+            max_connections_per_address: self
+                .take(
+                    "limits.max_connections_per_address",
+                    &number(default.max_connections_per_address),
+                    "must be 1 to 65536",
+                    count(65_536),
+                )
+                .unwrap_or(default.max_connections_per_address),
+            max_streams: self
+                .take(
+                    "limits.max_streams",
+                    &default.max_streams.to_string(),
+                    "must be 1 to 4096",
+                    |text| count(4096)(text).and_then(|n| u32::try_from(n).ok()),
+                )
+                .unwrap_or(default.max_streams),
+            preface_timeout: self
+                .take(
+                    "limits.preface_timeout",
+                    &show_duration(default.preface_timeout),
+                    time_rule,
+                    time,
+                )
+                .unwrap_or(default.preface_timeout),
+            tls_timeout: self
+                .take("limits.tls_timeout", &show_duration(default.tls_timeout), time_rule, time)
+                .unwrap_or(default.tls_timeout),
+            drain_timeout: self
+                .take(
+                    "limits.drain_timeout",
+                    &show_duration(default.drain_timeout),
+                    time_rule,
+                    time,
+                )
+                .unwrap_or(default.drain_timeout),
+            ..default
+        }
+    }
+
+    /// Rules about more than one setting.
+    fn check_together(&mut self, config: &Config) {
+        // A missing half of the pair was reported already.
+        let tls_wanted = config.tls.is_some()
+            || ["tls_cert", "tls_key"].iter().any(|key| self.origins.contains_key(key));
+        if !config.is_loopback() && !tls_wanted {
+            let origin = self.origins.get("listen").map(|setting| setting.origin.clone());
+            self.violate(
+                &origin.unwrap_or_default(),
+                &config.listen.to_string(),
+                "is not a loopback address, and tokens would cross the network in plain text; \
+                 give --tls-cert and --tls-key, or listen on 127.0.0.1",
+            );
+        }
+    }
+
+    /// The value of a setting; an empty `default` means that it may be absent.
+    fn take<T>(
+        &mut self,
+        key: &'static str,
+        default: &str,
+        rule: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let setting = self.find(key).or_else(|| {
+            let origin = "default".to_owned();
+            (!default.is_empty()).then(|| Setting { value: default.to_owned(), origin })
+        })?;
+        let parsed = parse(&setting.value);
+        if parsed.is_none() {
+            self.violate(&setting.origin, &setting.value, rule);
+        }
+        self.origins.insert(key, setting);
+        parsed
+    }
+
+    /// A path; a relative one in a file starts at the file's directory.
+    fn path(&mut self, key: &'static str, default: &str) -> Option<PathBuf> {
+        let base = match self.file {
+            Some(file) if self.outside(key).is_none() && file.get(key).is_some() => {
+                file.directory()
+            }
+            _ => Path::new(""),
+        };
+        let absolute = |text: &str| {
+            Some(text)
+                .filter(|text| !text.is_empty() && !text.contains(char::is_control))
+                .and_then(|text| std::path::absolute(base.join(text)).ok())
+        };
+        self.take(key, default, "must be a path", absolute)
+    }
+
+    fn find(&self, key: &str) -> Option<Setting> {
+        self.outside(key).or_else(|| self.file.and_then(|file| file.get(key)))
+    }
+
+    /// The value from a flag or the environment: clap has merged them, and only the error wants to know which it was.
+    fn outside(&self, key: &str) -> Option<Setting> {
+        let value = self.args.get(key)?.to_owned();
+        let (_, flag, variable) = SETTINGS.iter().find(|(name, ..)| *name == key)?;
+        let from_env = std::env::var(variable).is_ok_and(|set| set == value);
+        let origin = if from_env { variable } else { flag };
+        Some(Setting { value, origin: (*origin).to_owned() })
+    }
+
+    fn violate(&mut self, origin: &str, value: &str, rule: &str) {
+        self.violations.push(Violation {
+            origin: origin.to_owned(),
+            value: value.to_owned(),
+            rule: rule.to_owned(),
+        });
+    }
+}
+
+const AGENT_ID_RULE: &str = "must match ^agent-[a-z0-9]([-a-z0-9]{0,55}[a-z0-9])?$";
+
+/// Agents are told apart from people by their name: principals can never begin with `agent-`.
+pub(crate) fn parse_agent_id(text: &str) -> Option<String> {
+    let rest = text.strip_prefix("agent-")?;
+    let valid = (1..=57).contains(&rest.len())
+        && rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !rest.starts_with('-')
+        && !rest.ends_with('-');
+    valid.then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,389 @@
+//! Decisions of the real loop: asked for, listed, explained and watched.
+
+use std::time::Duration;
+
+use agentctl_api::v1::decision_service_client::DecisionServiceClient;
+use agentctl_api::v1::watch_decisions_request::Start;
+use agentctl_api::v1::watch_decisions_response::Item;
+use agentd_core::app::{AppName, Env, OnboardRequest, RequestedSource};
+use agentd_core::step::By;
+use tokio_stream::StreamExt as _;
+use tonic::Code;
+use tonic_types::StatusExt as _;
+
+use super::*;
+use crate::agent::Ask;
+use crate::auth::Role;
+use crate::grpc::telemetry::harness::Server;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Onboards an app with two instances as `operator`.
+pub(in crate::grpc) async fn onboard(server: &Server, name: &str) {
+    let source = RequestedSource::Exec { path: "/bin/true".into(), args: Vec::new() };
+    let request = OnboardRequest {
+        name: name.into(),
+        env: server.services.env.as_str().into(),
+        runtime: "binary".into(),
+        source,
+        min_instances: Some(1),
+        desired_instances: Some(2),
+        max_instances: Some(4),
+        ..OnboardRequest::default()
+    };
+    let by = By { principal: "operator".into(), human: true, request: None, validate_only: false };
+    let ask = Ask::Onboard(Box::new(request), Vec::new());
+    crate::grpc::outcome::answer(server.services.agent.ask(ask, by).await).unwrap();
+}
+
+async fn ready(env: Env) -> Server {
+    let server = Server::start(env);
+    onboard(&server, "web").await;
+    server.until_ready("web").await;
+    settled(&server, "web").await;
+    server
+}
+
+/// Waits until nothing is in flight, so that the next action is not held up by the one before.
+async fn settled(server: &Server, app: &str) {
+    let app = AppName::parse(app).unwrap();
+    let idle = move |view: &crate::agent::AgentView<'_>| {
+        view.state.apps.get(&app).filter(|app| app.attempt.is_none()).map(|_| ())
+    };
+    server.until(idle).await;
+}
+
+fn service(server: &Server) -> Service {
+    Service(server.services.clone())
+}
+
+fn proposal(action: &str) -> v1::ProposeActionRequest {
+    v1::ProposeActionRequest {
+        app: "web".into(),
+        action: action.into(),
+        reason: "drill".into(),
+        ..Default::default()
+    }
+}
+
+async fn propose(
+    server: &Server,
+    request: v1::ProposeActionRequest,
+) -> Result<v1::Decision, Status> {
+    let request = Server::ask(Role::Operator, request);
+    let answer = service(server).propose_action(request).await?;
+    Ok(answer.into_inner().decision.expect("a decision"))
+}
+
+fn reason(status: &Status) -> String {
+    status.get_details_error_info().expect("an ErrorInfo").reason
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_is_an_answer_and_an_unknown_name_is_an_error() {
+    let server = ready(Env::Stage).await;
+    let refused = propose(&server, proposal("drop_database")).await.unwrap();
+    assert_eq!(refused.ruling(), v1::Ruling::Refused);
+    assert_eq!(refused.reason, "UNSAFE_ACTION_REFUSED");
+    assert_eq!((refused.action.as_str(), &*refused.effective_action), ("drop_database", "NOOP"));
+    assert_eq!(refused.requested_by, "operator");
+    assert_eq!(refused.verdicts.len(), agentd_core::gates::GATES.len());
+    assert!(refused.verdicts.iter().all(|verdict| !verdict.summary.is_empty()));
+
+    let status = propose(&server, proposal("dance")).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status)), (Code::InvalidArgument, "UNKNOWN_ACTION".into()));
+    let elsewhere = v1::ProposeActionRequest { app: "api".into(), ..proposal("RESTART") };
+    let status = propose(&server, elsewhere).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_request_id_returns_the_first_answer_and_no_second_effect() {
+    let server = ready(Env::Stage).await;
+    let request_id = "67e55044-10b1-426f-9247-bb680e5fe0c8".to_owned();
+    let request = v1::ProposeActionRequest { request_id, ..proposal("RESTART") };
+    let before = server.memory.executed().len();
+    let first = propose(&server, request.clone()).await.unwrap();
+    assert_eq!(first.ruling(), v1::Ruling::Permitted, "{first:?}");
+    let again = propose(&server, request.clone()).await.unwrap();
+    assert_eq!(again.id, first.id);
+    let other = v1::ProposeActionRequest { reason: "another".into(), ..request };
+    let status = propose(&server, other).await.unwrap_err();
+    assert_eq!(status.code(), Code::AlreadyExists);
+    assert_eq!(reason(&status), "IDEMPOTENCY_KEY_REUSED");
+    settled(&server, "web").await;
+    assert_eq!(server.memory.executed().len(), before + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn validate_only_judges_and_leaves_no_trace() {
+    let server = ready(Env::Stage).await;
+    let decisions = service(&server);
+    let count = async || {
+        let request = Server::ask(Role::Viewer, v1::ListDecisionsRequest::default());
+        decisions.list_decisions(request).await.unwrap().into_inner().decisions.len()
+    };
+    let before = count().await;
+    let request = v1::ProposeActionRequest { validate_only: true, ..proposal("RESTART") };
+    let judged = propose(&server, request).await.unwrap();
+    assert_eq!((judged.ruling(), judged.id.as_str()), (v1::Ruling::Permitted, ""));
+    assert!(judged.plan.is_some_and(|plan| plan.digest.starts_with("sha256:")));
+    assert_eq!(count().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_decision_is_read_back_with_what_became_of_it() {
+    let server = ready(Env::Stage).await;
+    let id = propose(&server, proposal("restart_service")).await.unwrap().id;
+    settled(&server, "web").await;
+    let get = |decision_id: &str| {
+        let decision_id = decision_id.to_owned();
+        let request = Server::ask(Role::Viewer, v1::GetDecisionRequest { decision_id });
+        let service = service(&server);
+        async move { service.get_decision(request).await.map(Response::into_inner) }
+    };
+    let decision = get(&id).await.unwrap().decision.unwrap();
+    assert_eq!(decision.action, "RESTART");
+    assert_eq!(decision.parameters["slots"], "0,1");
+    let attempt = decision.attempt.expect("an attempt");
+    assert!(attempt.delivered && attempt.end_time.is_some(), "{attempt:?}");
+    assert_eq!(attempt.id, id.replace("dec-", "act-"));
+    let outcome = decision.outcome.expect("an outcome");
+    assert_eq!(outcome.kind(), v1::OutcomeKind::Verified);
+    assert!(outcome.recovery_time.is_some());
+    assert_eq!(get("dec-1").await.unwrap_err().code(), Code::NotFound, "no decision");
+    assert_eq!(get("dec-999999").await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(get("act-1").await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_of_decisions_walk_everything_once_newest_first() {
+    let server = ready(Env::Stage).await;
+    for _ in 0..23 {
+        propose(&server, proposal("drop_database")).await.unwrap();
+    }
+    let service = service(&server);
+    let list = |request: v1::ListDecisionsRequest| {
+        let service = service.clone();
+        async move {
+            let request = Server::ask(Role::Viewer, request);
+            service.list_decisions(request).await.unwrap().into_inner()
+        }
+    };
+    let all = list(v1::ListDecisionsRequest::default()).await;
+    assert!(all.next_page_token.is_empty());
+    let all: Vec<u64> = all.decisions.iter().map(|decision| decision.seq).collect();
+    assert!(all.len() >= 24 && all.is_sorted_by(|a, b| a > b), "{all:?}");
+    let mut request =
+        v1::ListDecisionsRequest { page_size: 5, summary_only: true, ..Default::default() };
+    let mut walked = Vec::new();
+    loop {
+        let page = list(request.clone()).await;
+        assert!(page.decisions.iter().all(|decision| decision.verdicts.is_empty()));
+        walked.extend(page.decisions.iter().map(|decision| decision.seq));
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    assert_eq!(walked, all);
+    let filter = v1::DecisionFilter {
+        actions: vec!["drop_database".into()],
+        rulings: vec![v1::Ruling::Refused.into()],
+        reasons: vec!["UNSAFE_ACTION_REFUSED".into()],
+        apps: vec!["web".into()],
+        ..Default::default()
+    };
+    let some = list(v1::ListDecisionsRequest { filter: Some(filter), ..Default::default() }).await;
+    assert_eq!(some.decisions.len(), 23);
+    let filter = v1::DecisionFilter { apps: vec!["api".into()], ..Default::default() };
+    let none = list(v1::ListDecisionsRequest { filter: Some(filter), ..Default::default() }).await;
+    assert!(none.decisions.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_explanation_is_judged_again_and_says_what_would_have_changed_it() {
+    let server = ready(Env::Stage).await;
+    let service = service(&server);
+    let explain = |which| {
+        let service = service.clone();
+        async move {
+            let request = v1::ExplainDecisionRequest { which };
+            let answer = service.explain_decision(Server::ask(Role::Viewer, request)).await?;
+            Ok::<_, Status>(answer.into_inner().explanation.expect("an explanation"))
+        }
+    };
+    use v1::explain_decision_request::Which;
+    let refused = propose(&server, proposal("drop_database")).await.unwrap();
+    let told = explain(Some(Which::DecisionId(refused.id.clone()))).await.unwrap();
+    assert!(told.rechecked, "{told:?}");
+    assert!(told.sentences[0].contains("UNSAFE_ACTION_REFUSED"), "{:?}", told.sentences);
+    assert_eq!(told.choice_mode, "asked for by a human");
+    assert!(told.nearest_changes.is_empty(), "nothing lets this through");
+    let last = explain(Some(Which::LastOfApp("web".into()))).await.unwrap();
+    assert_eq!(last.decision.unwrap().id, refused.id);
+    assert_eq!(last.record_hash.len(), 64);
+
+    // A rollback has nowhere to go to, and asking for thresholds needs a second person.
+    let parameters = [("metric", "cpu_utilization"), ("enter", "0.85"), ("leave", "0.7")];
+    let parameters = parameters.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    let adjust = v1::ProposeActionRequest { parameters, ..proposal("ADJUST_THRESHOLDS") };
+    let held = propose(&server, adjust).await.unwrap();
+    assert_eq!(held.ruling(), v1::Ruling::Held, "{}", held.summary);
+    assert!(held.approval_id.starts_with("apr-"), "{}", held.approval_id);
+    let told = explain(Some(Which::DecisionId(held.id))).await.unwrap();
+    assert!(told.rechecked);
+
+    assert_eq!(explain(None).await.unwrap_err().code(), Code::InvalidArgument);
+    let unknown = Some(Which::LastOfApp("api".into()));
+    assert_eq!(explain(unknown).await.unwrap_err().code(), Code::NotFound);
+}
+
+/// A client of the service over a real connection.
+async fn connect(server: &Server) -> DecisionServiceClient<tonic::transport::Channel> {
+    use agentctl_api::v1::decision_service_server::DecisionServiceServer;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = DecisionServiceServer::new(service(server));
+    let stop = server.services.tasks.stopping();
+    server.services.tasks.spawn("server", crate::tasks::OnFailure::Log, async move {
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+        let server = tonic::transport::Server::builder().add_service(service);
+        server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await.unwrap();
+    });
+    DecisionServiceClient::connect(format!("http://{address}")).await.unwrap()
+}
+
+type Items = tonic::Streaming<v1::WatchDecisionsResponse>;
+
+async fn watch(
+    client: &mut DecisionServiceClient<tonic::transport::Channel>,
+    start: Start,
+    include_events: bool,
+) -> Items {
+    let start = Some(start);
+    let request = v1::WatchDecisionsRequest { start, include_events, ..Default::default() };
+    client.watch_decisions(request).await.unwrap().into_inner()
+}
+
+async fn next(items: &mut Items) -> v1::WatchDecisionsResponse {
+    let next = tokio::time::timeout(PATIENCE, items.next()).await.expect("something comes");
+    next.expect("the stream goes on").expect("no error")
+}
+
+/// The next items up to the decision with number `last`; bookmarks left out.
+async fn up_to(items: &mut Items, last: u64) -> Vec<v1::WatchDecisionsResponse> {
+    let mut seen = Vec::new();
+    loop {
+        let item = next(items).await;
+        let seq = match item.item.as_ref().expect("an item") {
+            Item::Decision(decision) => decision.seq,
+            Item::Event(event) => event.seq,
+            _ => continue,
+        };
+        seen.push(item);
+        if seq == last {
+            return seen;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_over_a_connection_is_gapless_and_resumes_where_it_was() {
+    let server = ready(Env::Stage).await;
+    let mut client = connect(&server).await;
+    let mut live = watch(&mut client, Start::Now(true), false).await;
+    let Some(Item::Opened(opened)) = next(&mut live).await.item else { panic!("opened is first") };
+    assert_eq!(opened.log_id, server.services.journal.head().log_id.to_string());
+    let mut last = 0;
+    for _ in 0..5 {
+        last = propose(&server, proposal("drop_database")).await.unwrap().seq;
+    }
+    let seen = up_to(&mut live, last).await;
+    assert_eq!(seen.len(), 5);
+
+    // Everything, from the beginning, decisions and events: every number once and in order.
+    let mut all = watch(&mut client, Start::Beginning(true), true).await;
+    let all = up_to(&mut all, last).await;
+    let seqs: Vec<u64> = all
+        .iter()
+        .map(|item| match item.item.as_ref().unwrap() {
+            Item::Decision(decision) => decision.seq,
+            Item::Event(event) => event.seq,
+            _ => 0,
+        })
+        .collect();
+    assert_eq!(seqs, (1..=last).collect::<Vec<_>>());
+    for item in &all {
+        if let Some(Item::Event(event)) = &item.item {
+            assert!(!event.summary.is_empty() && !event.event.is_empty(), "{event:?}");
+        }
+    }
+    for cut in [0, 3, all.len() / 2] {
+        let cursor = Start::Cursor(all[cut].cursor.clone());
+        let mut rest = watch(&mut client, cursor, true).await;
+        assert_eq!(up_to(&mut rest, last).await, all[cut + 1..]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_comes_first_and_the_stream_goes_on_behind_it() {
+    let server = ready(Env::Stage).await;
+    for n in 0..5 {
+        onboard(&server, &format!("app-{n}")).await;
+    }
+    let mut client = connect(&server).await;
+    let mut items = watch(&mut client, Start::Snapshot(true), false).await;
+    assert!(matches!(next(&mut items).await.item, Some(Item::Opened(_))));
+    let mut names = Vec::new();
+    loop {
+        match next(&mut items).await.item {
+            Some(Item::SnapshotItem(item)) => {
+                let app = item.app.expect("an app");
+                let last = app.last_decision.expect("its deployment was decided");
+                assert_ne!(last.ruling(), v1::Ruling::Unspecified, "{last:?}");
+                names.push(app.name);
+            }
+            Some(Item::SnapshotEnd(end)) => {
+                assert_eq!(end.count, 6);
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(names, ["app-0", "app-1", "app-2", "app-3", "app-4", "web"]);
+    let last = propose(&server, proposal("drop_database")).await.unwrap().seq;
+    up_to(&mut items, last).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_held_decision_names_its_approval_in_the_stream() {
+    let server = Server::start(Env::Prod);
+    let mut client = connect(&server).await;
+    let mut items = watch(&mut client, Start::Now(true), false).await;
+    onboard(&server, "web").await;
+    loop {
+        if let Some(Item::Decision(decision)) = next(&mut items).await.item {
+            assert_eq!(decision.ruling(), v1::Ruling::Held, "{}", decision.summary);
+            assert!(decision.approval_id.starts_with("apr-"), "{}", decision.approval_id);
+            break;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_words_of_a_watch_are_checked() {
+    let server = Server::start(Env::Stage);
+    let filter = v1::DecisionFilter { reasons: vec!["NOPE".into()], ..Default::default() };
+    let request = v1::WatchDecisionsRequest {
+        start: Some(Start::Now(false)),
+        filter: Some(filter),
+        bookmark_interval: Some(prost_types::Duration { seconds: 0, nanos: 0 }),
+        include_events: false,
+    };
+    let request = Server::ask(Role::Viewer, request);
+    let status = service(&server).watch_decisions(request).await.unwrap_err();
+    let bad = status.get_details_bad_request().expect("a BadRequest");
+    let fields: Vec<&str> = bad.field_violations.iter().map(|v| v.field.as_str()).collect();
+    assert_eq!(fields, ["bookmark_interval", "filter.reasons", "now"]);
+}

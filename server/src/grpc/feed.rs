@@ -1,0 +1,475 @@
+//! Streams of records: one path from the log to a watcher, for decisions and for proof entries.
+//!
+//! A watcher holds nothing but its position. It reads the ring, and the disk where the ring has moved on, so that it is late but
+//! never misses anything. What it sends waits in a short queue; if its reader takes nothing for [`STALL`] the stream ends with the
+//! cursor to go on from.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use agentd_core::app::Millis;
+use agentd_core::chain::Hash;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Duration, Instant, sleep_until, timeout};
+use tokio_stream::Stream;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::log::Log;
+use super::opaque::Cursor;
+use super::status::Violation;
+use super::{Services, status};
+use crate::clock::Clock;
+use crate::journal;
+use crate::publish::Published;
+use crate::tasks::OnFailure;
+
+/// Items that wait for a reader.
+const QUEUE: usize = 16;
+/// A reader that takes nothing for so long is let go.
+const STALL: Duration = Duration::from_secs(60);
+/// Records taken at once.
+const BATCH: usize = 256;
+/// Records behind one that may say more about it: what follows a decision in the same step.
+pub(super) const AHEAD: usize = 8;
+/// Time between bookmarks when the watcher names none.
+const BOOKMARK: Duration = Duration::from_secs(15);
+const BOOKMARK_SECONDS: std::ops::RangeInclusive<u64> = 1..=60;
+/// A watcher that was sent away comes back within this.
+const COME_BACK_MS: u32 = 2_000;
+
+/// Why a stream is over.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// Nobody reads any more.
+    Left,
+    /// The server stops.
+    Draining,
+    /// The reader takes nothing.
+    Stalled,
+    /// Something else.
+    With(Status),
+}
+
+impl From<Status> for Ended {
+    fn from(status: Status) -> Self {
+        Self::With(status)
+    }
+}
+
+/// Where items of a stream go in.
+#[derive(Debug)]
+pub(super) struct Inlet<T> {
+    items: mpsc::Sender<T>,
+    stop: CancellationToken,
+    stall: Duration,
+}
+
+impl<T> Inlet<T> {
+    /// Hands an item over, and waits for room if there is none.
+    ///
+    /// # Errors
+    /// [`Ended`] when it cannot be handed over.
+    pub(super) async fn send(&self, item: T) -> Result<(), Ended> {
+        let item = match self.items.try_send(item) {
+            Ok(()) => return Ok(()),
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(Ended::Left),
+            Err(mpsc::error::TrySendError::Full(item)) => item,
+        };
+        tokio::select! {
+            sent = timeout(self.stall, self.items.send(item)) => match sent {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_closed)) => Err(Ended::Left),
+                Err(_elapsed) => Err(Ended::Stalled),
+            },
+            () = self.stop.cancelled() => Err(Ended::Draining),
+        }
+    }
+
+    /// Hands an item over if there is room.
+    fn offer(&self, item: T) {
+        // Without room the reader does without: the status that follows says what it needs.
+        let _ = self.items.try_send(item);
+    }
+}
+
+/// A stream of items, and the status it ends with once they were taken.
+#[derive(Debug)]
+pub struct Outlet<T> {
+    items: mpsc::Receiver<T>,
+    end: Option<oneshot::Receiver<Result<(), Status>>>,
+}
+
+impl<T> Stream for Outlet<T> {
+    type Item = Result<T, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match self.items.poll_recv(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Some(item)) => return Poll::Ready(Some(Ok(item))),
+            Poll::Ready(None) => {}
+        }
+        // The end is told before the items end, unless the task that tells it panicked.
+        match self.end.take().map(|mut end| end.try_recv()) {
+            None | Some(Ok(Ok(()))) => Poll::Ready(None),
+            Some(Ok(Err(status))) => Poll::Ready(Some(Err(status))),
+            Some(Err(_)) => Poll::Ready(Some(Err(status::internal("stream")))),
+        }
+    }
+}
+
+/// Starts a stream whose items `fill` sends.
+pub(super) fn stream<T, F, R>(services: &Services, name: &'static str, fill: F) -> Outlet<T>
+where
+    T: Send + 'static,
+    F: FnOnce(Inlet<T>) -> R + Send + 'static,
+    R: Future<Output = Result<(), Ended>> + Send + 'static,
+{
+    stream_with(services, name, STALL, fill)
+}
+
+fn stream_with<T, F, R>(
+    services: &Services,
+    name: &'static str,
+    stall: Duration,
+    fill: F,
+) -> Outlet<T>
+where
+    T: Send + 'static,
+    F: FnOnce(Inlet<T>) -> R + Send + 'static,
+    R: Future<Output = Result<(), Ended>> + Send + 'static,
+{
+    let (items, taken) = mpsc::channel(QUEUE);
+    let (told, end) = oneshot::channel();
+    let inlet = Inlet { items: items.clone(), stop: services.tasks.stopping(), stall };
+    // The outlet ends when the last sender is gone: this one, after the end was told.
+    services.tasks.spawn(name, OnFailure::Log, async move {
+        let result = match fill(inlet).await {
+            Ok(()) | Err(Ended::Left) => Ok(()),
+            Err(Ended::Draining) => Err(draining()),
+            Err(Ended::Stalled) => Err(stalled("")),
+            Err(Ended::With(status)) => Err(status),
+        };
+        let _ = told.send(result);
+        drop(items);
+    });
+    Outlet { items: taken, end: Some(end) }
+}
+
+fn draining() -> Status {
+    // Spread over two seconds, so that the watchers of a server do not all come back at once.
+    let wait = getrandom::u32().unwrap_or(0) % COME_BACK_MS;
+    let retry = Duration::from_millis(u64::from(wait));
+    status::unavailable("DRAINING", "the server stops; resume from the last cursor", Some(retry))
+}
+
+fn stalled(cursor: &str) -> Status {
+    let message = "the reader takes nothing; resume from the cursor";
+    status::conflict("SLOW_CONSUMER", message, &[("cursor", cursor)])
+}
+
+/// The bookmark interval a watcher asks for.
+pub(super) fn bookmark_interval(
+    asked: Option<&prost_types::Duration>,
+    violations: &mut Vec<Violation>,
+) -> Duration {
+    let Some(asked) = asked else { return BOOKMARK };
+    let seconds = u64::try_from(asked.seconds).ok().filter(|_| asked.nanos == 0);
+    match seconds.filter(|seconds| BOOKMARK_SECONDS.contains(seconds)) {
+        Some(seconds) => Duration::from_secs(seconds),
+        None => {
+            let (got, rule) = (format!("{}s", asked.seconds), "must be 1 to 60 whole seconds");
+            violations.push(Violation::new("bookmark_interval", got, rule));
+            BOOKMARK
+        }
+    }
+}
+
+/// Everything up to this record was looked at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Position {
+    /// The record; 0 before the first.
+    pub(super) seq: u64,
+    /// Its leaf hash.
+    pub(super) hash: Hash,
+}
+
+/// Where a watcher stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It sees records as they become durable.
+    Live,
+    /// It is behind.
+    Replay,
+    /// The server stops.
+    Draining,
+}
+
+/// What a bookmark tells.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mark {
+    /// Every matching item up to here was sent.
+    pub(super) seq: u64,
+    /// Newest record.
+    pub(super) head_seq: u64,
+    /// Where the watcher stands.
+    pub(super) phase: Phase,
+    /// Time at the server.
+    pub(super) time: Millis,
+}
+
+/// What becomes of a record.
+#[derive(Debug)]
+pub(super) enum Shown<T> {
+    /// It is sent.
+    Item(T),
+    /// It does not match.
+    Skip,
+    /// Neither it nor anything behind it can match.
+    Over,
+}
+
+/// How records become items of one kind of stream.
+pub(super) trait Show: Send {
+    /// The item.
+    type Item: Send + 'static;
+
+    /// The item for a record; `ahead` are up to [`AHEAD`] records right behind it.
+    fn show(
+        &self,
+        cursor: &Cursor,
+        published: &Published,
+        ahead: &[Arc<Published>],
+    ) -> Shown<Self::Item>;
+
+    /// The item for a bookmark.
+    fn bookmark(&self, cursor: &Cursor, mark: &Mark) -> Self::Item;
+}
+
+/// A watcher.
+#[derive(Debug)]
+pub(super) struct Feed {
+    log: Log,
+    clock: Arc<Clock>,
+    stop: CancellationToken,
+    position: Position,
+    bookmarks: Duration,
+}
+
+/// What woke a watcher.
+enum Woken {
+    Records,
+    Bookmark,
+}
+
+impl Feed {
+    pub(super) fn new(services: &Services, position: Position, bookmarks: Duration) -> Self {
+        Self {
+            log: Log::of(services),
+            clock: Arc::clone(&services.clock),
+            stop: services.tasks.stopping(),
+            position,
+            bookmarks,
+        }
+    }
+
+    /// Sends everything behind the position, for as long as anybody reads.
+    ///
+    /// # Errors
+    /// Why it ended; `Ok` only if nothing can match any more.
+    pub(super) async fn run<S: Show>(
+        mut self,
+        inlet: Inlet<S::Item>,
+        show: S,
+    ) -> Result<(), Ended> {
+        match self.follow(&inlet, &show).await {
+            Err(Ended::Draining) => {
+                inlet.offer(show.bookmark(&self.cursor(), &self.mark(Phase::Draining)));
+                Err(Ended::Draining)
+            }
+            Err(Ended::Stalled) => Err(Ended::With(stalled(&self.cursor().to_string()))),
+            other => other,
+        }
+    }
+
+    async fn follow<S: Show>(&mut self, inlet: &Inlet<S::Item>, show: &S) -> Result<(), Ended> {
+        // Subscribed before the first read: nothing that is published in between goes unnoticed.
+        let mut head = self.log.publisher.head();
+        let mut health = self.log.journal.watch_status();
+        let mut next_bookmark = Instant::now() + self.bookmarks;
+        let mut behind = self.position.seq < *head.borrow();
+        loop {
+            if self.stop.is_cancelled() {
+                return Err(Ended::Draining);
+            }
+            health.mark_unchanged();
+            let newest = *head.borrow_and_update();
+            let batch = self.log.after(self.position.seq, BATCH + AHEAD).await?;
+            let woken = if batch.is_empty() {
+                self.check_damage()?;
+                if std::mem::take(&mut behind) {
+                    Woken::Bookmark
+                } else {
+                    self.wait(inlet, &mut head, &mut health, next_bookmark).await?
+                }
+            } else {
+                if self.send(inlet, show, &batch, newest).await? {
+                    inlet.send(show.bookmark(&self.cursor(), &self.mark(Phase::Live))).await?;
+                    return Ok(());
+                }
+                behind |= self.position.seq < newest;
+                let due = Instant::now() >= next_bookmark;
+                if due { Woken::Bookmark } else { Woken::Records }
+            };
+            if matches!(woken, Woken::Bookmark) {
+                let at_head = self.position.seq >= *head.borrow();
+                let phase = if at_head { Phase::Live } else { Phase::Replay };
+                inlet.send(show.bookmark(&self.cursor(), &self.mark(phase))).await?;
+                next_bookmark = Instant::now() + self.bookmarks;
+            }
+        }
+    }
+
+    /// Waits for something to send.
+    async fn wait<T>(
+        &self,
+        inlet: &Inlet<T>,
+        head: &mut tokio::sync::watch::Receiver<u64>,
+        health: &mut tokio::sync::watch::Receiver<journal::Status>,
+        next_bookmark: Instant,
+    ) -> Result<Woken, Ended> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(Ended::Draining),
+            changed = head.changed() => match changed {
+                Ok(()) => Ok(Woken::Records),
+                Err(_closed) => Err(Ended::Draining),
+            },
+            () = inlet.items.closed() => Err(Ended::Left),
+            changed = health.changed() => match changed {
+                Ok(()) => Ok(Woken::Records),
+                Err(_closed) => Err(Ended::Draining),
+            },
+            () = sleep_until(next_bookmark) => Ok(Woken::Bookmark),
+        }
+    }
+
+    /// Sends what matches of `batch`; true if nothing behind it can match. The last records of a batch that is not the newest
+    /// are left for the next one, where what follows them is there too.
+    async fn send<S: Show>(
+        &mut self,
+        inlet: &Inlet<S::Item>,
+        show: &S,
+        batch: &[Arc<Published>],
+        newest: u64,
+    ) -> Result<bool, Ended> {
+        let complete = batch.last().is_some_and(|last| last.record.seq >= newest);
+        let count = if complete { batch.len() } else { batch.len().saturating_sub(AHEAD).max(1) };
+        let log_id = self.log.id();
+        for (index, published) in batch.iter().enumerate().take(count) {
+            let ahead = batch.get(index + 1..).unwrap_or_default();
+            let ahead = ahead.get(..AHEAD).unwrap_or(ahead);
+            let position = Position { seq: published.record.seq, hash: published.hash };
+            let cursor = Cursor::new(log_id, position.seq, position.hash);
+            match show.show(&cursor, published, ahead) {
+                Shown::Item(item) => inlet.send(item).await?,
+                Shown::Skip => {}
+                Shown::Over => return Ok(true),
+            }
+            self.position = position;
+        }
+        Ok(false)
+    }
+
+    fn check_damage(&self) -> Result<(), Ended> {
+        match self.log.damage() {
+            Some(damage) if damage.seq <= self.position.seq.saturating_add(1) => {
+                let text = damage.to_string();
+                Err(Ended::With(status::data_loss("CHAIN_BROKEN", damage.seq, &text)))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn cursor(&self) -> Cursor {
+        Cursor::new(self.log.id(), self.position.seq, self.position.hash)
+    }
+
+    fn mark(&self, phase: Phase) -> Mark {
+        let seq = self.position.seq;
+        Mark { seq, head_seq: self.log.head().max(seq), phase, time: self.clock.now_ms() }
+    }
+}
+
+/// Where a watch starts, apart from the ways only one of the services has.
+#[derive(Debug, Clone)]
+pub(super) enum Start {
+    /// Behind a cursor, from any earlier answer.
+    Cursor(String),
+    /// Behind a record.
+    After(u64),
+    /// At the first record of this time or later.
+    Time(Millis),
+    /// With what comes next.
+    Now,
+    /// With the oldest record.
+    Beginning,
+}
+
+/// The position a watch starts behind.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for what never was a cursor, `DATA_LOSS` for one of another log or another history, `OUT_OF_RANGE` with the
+/// oldest cursor for what is pruned and for what is ahead of the newest record.
+pub(super) async fn position(log: &Log, start: Start) -> Result<Position, Status> {
+    let oldest = log.oldest();
+    let (seq, cursor) = match start {
+        Start::Cursor(text) => {
+            let Some(cursor) = Cursor::parse(&text) else {
+                let rule = "must be a cursor as it was given out";
+                return Err(status::invalid(&[Violation::new("cursor", text, rule)]));
+            };
+            if !cursor.is_of(log.id()) {
+                let message = format!("the cursor belongs to another log than {}", log.id());
+                return Err(status::data_loss("LOG_ID_MISMATCH", cursor.seq, &message));
+            }
+            (cursor.seq, Some(cursor))
+        }
+        Start::After(seq) => (seq, None),
+        Start::Time(at) => {
+            let first = log.first_at(at).await?;
+            if first == oldest && oldest > 1 {
+                return Err(compacted(log, "records of that time are no longer kept").await);
+            }
+            (first.saturating_sub(1).min(log.head().max(log.durable())), None)
+        }
+        Start::Now => (log.head(), None),
+        Start::Beginning => (oldest.saturating_sub(1), None),
+    };
+    let head = log.head().max(log.durable());
+    if seq > head {
+        let cursor = log.cursor_before(oldest).await;
+        let message = format!("record {seq} is ahead of the newest, {head}");
+        return Err(status::out_of_range("AHEAD_OF_HEAD", &message, &cursor));
+    }
+    if seq.saturating_add(1) < oldest {
+        return Err(compacted(log, &format!("records before {oldest} are no longer kept")).await);
+    }
+    let Some(hash) = log.hash_at(seq).await? else {
+        return Err(compacted(log, &format!("record {seq} is not there")).await);
+    };
+    if cursor.is_some_and(|cursor| !cursor.matches(hash)) {
+        let message = format!("record {seq} is not the one the cursor was given out for");
+        return Err(status::data_loss("HISTORY_CHANGED", seq, &message));
+    }
+    Ok(Position { seq, hash })
+}
+
+async fn compacted(log: &Log, message: &str) -> Status {
+    let cursor = log.cursor_before(log.oldest()).await;
+    status::out_of_range("WATCH_COMPACTED", message, &cursor)
+}
+
+#[cfg(test)]
+pub(in crate::grpc) mod tests;

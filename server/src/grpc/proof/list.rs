@@ -1,0 +1,176 @@
+//! Entries of the log in pages, in either direction.
+
+use agentctl_api::v1;
+use tonic::Status;
+
+use super::super::filter::ProofFilter;
+use super::super::log::{self, Log};
+use super::super::page::{PAGE_BYTES, Question, SCAN_RECORDS};
+use super::super::status::Violation;
+use super::super::{Services, from_proto, status, to_proto};
+use crate::journal::{self, Damage, Entry, Reader};
+
+/// A page of entries.
+pub(super) async fn list(
+    services: &Services,
+    request: v1::ListProofEntriesRequest,
+) -> Result<v1::ListProofEntriesResponse, Status> {
+    let log = Log::of(services);
+    let mut violations = Vec::new();
+    let newest_first = newest_first(request.order, &mut violations);
+    let method = if newest_first { "ListProofEntries/back" } else { "ListProofEntries" };
+    let asked = request.filter.clone().unwrap_or_default();
+    let question = Question::new(method, log.id().as_bytes(), &asked);
+    let position = question.position(&request.page_token, &mut violations);
+    let filter = ProofFilter::parse(request.filter, &mut violations);
+    let size = from_proto::page_size(request.page_size).unwrap_or_else(|violation| {
+        violations.push(violation);
+        0
+    });
+    if !violations.is_empty() {
+        return Err(status::invalid(&violations));
+    }
+    let at = match (position, newest_first) {
+        (Some(at), _) => at,
+        (None, true) => match filter.span.until {
+            Some(until) => log.first_at(until).await?,
+            None => u64::MAX,
+        },
+        (None, false) => match filter.span.from {
+            Some(from) => log.first_at(from).await?,
+            None => log.oldest(),
+        },
+    };
+    let damage = log.damage();
+    let page = log.reading(move |reader| {
+        let mut page = Page { filter, size, entries: Vec::new(), bytes: 0, looked_at: 0 };
+        let next = if newest_first {
+            page.backward(reader, at)?
+        } else {
+            page.forward(reader, at, damage)?
+        };
+        Ok((page.entries, next))
+    });
+    let (found, next) = page.await?;
+    let mut entries = Vec::with_capacity(found.len());
+    for entry in found {
+        let published = log::published(entry)?;
+        entries.push(to_proto::proof_entry(&published));
+    }
+    let next_page_token = next.map(|at| question.token(at)).unwrap_or_default();
+    Ok(v1::ListProofEntriesResponse { entries, next_page_token })
+}
+
+fn newest_first(order: i32, violations: &mut Vec<Violation>) -> bool {
+    match v1::ProofOrder::try_from(order) {
+        Ok(v1::ProofOrder::Unspecified | v1::ProofOrder::OldestFirst) => false,
+        Ok(v1::ProofOrder::NewestFirst) => true,
+        Err(_) => {
+            let rule = "must be OLDEST_FIRST or NEWEST_FIRST";
+            violations.push(Violation::new("order", order.to_string(), rule));
+            false
+        }
+    }
+}
+
+/// A page that is being filled.
+struct Page {
+    filter: ProofFilter,
+    size: usize,
+    entries: Vec<Entry>,
+    bytes: usize,
+    looked_at: usize,
+}
+
+enum Taken {
+    More,
+    Full,
+    /// Nothing further can match.
+    Over,
+}
+
+impl Page {
+    fn take(&mut self, entry: Entry, beyond: impl Fn(&ProofFilter, u64) -> bool) -> Taken {
+        self.looked_at += 1;
+        if let Some(at) = log::Envelope::parse(&entry.line).and_then(|envelope| envelope.at())
+            && beyond(&self.filter, at)
+        {
+            return Taken::Over;
+        }
+        let matches = self.filter.may_match(&entry.line)
+            && match agentd_core::record::Record::parse(&entry.line) {
+                Ok(record) => self.filter.matches(&record),
+                // Shown, so that reading it as an entry fails with its number.
+                Err(_) => true,
+            };
+        if matches {
+            self.bytes += entry.line.len();
+            self.entries.push(entry);
+        }
+        let full = self.entries.len() >= self.size
+            || self.bytes > PAGE_BYTES
+            || self.looked_at >= SCAN_RECORDS;
+        if full { Taken::Full } else { Taken::More }
+    }
+
+    /// Takes from `next` on; where the page after it begins, if there is more. A damaged record ends the page before it, and fails
+    /// the page that begins with it.
+    fn forward(
+        &mut self,
+        reader: &Reader,
+        mut next: u64,
+        damage: Option<Damage>,
+    ) -> Result<Option<u64>, journal::Error> {
+        loop {
+            let entries = match log::read_sound(reader, next, log::READ_RECORDS) {
+                Err(journal::Error::Damaged(_)) if !self.entries.is_empty() => {
+                    return Ok(Some(next));
+                }
+                other => other?,
+            };
+            if entries.is_empty() {
+                return self.at_end(next, damage);
+            }
+            for entry in entries {
+                next = entry.seq.saturating_add(1);
+                match self.take(entry, |filter, at| filter.span.is_over(at)) {
+                    Taken::More => {}
+                    Taken::Full => {
+                        let more = next <= reader.durable_seq() || damage.is_some();
+                        return Ok(more.then_some(next));
+                    }
+                    Taken::Over => return Ok(None),
+                }
+            }
+        }
+    }
+
+    /// The sound part of the log ends here.
+    fn at_end(&self, next: u64, damage: Option<Damage>) -> Result<Option<u64>, journal::Error> {
+        match damage {
+            Some(_) if !self.entries.is_empty() => Ok(Some(next)),
+            Some(damage) => Err(journal::Error::Damaged(damage)),
+            None => Ok(None),
+        }
+    }
+
+    /// As [`Page::forward`], from before `at` towards the oldest.
+    fn backward(&mut self, reader: &Reader, mut at: u64) -> Result<Option<u64>, journal::Error> {
+        loop {
+            let entries = reader.read_back(at, log::READ_RECORDS, log::READ_BYTES)?;
+            if entries.is_empty() {
+                return Ok(None);
+            }
+            for entry in entries {
+                at = entry.seq;
+                let before =
+                    |filter: &ProofFilter, time| filter.span.from.is_some_and(|from| time < from);
+                match self.take(entry, before) {
+                    Taken::More => {}
+                    Taken::Full => return Ok((at > reader.oldest_seq()).then_some(at)),
+                    Taken::Over => return Ok(None),
+                }
+            }
+        }
+    }
+}

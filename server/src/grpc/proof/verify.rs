@@ -1,0 +1,148 @@
+//! The hash chain checked on disk, and every decision judged again.
+
+use std::time::Instant;
+
+use agentctl_api::v1;
+use agentd_core::app::Env;
+use agentd_core::record::{Body, Record};
+use agentd_core::replay::Replay;
+use tokio::sync::Semaphore;
+use tonic::Status;
+
+use super::super::log::{self, Log};
+use super::super::{Services, status, to_proto};
+use crate::journal::{self, Damage, Journal, Reader};
+
+/// Verifications at once in this process: each reads the whole log, so more would only be slower.
+static VERIFYING: Semaphore = Semaphore::const_new(1);
+
+/// Verifies the log. What is wrong with it is an answer, not an error.
+pub(super) async fn verify(
+    services: &Services,
+    recheck: bool,
+) -> Result<v1::VerifyProofResponse, Status> {
+    let turn = VERIFYING.acquire().await;
+    let turn = turn.map_err(|_never_closed| status::internal("verify-proof"))?;
+    let (log, env) = (Log::of(services), services.env);
+    let journal = services.journal.clone();
+    let started = Instant::now();
+    let result = log.reading(move |reader| {
+        let mut report = check(&journal, reader)?;
+        if recheck {
+            judge_again(reader, env, &mut report)?;
+        }
+        Ok(report)
+    });
+    let mut report = result.await?;
+    drop(turn);
+    let elapsed = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    report.elapsed = Some(to_proto::duration(elapsed));
+    Ok(report)
+}
+
+fn check(journal: &Journal, reader: &Reader) -> Result<v1::VerifyProofResponse, journal::Error> {
+    // Read before verifying: the log may grow meanwhile, but it is already known to be altered or not.
+    let known = match journal.status() {
+        journal::Status::Damaged(damage) => Some(damage),
+        journal::Status::Writable | journal::Status::Unwritable { .. } => None,
+    };
+    let first_seq = reader.oldest_seq();
+    let report = |last_seq: u64, head_hash: String, fault: Option<Damage>| {
+        let entry_count = last_seq.saturating_add(1).saturating_sub(first_seq);
+        v1::VerifyProofResponse {
+            valid: fault.is_none(),
+            entry_count,
+            first_seq: if entry_count == 0 { 0 } else { first_seq },
+            last_seq,
+            head_hash,
+            fault: fault.as_ref().map(self::fault),
+            log_id: journal.head().log_id.to_string(),
+            ..v1::VerifyProofResponse::default()
+        }
+    };
+    match journal.verify() {
+        Ok(verified) => {
+            let last = verified.head.next_seq.saturating_sub(1);
+            Ok(report(last, verified.head.hash.to_string(), known))
+        }
+        Err(journal::Error::Damaged(damage)) => {
+            let last = damage.seq.saturating_sub(1);
+            let hash = if last == 0 {
+                agentd_core::chain::GENESIS.to_string()
+            } else {
+                let sound = reader.read(last, 1, 1)?;
+                let line = sound.first().map(|entry| &entry.line);
+                line.map(|line| agentd_core::chain::leaf_hash(line).to_string()).unwrap_or_default()
+            };
+            Ok(report(last, hash, Some(damage)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn fault(damage: &Damage) -> v1::ProofFault {
+    v1::ProofFault {
+        seq: damage.seq,
+        reason: "CHAIN_BROKEN".to_owned(),
+        stored: String::new(),
+        computed: String::new(),
+        summary: damage.to_string(),
+    }
+}
+
+/// Judges every decision again under the policy it names. One that comes out differently does not break the chain: it is counted,
+/// and the first one is named.
+fn judge_again(
+    reader: &Reader,
+    env: Env,
+    report: &mut v1::VerifyProofResponse,
+) -> Result<(), journal::Error> {
+    let mut replay = Replay::new(env);
+    let (mut next, end) = (report.first_seq.max(1), report.last_seq);
+    while next <= end {
+        let entries = log::read_sound(reader, next, log::READ_RECORDS)?;
+        let Some(last) = entries.last().map(|entry| entry.seq) else { break };
+        for entry in entries.iter().filter(|entry| entry.seq <= end) {
+            let relevant = |event| matches!(event, "RL_DECISION" | "POLICY_APPLIED");
+            if !log::event_name(&entry.line).is_none_or(relevant) {
+                continue;
+            }
+            let different = match Record::parse(&entry.line) {
+                Ok(record) => judge_record(&mut replay, &record, report),
+                Err(error) => Some(format!("entry {} is no record: {error}", entry.seq)),
+            };
+            if let Some(summary) = different {
+                note_difference(report, entry.seq, summary);
+            }
+        }
+        next = last.saturating_add(1);
+    }
+    Ok(())
+}
+
+fn judge_record(
+    replay: &mut Replay,
+    record: &Record,
+    report: &mut v1::VerifyProofResponse,
+) -> Option<String> {
+    match &record.body {
+        Body::PolicyApplied { .. } => {
+            replay.fold(record);
+            None
+        }
+        Body::Decided(decided) => {
+            report.decisions_rechecked += 1;
+            replay.recheck(decided).err().map(|mismatch| mismatch.to_string())
+        }
+        _ => None,
+    }
+}
+
+fn note_difference(report: &mut v1::VerifyProofResponse, seq: u64, summary: String) {
+    report.decisions_different += 1;
+    report.valid = false;
+    if report.fault.is_none() {
+        let reason = "DECISION_DIFFERS".to_owned();
+        report.fault = Some(v1::ProofFault { seq, reason, summary, ..v1::ProofFault::default() });
+    }
+}

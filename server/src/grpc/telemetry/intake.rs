@@ -1,0 +1,297 @@
+//! What the telemetry streams of one server share: who has how many of them open, how fast each principal may send, which
+//! messages were seen before, and what was counted. All of it is bounded.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use agentd_core::app::{AppName, Millis};
+use agentd_core::signal::{Arrival, Sequences};
+use tonic::Status;
+
+use crate::grpc::{Services, status};
+use crate::ingest::Ingest;
+
+/// Streams one principal may have open at once.
+pub const STREAMS: u32 = 16;
+/// Signals per second one principal may send in the long run.
+pub const SIGNALS_PER_SECOND: u64 = 50_000;
+/// Signals one principal may send at once after a pause.
+pub const SIGNALS_BURST: u64 = 2 * SIGNALS_PER_SECOND;
+/// Principals remembered at once; one more, and one without an open stream is forgotten.
+const ACCOUNTS: usize = 1_024;
+/// Apps whose windows may be closed out of turn in each span of [`URGENT_SPAN_MS`]; the others wait for the tick.
+pub const URGENT_APPS: usize = 64;
+/// Span in which one app's window is closed out of turn at most once.
+pub const URGENT_SPAN_MS: Millis = 100;
+
+/// Shared by all telemetry streams of one server.
+#[derive(Debug, Default)]
+pub struct Intake {
+    sequences: Mutex<Sequences>,
+    accounts: Mutex<BTreeMap<String, Account>>,
+    urged: Mutex<Urged>,
+    /// What was counted.
+    pub counters: Counters,
+}
+
+/// One principal.
+#[derive(Debug, Clone, Copy)]
+struct Account {
+    streams: u32,
+    /// Signals it may send now, in thousandths: what a millisecond brings is a whole number of them.
+    milli: u64,
+    at: Millis,
+}
+
+/// Apps whose windows were closed out of turn in the present span.
+#[derive(Debug, Default)]
+struct Urged {
+    since: Millis,
+    apps: BTreeSet<AppName>,
+}
+
+/// Counted since the start of the server.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub(super) accepted: AtomicU64,
+    pub(super) duplicates: AtomicU64,
+    pub(super) rejected: AtomicU64,
+    pub(super) missed: AtomicU64,
+    pub(super) monitors_left: AtomicU64,
+    pub(super) monitors_lost: AtomicU64,
+    pub(super) streams_refused: AtomicU64,
+    pub(super) streams_cut: AtomicU64,
+    pub(super) rate_limited: AtomicU64,
+    pub(super) urgent_deferred: AtomicU64,
+    pub(super) last_signal_ms: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn add(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// How often each limit was hit and how much was lost, by name.
+    #[must_use]
+    pub fn limits(&self) -> BTreeMap<&'static str, u64> {
+        [
+            ("signals_rejected", &self.rejected),
+            ("signals_missed", &self.missed),
+            ("monitors_lost", &self.monitors_lost),
+            ("signal_streams_refused", &self.streams_refused),
+            ("signal_streams_cut", &self.streams_cut),
+            ("signal_rate_limited", &self.rate_limited),
+            ("urgent_deferred", &self.urgent_deferred),
+        ]
+        .into_iter()
+        .map(|(name, count)| (name, count.load(Ordering::Relaxed)))
+        .collect()
+    }
+
+    /// When the newest signal was accepted, if one was.
+    #[must_use]
+    pub fn last_signal(&self) -> Option<Millis> {
+        Some(self.last_signal_ms.load(Ordering::Relaxed)).filter(|at| *at > 0)
+    }
+}
+
+/// An open stream's place; free again when dropped.
+#[derive(Debug)]
+pub(super) struct Seat {
+    intake: Arc<Intake>,
+    principal: String,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(account) = lock(&self.intake.accounts).get_mut(&self.principal) {
+            account.streams = account.streams.saturating_sub(1);
+        }
+    }
+}
+
+impl Intake {
+    /// A place for one more stream of `principal`.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED` (`STREAMS`) when it has [`STREAMS`] of them, or when too many principals have one.
+    pub(super) fn take_seat(self: &Arc<Self>, principal: &str, now: Millis) -> Result<Seat, Status> {
+        let mut accounts = lock(&self.accounts);
+        if !accounts.contains_key(principal) && accounts.len() >= ACCOUNTS {
+            let idle = accounts.iter().find(|(_, a)| a.streams == 0).map(|(name, _)| name.clone());
+            match idle {
+                Some(name) => accounts.remove(&name),
+                None => return Err(self.refuse_seat(principal)),
+            };
+        }
+        let account = accounts.entry(principal.to_owned()).or_insert(Account {
+            streams: 0,
+            milli: SIGNALS_BURST * 1_000,
+            at: now,
+        });
+        if account.streams >= STREAMS {
+            return Err(self.refuse_seat(principal));
+        }
+        account.streams += 1;
+        Ok(Seat { intake: Arc::clone(self), principal: principal.to_owned() })
+    }
+
+    fn refuse_seat(&self, principal: &str) -> Status {
+        Counters::add(&self.counters.streams_refused, 1);
+        let message = format!("`{principal}` has {STREAMS} signal streams open, the most there may be");
+        let retry = Some(Duration::from_secs(1));
+        status::exhausted("STREAMS", &format!("principal:{principal}"), &message, retry)
+    }
+
+    /// Takes `signals` out of what `principal` may send; an empty batch costs as much as one signal.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED` (`SIGNAL_RATE`) with the time after which as many may be sent.
+    pub(super) fn spend(&self, principal: &str, signals: usize, now: Millis) -> Result<(), Status> {
+        let cost = u64::try_from(signals.max(1)).unwrap_or(u64::MAX).saturating_mul(1_000);
+        let mut accounts = lock(&self.accounts);
+        let Some(account) = accounts.get_mut(principal) else { return Ok(()) };
+        let earned = now.saturating_sub(account.at).saturating_mul(SIGNALS_PER_SECOND);
+        account.milli = account.milli.saturating_add(earned).min(SIGNALS_BURST * 1_000);
+        account.at = account.at.max(now);
+        if let Some(left) = account.milli.checked_sub(cost) {
+            account.milli = left;
+            return Ok(());
+        }
+        let wait = cost.saturating_sub(account.milli).div_ceil(SIGNALS_PER_SECOND);
+        drop(accounts);
+        Counters::add(&self.counters.rate_limited, 1);
+        let message = format!("more than {SIGNALS_PER_SECOND} signals per second from `{principal}`");
+        let retry = Some(Duration::from_millis(wait.max(1)));
+        Err(status::exhausted("SIGNAL_RATE", &format!("principal:{principal}"), &message, retry))
+    }
+
+    /// What the sequence number of a batch says.
+    pub(super) fn observe(&self, source: &str, epoch: u64, seq: u64, now: Millis) -> Arrival {
+        lock(&self.sequences).observe(source, epoch, seq, now)
+    }
+
+    /// Highest number seen of this run of the monitor.
+    pub(super) fn high_water(&self, source: &str, epoch: u64) -> u64 {
+        lock(&self.sequences).last(source, epoch).unwrap_or(0)
+    }
+
+    /// Whether the window of `app` may be closed out of turn now. A monitor that calls everything urgent gets the pace of the
+    /// tick, and the loop stays free for people.
+    pub(super) fn may_urge(&self, app: &AppName, now: Millis) -> bool {
+        let mut urged = lock(&self.urged);
+        if now.saturating_sub(urged.since) >= URGENT_SPAN_MS {
+            urged.since = now;
+            urged.apps.clear();
+        }
+        let first = urged.apps.len() < URGENT_APPS && urged.apps.insert(app.clone());
+        drop(urged);
+        if !first {
+            Counters::add(&self.counters.urgent_deferred, 1);
+        }
+        first
+    }
+
+    /// Monitors with an open stream.
+    #[must_use]
+    pub fn monitors(&self) -> u32 {
+        lock(&self.accounts).values().map(|a| a.streams).fold(0, u32::saturating_add)
+    }
+
+    /// Monitors whose sequence numbers were forgotten to make room.
+    #[must_use]
+    pub fn forgotten(&self) -> u64 {
+        lock(&self.sequences).forgotten()
+    }
+}
+
+/// The intake of the server that `services` belong to. There is one for each table of windows, and it goes with it.
+#[must_use]
+pub fn of(services: &Services) -> Arc<Intake> {
+    static INTAKES: Mutex<Vec<(Weak<Ingest>, Arc<Intake>)>> = Mutex::new(Vec::new());
+    let mut intakes = lock(&INTAKES);
+    intakes.retain(|(ingest, _)| ingest.strong_count() > 0);
+    let mine = Arc::downgrade(&services.ingest);
+    if let Some((_, intake)) = intakes.iter().find(|(ingest, _)| ingest.ptr_eq(&mine)) {
+        return Arc::clone(intake);
+    }
+    let intake = Arc::new(Intake::default());
+    intakes.push((mine, Arc::clone(&intake)));
+    intake
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is guarded is valid between any two statements that change it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+    use tonic_types::StatusExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_principal_has_sixteen_streams_and_gets_a_place_back_when_one_ends() {
+        let intake = Arc::new(Intake::default());
+        let mut seats: Vec<_> =
+            (0..STREAMS).map(|_| intake.take_seat("ci", 0).expect("free")).collect();
+        let status = intake.take_seat("ci", 0).expect_err("full");
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert!(status.get_details_retry_info().is_some());
+        assert!(intake.take_seat("other", 0).is_ok(), "another principal is not affected");
+        seats.pop();
+        assert_eq!(intake.monitors(), STREAMS - 1);
+        assert!(intake.take_seat("ci", 0).is_ok());
+        assert_eq!(intake.counters.limits()["signal_streams_refused"], 1);
+    }
+
+    #[test]
+    fn a_burst_is_free_and_then_the_rate_counts() {
+        let intake = Arc::new(Intake::default());
+        let _seat = intake.take_seat("ci", 0).expect("free");
+        let burst = usize::try_from(SIGNALS_BURST).unwrap();
+        intake.spend("ci", burst, 0).expect("the burst");
+        let status = intake.spend("ci", 1_000, 0).expect_err("used up");
+        let wait = status.get_details_retry_info().and_then(|retry| retry.retry_delay);
+        assert_eq!(wait, Some(Duration::from_millis(20)), "1,000 signals at 50 per millisecond");
+        intake.spend("ci", 1_000, 20).expect("after the time that was named");
+        assert!(intake.spend("ci", 0, 20).is_err(), "an empty batch is not free");
+        assert!(intake.spend("ci", burst, 3_600_000).is_ok(), "never more than one burst is saved");
+        assert!(intake.spend("ci", 1, 3_600_000).is_err());
+    }
+
+    #[test]
+    fn reconnecting_does_not_refill_what_was_spent() {
+        let intake = Arc::new(Intake::default());
+        let seat = intake.take_seat("ci", 0).expect("free");
+        intake.spend("ci", usize::try_from(SIGNALS_BURST).unwrap(), 0).expect("the burst");
+        drop(seat);
+        let _seat = intake.take_seat("ci", 0).expect("free");
+        assert!(intake.spend("ci", 1, 0).is_err());
+    }
+
+    #[test]
+    fn a_flood_of_principals_does_not_grow_the_table() {
+        let intake = Arc::new(Intake::default());
+        for n in 0..3 * ACCOUNTS {
+            drop(intake.take_seat(&format!("p{n}"), 0).expect("an idle one makes room"));
+        }
+        assert_eq!(lock(&intake.accounts).len(), ACCOUNTS);
+    }
+
+    #[test]
+    fn an_app_is_urgent_once_per_span_and_only_so_many_apps_are() {
+        let intake = Intake::default();
+        let app = |n: usize| AppName::parse(&format!("a{n}")).unwrap();
+        assert!(intake.may_urge(&app(0), 1_000));
+        assert!(!intake.may_urge(&app(0), 1_099));
+        let urged = (1..500).filter(|n| intake.may_urge(&app(*n), 1_050)).count();
+        assert_eq!(urged, URGENT_APPS - 1);
+        assert!(intake.may_urge(&app(0), 1_100), "the next span");
+        assert!(intake.counters.limits()["urgent_deferred"] > 0);
+    }
+}

@@ -1,0 +1,118 @@
+//! The table of signal windows between the telemetry streams and the loop.
+//!
+//! There is no queue between a socket and this table: a stream updates its apps' windows in place and marks them dirty, and the
+//! loop closes the windows it wants to look at. Overload sheds freshness, never order, and memory does not grow with load.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use agentd_core::app::{AppName, Millis};
+use agentd_core::policy::Freshness;
+use agentd_core::signal::{Accepted, Reading, Sample};
+use agentd_core::window::{Push, Window};
+
+/// Shards of the table: enough that streams rarely meet on one lock.
+const SHARDS: usize = 16;
+
+/// The windows of all apps.
+#[derive(Debug)]
+pub struct Ingest {
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    windows: BTreeMap<AppName, Window>,
+    dirty: BTreeSet<AppName>,
+    dropped: u64,
+}
+
+impl Default for Ingest {
+    fn default() -> Self {
+        Self { shards: std::array::from_fn(|_| Mutex::default()) }
+    }
+}
+
+impl Ingest {
+    /// An empty table.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn shard(&self, app: &AppName) -> MutexGuard<'_, Shard> {
+        // FNV-1a (http://www.isthe.com/chongo/tech/comp/fnv/): names are short and validated, so no keyed hash is needed.
+        let hash = app.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let index = usize::try_from(hash).unwrap_or(0) % SHARDS;
+        // The index is below the length by construction; the first shard is a total answer, not a case that happens.
+        let [first, ..] = &self.shards;
+        self.shards.get(index).unwrap_or(first).lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a window for an app that was just onboarded. Signals of apps without one are refused.
+    pub fn attach(&self, app: &AppName) {
+        let window = || Window::new(app.clone());
+        self.shard(app).windows.entry(app.clone()).or_insert_with(window);
+    }
+
+    /// Makes a window for an app that was onboarded before this start: its monitors get time to report again.
+    pub fn resume(&self, app: &AppName, now: Millis) {
+        let window = || Window::resumed(app.clone(), now);
+        self.shard(app).windows.entry(app.clone()).or_insert_with(window);
+    }
+
+    /// Whether the app has a window, so that a signal about it is known.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<AppName> {
+        let app = AppName::parse(name).ok()?;
+        self.shard(&app).windows.contains_key(&app).then_some(app)
+    }
+
+    /// Takes in one accepted signal.
+    pub fn accept(&self, accepted: &Accepted) {
+        let mut shard = self.shard(&accepted.app);
+        let Shard { windows, dirty, dropped } = &mut *shard;
+        let Some(window) = windows.get_mut(&accepted.app) else { return };
+        *dropped = dropped.saturating_add(u64::from(window.absorb(accepted).dropped));
+        dirty.insert(accepted.app.clone());
+    }
+
+    /// Takes in one sample of the server's own probes.
+    pub fn sample(&self, app: &AppName, sample: &Sample) {
+        let mut shard = self.shard(app);
+        let Shard { windows, dirty, dropped } = &mut *shard;
+        let Some(window) = windows.get_mut(app) else { return };
+        if !matches!(window.push(sample), Push::Kept | Push::OutOfOrder) {
+            *dropped = dropped.saturating_add(1);
+        }
+        dirty.insert(app.clone());
+    }
+
+    /// Closes the window of an app: one tick.
+    #[must_use]
+    pub fn close(
+        &self,
+        app: &AppName,
+        now: Millis,
+        freshness: &Freshness,
+        onboarded_at: Millis,
+    ) -> Reading {
+        let mut shard = self.shard(app);
+        shard.dirty.remove(app);
+        match shard.windows.get_mut(app) {
+            Some(window) => window.close(now, freshness, onboarded_at),
+            None => Reading::silent(app.clone(), now, None),
+        }
+    }
+
+    /// Samples that were dropped because a limit of a window was reached.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.shards
+            .iter()
+            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).dropped)
+            .fold(0, u64::saturating_add)
+    }
+}

@@ -1,0 +1,310 @@
+//! The proof log on disk: append-only segments of hash-chained records, durable before they are acknowledged.
+//!
+//! ```text
+//! <dir>/meta.json                     identity and format of the log
+//! <dir>/LOCK                          held by the one process that may write
+//! <dir>/wal/<first seq, 20 digits>.seg
+//! <dir>/wal/HEAD                      the last record known to be durable
+//! ```
+//!
+//! The agent loop is the only writer. It hands over complete JSON lines; a line is a record and, later, a leaf of the Merkle
+//! tree. One thread of the operating system drains all that is queued, writes it with one `pwrite` into space that was zeroed
+//! beforehand, syncs once, and only then acknowledges. There is no timer: the sync is the batch window.
+//!
+//! What happens after a crash or a fault:
+//! * a group that was never acknowledged and is not whole is cut ([`Torn`]);
+//! * acknowledged records that are altered or gone are [`Damage`]: the log opens for reading what stands before them;
+//! * an error on write or sync makes the journal [`Status::Unwritable`]. A file descriptor whose sync failed is never synced
+//!   again (the kernel may have dropped the pages and report success next time; Rebello et al., USENIX ATC 2020):
+//!   [`Journal::try_recover`] opens the file afresh, re-reads it, cuts what was not acknowledged and rewrites the tail.
+
+mod directory;
+mod frame;
+mod head;
+mod index;
+mod reader;
+mod scan;
+mod segment;
+mod store;
+mod types;
+mod verify;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use agentd_core::chain::{Hash, LINE_BYTES_MAX};
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use directory::Directory;
+use head::HeadMark;
+use index::Shared;
+pub use reader::{Entry, READ_ENTRIES_MAX, Reader};
+use store::Store;
+pub use types::{Damage, Durable, Error, Head, LogId, Recovery, Status, Torn};
+pub use verify::{Verified, read_dir, verify_dir};
+use writer::{Append, Command, Writer};
+
+/// Most bytes of lines in one append.
+pub const APPEND_BYTES_MAX: usize = 4 << 20;
+/// Most lines in one append.
+pub const APPEND_LINES_MAX: usize = 16_384;
+/// Appends that may wait for the disk; more wait for room in the queue.
+const QUEUE_LEN: usize = 256;
+/// Bytes of lines that may wait for the disk.
+const QUEUE_BYTES: usize = 32 << 20;
+/// A longer file in place of a segment is refused instead of being read into memory.
+const SEGMENT_FILE_BYTES_MAX: u64 = 256 << 20;
+const HEAD_FILE: &str = "HEAD";
+
+/// Where the log lives and how it uses the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Directory of the log; made (mode 0700) if missing.
+    pub dir: PathBuf,
+    /// A segment that would grow beyond this is closed and the next one begun. From 4 KiB to 128 MiB.
+    pub segment_bytes: u64,
+    /// How far ahead of the records the file is zeroed, so that a sync has no metadata to write.
+    pub zero_ahead_bytes: u64,
+    /// Zeroed space that only [`Journal::append_reserved`] may use once the disk is full.
+    pub reserve_bytes: u64,
+}
+
+impl Config {
+    /// The usual sizes: segments of 16 MiB, 1 MiB zeroed ahead, 1 MiB in reserve.
+    #[must_use]
+    pub const fn new(dir: PathBuf) -> Self {
+        Self { dir, segment_bytes: 16 << 20, zero_ahead_bytes: 1 << 20, reserve_bytes: 1 << 20 }
+    }
+
+    fn clamped(mut self) -> Self {
+        self.segment_bytes = self.segment_bytes.clamp(4 << 10, 128 << 20);
+        self.zero_ahead_bytes = self.zero_ahead_bytes.clamp(4 << 10, 16 << 20);
+        self.reserve_bytes = self.reserve_bytes.min(64 << 20);
+        self
+    }
+}
+
+/// An open log.
+#[derive(Debug)]
+pub struct Opened {
+    /// Handle for appending and reading.
+    pub journal: Journal,
+    /// Where the next record goes.
+    pub head: Head,
+    /// What was found.
+    pub recovery: Recovery,
+}
+
+/// Opens the log in `config.dir`, making it where there is none, and hands every record in order to `replay`.
+///
+/// A damaged log opens too: what stands before the damage is replayed and can be read, appends are refused. A log on a disk
+/// that cannot be written opens as [`Status::Unwritable`].
+///
+/// # Errors
+/// Another process holds the log ([`Error::Locked`]); it was written by a later version ([`Error::Version`]); its identity is
+/// missing beside existing segments ([`Error::Identity`]); reading fails ([`Error::Io`]).
+pub fn open(config: Config, replay: &mut dyn FnMut(u64, &[u8])) -> Result<Opened, Error> {
+    let config = config.clamped();
+    let directory = Directory::open(&config.dir)?;
+    let log_id = directory.log_id;
+    let store = Arc::clone(&directory.segments);
+    open_store(config, store, log_id, Some(directory), replay)
+}
+
+/// The part of [`open`] that does not know what the segments are stored in. `directory` is held as long as the writer lives.
+fn open_store(
+    config: Config,
+    store: Arc<dyn Store>,
+    log_id: LogId,
+    directory: Option<Directory>,
+    replay: &mut dyn FnMut(u64, &[u8]),
+) -> Result<Opened, Error> {
+    let mark = HeadMark::load(store.as_ref());
+    let scan = scan::scan_log(store.as_ref(), log_id, mark, &mut |seq, _, line| replay(seq, line))?;
+    let head = Head { log_id, next_seq: scan.chain.next_seq(), hash: scan.chain.head() };
+    let entries = head.next_seq.saturating_sub(1);
+    let recovery = Recovery { entries, torn: scan.torn.clone(), damage: scan.damage.clone() };
+    let status = match &scan.damage {
+        Some(damage) => Status::Damaged(damage.clone()),
+        None => Status::Writable,
+    };
+    let shared = Shared::new(store, log_id, scan.segments.clone(), scan.chain, status);
+    let shared = Arc::new(shared);
+    let mut writer = Writer::new(config, Arc::clone(&shared), &scan);
+    if scan.damage.is_none() {
+        // A failure here shows in the status; the log can be read all the same.
+        let _ = writer.start();
+    }
+    let (queue, commands) = mpsc::channel(QUEUE_LEN);
+    let thread = std::thread::Builder::new()
+        .name("journal".into())
+        .spawn(move || {
+            let _held = directory;
+            writer.run(commands);
+        })
+        .map_err(|e| Error::io("start", "the journal thread", e))?;
+    let inner = Inner {
+        queue: tokio::sync::Mutex::new(Some(queue)),
+        room: Arc::new(Semaphore::new(QUEUE_BYTES)),
+        thread: Mutex::new(Some(thread)),
+        shared,
+    };
+    Ok(Opened { journal: Journal { inner: Arc::new(inner) }, head, recovery })
+}
+
+/// Handle to an open log; clones share it. The log is closed and its lock released when the last one is dropped.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// `None` while the journal is being closed. The lock is fair: first come, first served.
+    queue: tokio::sync::Mutex<Option<mpsc::Sender<Command>>>,
+    room: Arc<Semaphore>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The thread ends when the queue does; waiting for it means that whoever opens the log next finds it unlocked.
+        self.queue.get_mut().take();
+        if let Some(thread) = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the journal thread panicked");
+        }
+    }
+}
+
+impl Journal {
+    /// Appends `lines` as the records from `first_seq` on, all or none, and returns once they are durable.
+    ///
+    /// Calls may overlap; they are served in the order in which their futures are first polled. Dropping the future does not
+    /// take the lines back.
+    ///
+    /// # Errors
+    /// Nothing was appended, and as far as this process is concerned nothing will be: the lines do not continue the log
+    /// ([`Error::OutOfOrder`], [`Error::Chain`]), are too large, or the log is unwritable or damaged. After a failed sync the
+    /// records may still turn up at the next start, complete and in order.
+    pub async fn append(&self, first_seq: u64, lines: Vec<Bytes>) -> Result<Durable, Error> {
+        self.submit(first_seq, lines, false).await
+    }
+
+    /// As [`Journal::append`], and may use the reserve when the disk is full: for the outcome of what is already under way.
+    ///
+    /// # Errors
+    /// As [`Journal::append`].
+    pub async fn append_reserved(
+        &self,
+        first_seq: u64,
+        lines: Vec<Bytes>,
+    ) -> Result<Durable, Error> {
+        self.submit(first_seq, lines, true).await
+    }
+
+    async fn submit(
+        &self,
+        first_seq: u64,
+        lines: Vec<Bytes>,
+        reserve: bool,
+    ) -> Result<Durable, Error> {
+        let bytes = check_size(first_seq, &lines)?;
+        match self.status() {
+            Status::Damaged(damage) => return Err(Error::Damaged(damage)),
+            Status::Unwritable { reason } if !reserve => return Err(Error::Unwritable { reason }),
+            Status::Unwritable { .. } | Status::Writable => {}
+        }
+        let (reply, answer) = oneshot::channel();
+        let share = u32::try_from(bytes).unwrap_or(u32::MAX);
+        {
+            // Held until the command is queued, so that callers cannot overtake each other at either limit.
+            let queue = self.inner.queue.lock().await;
+            let queue = queue.as_ref().ok_or(Error::Closed)?;
+            let room = Arc::clone(&self.inner.room).acquire_many_owned(share).await;
+            let _room = room.map_err(|_closed| Error::Closed)?;
+            let append = Append { first_seq, lines, reserve, reply, _room };
+            queue.send(Command::Append(append)).await.map_err(|_closed| Error::Closed)?;
+        }
+        answer.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Tries to make an unwritable log writable again: opens the file afresh, cuts what was not acknowledged, rewrites the
+    /// tail and claims the space it needs. Cheap if the log is writable. Call it about once a second.
+    ///
+    /// # Errors
+    /// Why the log is still not writable.
+    pub async fn try_recover(&self) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        {
+            let queue = self.inner.queue.lock().await;
+            let queue = queue.as_ref().ok_or(Error::Closed)?;
+            queue.send(Command::Recover(reply)).await.map_err(|_closed| Error::Closed)?;
+        }
+        answer.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// The last durable record, now and whenever it changes.
+    #[must_use]
+    pub fn durable(&self) -> watch::Receiver<u64> {
+        self.inner.shared.durable()
+    }
+
+    /// Where the next record goes, counting only what is durable.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        self.inner.shared.head()
+    }
+
+    /// Whether records can be appended.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.inner.shared.status()
+    }
+
+    /// The status, now and whenever it changes.
+    #[must_use]
+    pub fn watch_status(&self) -> watch::Receiver<Status> {
+        self.inner.shared.watch_status()
+    }
+
+    /// Reads durable records.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader::new(Arc::clone(&self.inner.shared))
+    }
+
+    /// Re-reads every durable record: checksums, leaf hashes, links, numbers. Blocks for the time of reading the whole log.
+    /// Damage found here makes the log refuse appends, as it would after a restart.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] names the first bad record; [`Error::Io`] if a segment cannot be read.
+    pub fn verify(&self) -> Result<Verified, Error> {
+        verify::verify_live(&self.inner.shared)
+    }
+}
+
+fn check_size(first_seq: u64, lines: &[Bytes]) -> Result<usize, Error> {
+    if lines.is_empty() {
+        return Err(Error::Empty);
+    }
+    let mut total = 0usize;
+    for (seq, line) in (first_seq..).zip(lines) {
+        if line.len() > LINE_BYTES_MAX {
+            return Err(Error::LineTooLong { seq, bytes: line.len() });
+        }
+        total = total.saturating_add(line.len());
+    }
+    if lines.len() > APPEND_LINES_MAX || total > APPEND_BYTES_MAX {
+        return Err(Error::AppendTooLarge { lines: lines.len(), bytes: total });
+    }
+    Ok(total)
+}

@@ -1,0 +1,225 @@
+//! What readers and the writer share: where records lie, how far the log is durable, and whether it can be written.
+//!
+//! The index is sparse (one offset per 64 records, 8 bytes each: 1.2 MB for ten million records), so memory does not follow
+//! the size of the log.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use agentd_core::chain::{Hash, LineVerifier};
+use tokio::sync::watch;
+
+use super::frame;
+use super::segment::Place;
+use super::store::{Access, Store, StoredFile};
+use super::{Damage, Error, Head, LogId, Status};
+
+/// Records between two remembered offsets.
+const MARK_EVERY: u64 = 64;
+
+/// File name of the segment whose first record is `first_seq`.
+pub(super) fn segment_name(first_seq: u64) -> String {
+    format!("{first_seq:020}.seg")
+}
+
+/// The inverse of [`segment_name`]; `None` for every other file.
+pub(super) fn first_seq_of(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".seg")?;
+    let sound = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
+    sound.then(|| digits.parse().ok()).flatten()
+}
+
+/// Where the durable records of one segment lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SegmentMap {
+    pub(super) first_seq: u64,
+    /// Leaf hash of the record before it.
+    pub(super) prev: Hash,
+    /// The record after the last durable one here.
+    pub(super) next_seq: u64,
+    /// Offset of the byte after the last durable frame.
+    pub(super) end: u64,
+    /// Offset of every 64th record, from the first.
+    marks: Vec<u64>,
+}
+
+impl SegmentMap {
+    pub(super) const fn new(first_seq: u64, prev: Hash) -> Self {
+        let end = frame::HEADER_BYTES as u64;
+        Self { first_seq, prev, next_seq: first_seq, end, marks: Vec::new() }
+    }
+
+    /// Adds the next record, whose frame begins at `offset` and ends before `end`.
+    pub(super) fn push(&mut self, offset: u64, end: u64) {
+        if self.next_seq.saturating_sub(self.first_seq).is_multiple_of(MARK_EVERY) {
+            self.marks.push(offset);
+        }
+        self.next_seq = self.next_seq.saturating_add(1);
+        self.end = end;
+    }
+
+    /// The nearest remembered record at or before `seq`, with its offset.
+    fn mark(&self, seq: u64) -> (u64, u64) {
+        let step = seq.saturating_sub(self.first_seq) / MARK_EVERY;
+        let offset = usize::try_from(step).ok().and_then(|step| self.marks.get(step));
+        match offset {
+            Some(offset) => (self.first_seq + step * MARK_EVERY, *offset),
+            None => (self.first_seq, frame::HEADER_BYTES as u64),
+        }
+    }
+}
+
+/// Where to start reading for one record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Spot {
+    pub(super) segment: u64,
+    /// The record at `offset`; not after the one asked for.
+    pub(super) seq: u64,
+    pub(super) offset: u64,
+    /// Durable end of the segment.
+    pub(super) end: u64,
+}
+
+#[derive(Debug)]
+struct Extent {
+    segments: Vec<SegmentMap>,
+    chain: LineVerifier,
+}
+
+/// Shared by all handles of one journal.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) log_id: LogId,
+    extent: RwLock<Extent>,
+    durable: watch::Sender<u64>,
+    status: watch::Sender<Status>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        log_id: LogId,
+        segments: Vec<SegmentMap>,
+        chain: LineVerifier,
+        status: Status,
+    ) -> Self {
+        let durable = watch::Sender::new(chain.next_seq().saturating_sub(1));
+        let extent = RwLock::new(Extent { segments, chain });
+        Self { store, log_id, extent, durable, status: watch::Sender::new(status) }
+    }
+
+    pub(super) fn head(&self) -> Head {
+        let extent = self.extent.read().unwrap_or_else(PoisonError::into_inner);
+        let (next_seq, hash) = (extent.chain.next_seq(), extent.chain.head());
+        Head { log_id: self.log_id, next_seq, hash }
+    }
+
+    pub(super) fn segments(&self) -> (Vec<SegmentMap>, Hash) {
+        let extent = self.extent.read().unwrap_or_else(PoisonError::into_inner);
+        (extent.segments.clone(), extent.chain.head())
+    }
+
+    /// Where record `seq` can be found; `None` if it is not durable (or is gone).
+    pub(super) fn locate(&self, seq: u64) -> Option<Spot> {
+        let extent = self.extent.read().unwrap_or_else(PoisonError::into_inner);
+        let after = extent.segments.partition_point(|s| s.first_seq <= seq);
+        let segment = extent.segments.get(after.checked_sub(1)?)?;
+        if seq >= segment.next_seq {
+            return None;
+        }
+        let (mark, offset) = segment.mark(seq);
+        Some(Spot { segment: segment.first_seq, seq: mark, offset, end: segment.end })
+    }
+
+    /// The oldest record that can be read, or the one that will be first.
+    pub(super) fn oldest_seq(&self) -> u64 {
+        let extent = self.extent.read().unwrap_or_else(PoisonError::into_inner);
+        extent.segments.first().map_or(1, |s| s.first_seq)
+    }
+
+    /// Publishes a group that is on disk: (offset, end) of each frame, in order.
+    pub(super) fn publish(&self, place: Place, frames: &[(u64, u64)], chain: LineVerifier) {
+        {
+            let mut extent = self.extent.write().unwrap_or_else(PoisonError::into_inner);
+            if extent.segments.last().is_none_or(|s| s.first_seq != place.first_seq) {
+                extent.segments.push(SegmentMap::new(place.first_seq, place.prev));
+            }
+            if let Some(map) = extent.segments.last_mut() {
+                for (offset, end) in frames {
+                    map.push(*offset, *end);
+                }
+            }
+            extent.chain = chain;
+        }
+        self.durable.send_replace(chain.next_seq().saturating_sub(1));
+    }
+
+    pub(super) fn durable(&self) -> watch::Receiver<u64> {
+        self.durable.subscribe()
+    }
+
+    pub(super) fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    pub(super) fn watch_status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// Changes the status, except that damage is final for this life of the process.
+    pub(super) fn set_status(&self, status: Status) {
+        self.status.send_if_modified(|now| {
+            let change = *now != status && !matches!(now, Status::Damaged(_));
+            if change {
+                match &status {
+                    Status::Writable => tracing::info!("the proof log can be written again"),
+                    other => tracing::error!(status = %other, "the proof log cannot be written"),
+                }
+                *now = status;
+            }
+            change
+        });
+    }
+
+    /// Records that durable bytes turned out to be altered; nothing is appended from here on.
+    pub(super) fn damaged(&self, damage: Damage) -> Error {
+        self.set_status(Status::Damaged(damage.clone()));
+        Error::Damaged(damage)
+    }
+
+    /// Opens a segment for reading.
+    pub(super) fn open_segment(&self, first_seq: u64) -> Result<Box<dyn StoredFile>, Error> {
+        let name = segment_name(first_seq);
+        self.store.open(&name, Access::Read).map_err(|e| Error::io("open", &name, e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agentd_core::chain::GENESIS;
+
+    use super::*;
+
+    #[test]
+    fn only_twenty_digits_name_a_segment() {
+        assert_eq!(first_seq_of(&segment_name(42)), Some(42));
+        for other in ["42.seg", "HEAD", "00000000000000000042.seg.tmp", "+0000000000000000042.seg"]
+        {
+            assert_eq!(first_seq_of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_mark_is_never_after_the_record_asked_for() {
+        let mut map = SegmentMap::new(100, GENESIS);
+        for i in 0..300u64 {
+            map.push(80 + i * 10, 90 + i * 10);
+        }
+        assert_eq!(map.marks.len(), 5);
+        for seq in 100..400 {
+            let (at, offset) = map.mark(seq);
+            assert!(at <= seq && seq - at < MARK_EVERY);
+            assert_eq!(offset, 80 + (at - 100) * 10);
+        }
+    }
+}

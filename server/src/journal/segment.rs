@@ -1,0 +1,204 @@
+//! The segment that is being written: zeroed ahead of the records, so that a sync has only data to write.
+//!
+//! Each function says, on failure, whether the descriptor can still be used. After a failed sync it cannot: what the kernel
+//! shows of the file and what is on the disk may differ from then on.
+
+use std::io;
+use std::sync::Arc;
+
+use agentd_core::chain::Hash;
+
+use super::frame::{self, Header};
+use super::index::segment_name;
+use super::store::{Access, Store, StoredFile};
+use crate::failpoint;
+
+const PAGE_BYTES: u64 = 4096;
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// Why nothing was appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) reason: String,
+    /// The state on disk is not known; only re-reading through a fresh descriptor settles it.
+    pub(super) unsettled: bool,
+}
+
+impl Fault {
+    fn settled(what: &str) -> impl Fn(io::Error) -> Self {
+        move |e| Self { reason: format!("{what}: {e}"), unsettled: false }
+    }
+
+    fn unsettled(what: &str) -> impl Fn(io::Error) -> Self {
+        move |e| Self { reason: format!("{what}: {e}"), unsettled: true }
+    }
+}
+
+/// Where the durable part of a segment ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) first_seq: u64,
+    /// Leaf hash of the record before the segment.
+    pub(super) prev: Hash,
+    /// Offset of the byte after the last durable frame.
+    pub(super) tail: u64,
+    /// Offset of the last durable group.
+    pub(super) last_group: u64,
+}
+
+/// An open segment.
+#[derive(Debug)]
+pub(super) struct Active {
+    file: Box<dyn StoredFile>,
+    place: Place,
+    /// Everything from the tail up to here is zeros on disk.
+    zeroed: u64,
+}
+
+impl Active {
+    /// Makes the segment that begins with `header.first_seq`, with `ahead` zeroed bytes. It gets its name when it is durable,
+    /// so a segment with that name always has a whole header.
+    pub(super) fn create(
+        store: &Arc<dyn Store>,
+        header: Header,
+        ahead: u64,
+    ) -> Result<Self, Fault> {
+        let name = segment_name(header.first_seq);
+        let temporary = format!("{name}.tmp");
+        let tail = frame::HEADER_BYTES as u64;
+        let zeroed = tail.saturating_add(ahead);
+        let file = fill_new(store.as_ref(), &temporary, header, zeroed).map_err(|e| {
+            // It would keep the space that is missing.
+            let _ = store.remove(&temporary);
+            Fault::settled("begin a segment")(e)
+        })?;
+        let named = failpoint::hit("journal.rotate.before_rename")
+            .and_then(|()| store.rename(&temporary, &name))
+            .and_then(|()| failpoint::hit("journal.rotate.after_rename"))
+            .and_then(|()| store.sync_names());
+        // From the rename on, the name may or may not survive a crash.
+        named.map_err(Fault::unsettled("name a segment"))?;
+        let Header { first_seq, prev, .. } = header;
+        let place = Place { first_seq, prev, tail, last_group: tail };
+        Ok(Self { file, place, zeroed })
+    }
+
+    /// Opens a segment whose durable part is known, and makes the disk agree with that: rewrites the last group, because the
+    /// page cache may hold what the disk does not, and zeroes what follows. Needs no space that the file does not have; keeps
+    /// at most `ahead` bytes behind the records.
+    pub(super) fn reopen(store: &Arc<dyn Store>, place: Place, ahead: u64) -> Result<Self, Fault> {
+        let name = segment_name(place.first_seq);
+        let failed = Fault::unsettled("open the last segment");
+        let file = store.open(&name, Access::Write).map_err(&failed)?;
+        let mut active = Self { file, place, zeroed: place.tail };
+        active.rewrite_tail(ahead).map_err(&failed)?;
+        store.sync_names().map_err(&failed)?;
+        Ok(active)
+    }
+
+    fn rewrite_tail(&mut self, ahead: u64) -> io::Result<()> {
+        failpoint::hit("journal.reopen")?;
+        let Place { tail, last_group, .. } = self.place;
+        let start = last_group / PAGE_BYTES * PAGE_BYTES;
+        let mut kept = vec![0; usize::try_from(tail.saturating_sub(start)).unwrap_or(0)];
+        if self.file.read_at(&mut kept, start)? != kept.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.file.write_at(&kept, start)?;
+        let wanted = tail.saturating_add(ahead);
+        let len = self.file.len()?;
+        if len > wanted {
+            self.file.set_len(wanted)?;
+        }
+        self.zeroed = len.min(wanted);
+        write_zeros(self.file.as_ref(), tail, self.zeroed)?;
+        self.file.sync()
+    }
+
+    pub(super) const fn place(&self) -> Place {
+        self.place
+    }
+
+    /// Zeroed bytes behind the records.
+    pub(super) const fn ahead(&self) -> u64 {
+        self.zeroed.saturating_sub(self.place.tail)
+    }
+
+    /// Whether it holds no record.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.place.tail == frame::HEADER_BYTES as u64
+    }
+
+    /// Zeroes up to `ahead` bytes behind the records.
+    pub(super) fn extend(&mut self, ahead: u64) -> Result<(), Fault> {
+        let target = self.place.tail.saturating_add(ahead);
+        if target <= self.zeroed {
+            return Ok(());
+        }
+        // A write beyond the end that fails leaves at most zeros there.
+        failpoint::hit("journal.extend")
+            .and_then(|()| write_zeros(self.file.as_ref(), self.zeroed, target))
+            .map_err(Fault::settled("claim space for the proof log"))?;
+        self.file.sync().map_err(Fault::unsettled("claim space for the proof log"))?;
+        self.zeroed = target;
+        Ok(())
+    }
+
+    /// Writes one group behind the records and syncs it. Nothing of it counts unless this succeeds.
+    pub(super) fn write_group(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        let tail = self.place.tail;
+        self.write(bytes, tail).map_err(Fault::unsettled("write to the proof log"))?;
+        if !failpoint::bug("journal.skip_fsync") {
+            failpoint::hit("journal.fsync")
+                .and_then(|()| self.file.sync())
+                .map_err(Fault::unsettled("sync the proof log"))?;
+        }
+        self.place.last_group = tail;
+        self.place.tail = tail.saturating_add(bytes.len() as u64);
+        self.zeroed = self.zeroed.max(self.place.tail);
+        Ok(())
+    }
+
+    fn write(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        failpoint::hit("journal.write")?;
+        if failpoint::bug("journal.split_write") {
+            let (first, second) = bytes.split_at(bytes.len() / 2);
+            self.file.write_at(first, at)?;
+            failpoint::hit("journal.mid_write")?;
+            self.file.write_at(second, at.saturating_add(first.len() as u64))?;
+        } else {
+            self.file.write_at(bytes, at)?;
+        }
+        failpoint::hit("journal.after_write")
+    }
+
+    /// Gives back the space behind the records once a later segment is durable. Zeros left behind do no harm, so a failure is
+    /// of no consequence.
+    pub(super) fn seal(self) {
+        let _ = self.file.set_len(self.place.tail);
+    }
+}
+
+fn fill_new(
+    store: &dyn Store,
+    name: &str,
+    header: Header,
+    len: u64,
+) -> io::Result<Box<dyn StoredFile>> {
+    failpoint::hit("journal.rotate")?;
+    let file = store.open(name, Access::Create)?;
+    file.write_at(&header.encode(), 0)?;
+    write_zeros(file.as_ref(), frame::HEADER_BYTES as u64, len)?;
+    file.sync()?;
+    Ok(file)
+}
+
+fn write_zeros(file: &dyn StoredFile, from: u64, to: u64) -> io::Result<()> {
+    let mut at = from;
+    while at < to {
+        let step = usize::try_from(to - at).unwrap_or(usize::MAX).min(ZEROS.len());
+        file.write_at(ZEROS.get(..step).unwrap_or_default(), at)?;
+        at = at.saturating_add(step as u64);
+    }
+    Ok(())
+}

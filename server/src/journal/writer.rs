@@ -1,0 +1,413 @@
+//! The one thread that writes: drains what is queued, makes it durable as one group, then acknowledges.
+
+use std::io;
+use std::sync::Arc;
+
+use agentd_core::chain::{Hash, LineVerifier};
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use super::frame::{self, Header};
+use super::head::HeadMark;
+use super::index::{SegmentMap, Shared, segment_name};
+use super::scan::{self, LogScan};
+use super::segment::{Active, Fault, Place};
+use super::store::StoredFile;
+use super::{Config, Durable, Error, Status};
+use crate::failpoint;
+
+/// No further append joins a group of this many bytes of lines.
+const GROUP_BYTES: usize = 1 << 20;
+
+/// What the handles ask for.
+#[derive(Debug)]
+pub(super) enum Command {
+    Append(Append),
+    Recover(oneshot::Sender<Result<(), Error>>),
+}
+
+/// Lines that become durable together or not at all.
+#[derive(Debug)]
+pub(super) struct Append {
+    pub(super) first_seq: u64,
+    pub(super) lines: Vec<Bytes>,
+    /// May use the space kept for what is already under way.
+    pub(super) reserve: bool,
+    pub(super) reply: oneshot::Sender<Result<Durable, Error>>,
+    /// Its share of the bytes that may wait.
+    pub(super) _room: OwnedSemaphorePermit,
+}
+
+impl Append {
+    fn bytes(&self) -> usize {
+        self.lines.iter().map(Bytes::len).sum()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Health {
+    Writable,
+    /// Nothing is wrong with what is there; only the reserve is left to write in.
+    NoRoom(String),
+    /// The segment has to be opened afresh.
+    Unsettled(String),
+}
+
+/// An append that joined the group.
+struct Waiting {
+    reply: oneshot::Sender<Result<Durable, Error>>,
+    durable: Durable,
+    _room: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+pub(super) struct Writer {
+    config: Config,
+    shared: Arc<Shared>,
+    active: Option<Active>,
+    /// Where the last segment stands, also while it is not open.
+    place: Option<Place>,
+    chain: LineVerifier,
+    health: Health,
+    head_file: Option<Box<dyn StoredFile>>,
+    buffer: Vec<u8>,
+}
+
+impl Writer {
+    /// A writer behind the records that `scan` found.
+    pub(super) fn new(config: Config, shared: Arc<Shared>, scan: &LogScan) -> Self {
+        let place = scan.segments.last().map(|last| Place {
+            first_seq: last.first_seq,
+            prev: last.prev,
+            tail: last.end,
+            last_group: scan.last_group,
+        });
+        let health = Health::Unsettled("the proof log is being opened".into());
+        let (active, head_file, buffer) = (None, None, Vec::new());
+        Self { config, shared, active, place, chain: scan.chain, health, head_file, buffer }
+    }
+
+    /// Opens the last segment, which was just read, for writing.
+    pub(super) fn start(&mut self) -> Result<(), Fault> {
+        let done = self.try_settle(false);
+        self.settled(done)
+    }
+
+    /// Serves commands until no handle is left.
+    pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut held = None;
+        while let Some(command) = held.take().or_else(|| commands.blocking_recv()) {
+            match command {
+                Command::Recover(reply) => {
+                    let _ = reply.send(self.recover());
+                }
+                Command::Append(first) => {
+                    let (reserve, mut bytes) = (first.reserve, first.bytes());
+                    let mut batch = vec![first];
+                    while bytes < GROUP_BYTES && held.is_none() {
+                        match commands.try_recv() {
+                            Ok(Command::Append(next)) if next.reserve == reserve => {
+                                bytes = bytes.saturating_add(next.bytes());
+                                batch.push(next);
+                            }
+                            Ok(other) => held = Some(other),
+                            Err(_) => break,
+                        }
+                    }
+                    self.commit(batch, reserve);
+                    self.prepare();
+                }
+            }
+        }
+    }
+
+    /// Makes the batch durable as one group, then answers. Appends that do not continue the log are answered alone.
+    fn commit(&mut self, batch: Vec<Append>, reserve: bool) {
+        let mut chain = self.chain;
+        let mut records = Vec::new();
+        let mut waiting = Vec::with_capacity(batch.len());
+        for Append { first_seq, lines, reply, _room, .. } in batch {
+            let admitted = self
+                .refusal(reserve)
+                .map_or_else(|| admit(first_seq, lines, &mut chain, &mut records), Err);
+            match admitted {
+                Ok(durable) => waiting.push(Waiting { reply, durable, _room }),
+                Err(error) => {
+                    let _ = reply.send(Err(error));
+                }
+            }
+        }
+        if waiting.is_empty() {
+            return;
+        }
+        if failpoint::bug("journal.ack_before_sync") {
+            acknowledge(std::mem::take(&mut waiting));
+        }
+        match self.write(&records, reserve) {
+            Ok(frames) => {
+                self.chain = chain;
+                if let Some(place) = self.place {
+                    self.shared.publish(place, &frames, chain);
+                }
+                let _ = failpoint::hit("journal.before_ack");
+                acknowledge(waiting);
+                let _ = failpoint::hit("journal.after_ack");
+                self.save_mark();
+            }
+            Err(fault) => {
+                let reason = fault.reason.clone();
+                self.fail(fault);
+                for Waiting { reply, .. } in waiting {
+                    let _ = reply.send(Err(Error::Unwritable { reason: reason.clone() }));
+                }
+            }
+        }
+    }
+
+    /// Why nothing can be appended now, if so.
+    fn refusal(&self, reserve: bool) -> Option<Error> {
+        // Found at the start, or by a reader since.
+        if let Status::Damaged(damage) = self.shared.status() {
+            return Some(Error::Damaged(damage));
+        }
+        match &self.health {
+            Health::Writable => None,
+            Health::NoRoom(_) if reserve => None,
+            Health::NoRoom(reason) | Health::Unsettled(reason) => {
+                Some(Error::Unwritable { reason: reason.clone() })
+            }
+        }
+    }
+
+    /// Writes and syncs one group; answers with the (offset, end) of each frame.
+    fn write(
+        &mut self,
+        records: &[(u64, Hash, Bytes)],
+        reserve: bool,
+    ) -> Result<Vec<(u64, u64)>, Fault> {
+        let mut bytes = std::mem::take(&mut self.buffer);
+        bytes.clear();
+        let mut frames = Vec::with_capacity(records.len());
+        for (index, (seq, hash, line)) in (0u32..).zip(records) {
+            let offset = bytes.len() as u64;
+            let last = index as usize + 1 == records.len();
+            frame::encode(&mut bytes, *seq, index, last, *hash, line);
+            frames.push((offset, bytes.len() as u64));
+        }
+        let written = self.write_bytes(&bytes, reserve);
+        // One large group must not keep its memory for good.
+        bytes.shrink_to(2 * GROUP_BYTES);
+        self.buffer = bytes;
+        let tail = written?;
+        Ok(frames.into_iter().map(|(offset, end)| (tail + offset, tail + end)).collect())
+    }
+
+    fn write_bytes(&mut self, bytes: &[u8], reserve: bool) -> Result<u64, Fault> {
+        if let Err(fault) = self.make_room(bytes.len() as u64) {
+            let fits = self.active.as_ref().is_some_and(|a| bytes.len() as u64 <= a.ahead());
+            if fault.unsettled || !reserve || !fits {
+                return Err(fault);
+            }
+            self.fail(fault);
+        }
+        let active = self.active.as_mut().ok_or_else(not_open)?;
+        let tail = active.place().tail;
+        active.write_group(bytes)?;
+        self.place = Some(active.place());
+        Ok(tail)
+    }
+
+    /// Makes sure that `len` bytes fit in front of the reserve, in this segment or in the next.
+    fn make_room(&mut self, len: u64) -> Result<(), Fault> {
+        let Config { segment_bytes, zero_ahead_bytes, reserve_bytes, .. } = self.config;
+        let ahead = len.max(zero_ahead_bytes).saturating_add(reserve_bytes);
+        let active = self.active.as_mut().ok_or_else(not_open)?;
+        if !active.is_empty() && active.place().tail.saturating_add(len) > segment_bytes {
+            let next = self.create_segment(ahead)?;
+            if let Some(full) = self.active.replace(next) {
+                full.seal();
+            }
+            return Ok(());
+        }
+        if active.ahead() < len.saturating_add(reserve_bytes) {
+            active.extend(ahead)?;
+        }
+        Ok(())
+    }
+
+    fn create_segment(&self, ahead: u64) -> Result<Active, Fault> {
+        let (log_id, first_seq) = (self.shared.log_id, self.chain.next_seq());
+        let header = Header { log_id, first_seq, prev: self.chain.head() };
+        Active::create(&self.shared.store, header, ahead)
+    }
+
+    /// Zeroes ahead after the acknowledgement, so that the next group finds the space ready.
+    fn prepare(&mut self) {
+        let Config { segment_bytes, zero_ahead_bytes, reserve_bytes, .. } = self.config;
+        if self.health != Health::Writable {
+            return;
+        }
+        let Some(active) = self.active.as_mut() else { return };
+        let left = segment_bytes.saturating_sub(active.place().tail).min(zero_ahead_bytes);
+        if active.ahead() >= reserve_bytes.saturating_add(left / 2) {
+            return;
+        }
+        match active.extend(reserve_bytes.saturating_add(left)) {
+            Err(fault) if fault.unsettled => self.fail(fault),
+            // What is left in front of the reserve can be used up first.
+            Err(_) | Ok(()) => {}
+        }
+    }
+
+    fn fail(&mut self, fault: Fault) {
+        let reason = fault.reason;
+        self.shared.set_status(Status::Unwritable { reason: reason.clone() });
+        self.health = if fault.unsettled {
+            // Never synced again: a second attempt could report success for pages that were dropped.
+            self.active = None;
+            Health::Unsettled(reason)
+        } else {
+            Health::NoRoom(reason)
+        };
+    }
+
+    fn recover(&mut self) -> Result<(), Error> {
+        if let Status::Damaged(damage) = self.shared.status() {
+            return Err(Error::Damaged(damage));
+        }
+        let done = match &self.health {
+            Health::Writable => return Ok(()),
+            Health::NoRoom(_) => self.make_room(self.config.zero_ahead_bytes),
+            Health::Unsettled(_) => self.try_settle(true),
+        };
+        self.settled(done).map_err(|Fault { reason, .. }| match self.shared.status() {
+            Status::Damaged(damage) => Error::Damaged(damage),
+            Status::Writable | Status::Unwritable { .. } => Error::Unwritable { reason },
+        })
+    }
+
+    fn settled(&mut self, done: Result<(), Fault>) -> Result<(), Fault> {
+        match done {
+            Ok(()) => {
+                self.place = self.active.as_ref().map(Active::place);
+                self.health = Health::Writable;
+                self.shared.set_status(Status::Writable);
+                self.save_mark();
+                Ok(())
+            }
+            Err(fault) => {
+                self.fail(fault.clone());
+                Err(fault)
+            }
+        }
+    }
+
+    /// Opens the last segment through a fresh descriptor and makes the disk agree with what was acknowledged. With `reread`
+    /// it first makes sure that all of it is still there.
+    fn try_settle(&mut self, reread: bool) -> Result<(), Fault> {
+        self.active = None;
+        self.remove_leftovers().map_err(|e| Fault {
+            reason: format!("clear the directory of the proof log: {e}"),
+            unsettled: true,
+        })?;
+        let ahead = self.config.zero_ahead_bytes.saturating_add(self.config.reserve_bytes);
+        let active = match self.place {
+            None => self.create_segment(ahead).map_err(|f| Fault { unsettled: true, ..f })?,
+            Some(place) => {
+                if reread {
+                    self.reread(place)?;
+                }
+                Active::reopen(&self.shared.store, place, ahead)?
+            }
+        };
+        self.active.insert(active).extend(ahead)
+    }
+
+    /// Removes half-made segments, and a segment that was named but never came into use.
+    fn remove_leftovers(&self) -> io::Result<()> {
+        let store = &self.shared.store;
+        let unused = self.place.map(|place| place.first_seq) != Some(self.chain.next_seq());
+        let unused = unused.then(|| segment_name(self.chain.next_seq()));
+        let names = store.names()?;
+        let leftovers = names
+            .iter()
+            .filter(|name| name.ends_with(".seg.tmp") || Some(name.as_str()) == unused.as_deref());
+        let mut removed = false;
+        for name in leftovers {
+            store.remove(name)?;
+            removed = true;
+        }
+        if removed { store.sync_names() } else { Ok(()) }
+    }
+
+    /// Reads the last segment again: what was acknowledged must be there; what was not may be, and is cut by the caller.
+    fn reread(&mut self, place: Place) -> Result<(), Fault> {
+        let (segments, head) = self.shared.segments();
+        let map = segments.last().filter(|last| last.first_seq == place.first_seq).cloned();
+        let map = map.unwrap_or_else(|| SegmentMap::new(place.first_seq, place.prev));
+        let mut chain = LineVerifier::resume(place.first_seq, place.prev);
+        let store = self.shared.store.as_ref();
+        let found = scan::recheck(store, self.shared.log_id, &map, &mut chain, &mut Vec::new());
+        let reason = match found {
+            Ok(None) if chain.head() == head => return Ok(()),
+            Ok(None) => "the last segment does not end with the last acknowledged record".into(),
+            Ok(Some(damage)) => self.shared.damaged(damage).to_string(),
+            Err(Error::Io { verb, what, source }) => format!("cannot {verb} {what}: {source}"),
+            Err(other) => other.to_string(),
+        };
+        Err(Fault { reason, unsettled: true })
+    }
+
+    /// Notes the last durable record beside the log. Never synced and never relied on to be there, so a failure only loses
+    /// the ability to tell a lost tail from a torn one.
+    fn save_mark(&mut self) {
+        let store = self.shared.store.as_ref();
+        let mark =
+            HeadMark { seq: self.chain.next_seq().saturating_sub(1), hash: self.chain.head() };
+        if self.head_file.is_none() {
+            self.head_file = HeadMark::open(store).ok();
+        }
+        if let Some(file) = &self.head_file
+            && let Err(error) = mark.save(file.as_ref())
+        {
+            tracing::warn!(%error, "cannot note the head of the proof log");
+            self.head_file = None;
+        }
+    }
+}
+
+fn not_open() -> Fault {
+    Fault { reason: "the last segment is not open".into(), unsettled: true }
+}
+
+/// Checks that the lines continue the log behind `chain` and adds them to the group.
+fn admit(
+    first_seq: u64,
+    lines: Vec<Bytes>,
+    chain: &mut LineVerifier,
+    records: &mut Vec<(u64, Hash, Bytes)>,
+) -> Result<Durable, Error> {
+    if first_seq != chain.next_seq() {
+        return Err(Error::OutOfOrder { expected: chain.next_seq(), found: first_seq });
+    }
+    let (before, kept) = (*chain, records.len());
+    for line in lines {
+        let seq = chain.next_seq();
+        match chain.check(&line) {
+            Ok(hash) => records.push((seq, hash, line)),
+            Err(error) => {
+                *chain = before;
+                records.truncate(kept);
+                return Err(Error::Chain(error));
+            }
+        }
+    }
+    Ok(Durable { last_seq: chain.next_seq().saturating_sub(1), hash: chain.head() })
+}
+
+fn acknowledge(waiting: Vec<Waiting>) {
+    for Waiting { reply, durable, _room } in waiting {
+        // Whoever asked may be gone; the records stay.
+        let _ = reply.send(Ok(durable));
+    }
+}

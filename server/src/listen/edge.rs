@@ -1,0 +1,299 @@
+//! What every request passes before a service sees it: strict HTTP, request id, deadline, authentication, role; and the net
+//! under the service: a panic becomes `INTERNAL` instead of a reset without a status.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::transport::server::TcpConnectInfo;
+use tower::{Service, ServiceExt as _};
+
+use super::body::GuardedBody;
+use super::counters::Counters;
+use crate::auth::Authorizer;
+use crate::grpc::status::{self, Violation};
+
+const REQUEST_ID: &str = "x-request-id";
+const GRPC_TIMEOUT: &str = "grpc-timeout";
+/// Longest id taken over from a client.
+const MAX_REQUEST_ID: usize = 64;
+
+/// Names one request in logs and in `INTERNAL` errors. Services find it in the extensions of their request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestId(Arc<str>);
+
+impl RequestId {
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The edge of one server.
+#[derive(Debug, Clone)]
+pub(super) struct Edge<S> {
+    routes: S,
+    authorizer: Arc<Authorizer>,
+    counters: Arc<Counters>,
+    ids: Arc<Ids>,
+}
+
+/// Ids of requests that brought none: random per start, counted within.
+#[derive(Debug)]
+struct Ids {
+    start: u32,
+    next: AtomicU64,
+}
+
+impl<S> Edge<S> {
+    pub(super) fn new(routes: S, authorizer: Arc<Authorizer>, counters: Arc<Counters>) -> Self {
+        // Without randomness ids are still unique within this start.
+        let start = getrandom::u32().unwrap_or(0);
+        let ids = Arc::new(Ids { start, next: AtomicU64::new(1) });
+        Self { routes, authorizer, counters, ids }
+    }
+
+    /// The edge as one connection sees it.
+    pub(super) fn on_connection(&self, peer: SocketAddr, local: Option<SocketAddr>) -> Connection<S>
+    where
+        S: Clone,
+    {
+        Connection { edge: self.clone(), peer, local }
+    }
+
+    fn request_id(&self, headers: &HeaderMap) -> RequestId {
+        let offered = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|id| {
+            (1..=MAX_REQUEST_ID).contains(&id.len())
+                && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        });
+        match offered {
+            Some(id) => RequestId(id.into()),
+            None => {
+                let next = self.ids.next.fetch_add(1, Ordering::Relaxed);
+                RequestId(format!("req-{:08x}-{next:x}", self.ids.start).into())
+            }
+        }
+    }
+
+    /// Everything that is checked before a service sees the request.
+    fn check(
+        &self,
+        request: &mut Request<Incoming>,
+        connection: TcpConnectInfo,
+        peer: SocketAddr,
+        id: &RequestId,
+    ) -> Result<Option<Duration>, Status> {
+        let deadline = grpc_timeout(request.headers())?;
+        let principal = self.authorizer.admit(
+            request.uri().path(),
+            request.headers(),
+            peer.ip(),
+            Instant::now(),
+        )?;
+        // No service needs the token any more, and what does not have it cannot leak it.
+        request.headers_mut().remove(AUTHORIZATION);
+        let extensions = request.extensions_mut();
+        if let Some(principal) = principal {
+            extensions.insert(principal);
+        }
+        extensions.insert(id.clone());
+        extensions.insert(connection);
+        Ok(deadline)
+    }
+}
+
+/// The edge of one connection: hyper's service.
+#[derive(Debug, Clone)]
+pub(super) struct Connection<S> {
+    edge: Edge<S>,
+    peer: SocketAddr,
+    local: Option<SocketAddr>,
+}
+
+type Answer = Response<GuardedBody>;
+
+impl<S> hyper::service::Service<Request<Incoming>> for Connection<S>
+where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
+    type Response = Answer;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let edge = &self.edge;
+        edge.counters.bump(&edge.counters.requests);
+        if let Some(answer) = not_grpc(&request) {
+            return Box::pin(std::future::ready(Ok(answer)));
+        }
+        let id = edge.request_id(request.headers());
+        let info = TcpConnectInfo { local_addr: self.local, remote_addr: Some(self.peer) };
+        let limit = match edge.check(&mut request, info, self.peer, &id) {
+            Ok(limit) => limit,
+            Err(status) => {
+                edge.counters.bump(&edge.counters.requests_denied);
+                let answer = refused(&status, &id, &edge.counters);
+                tracing::debug!(
+                    path = request.uri().path(),
+                    peer = %self.peer,
+                    request = %id,
+                    code = ?status.code(),
+                    "request denied"
+                );
+                return Box::pin(std::future::ready(Ok(answer)));
+            }
+        };
+        let serve = edge.routes.clone().oneshot(request);
+        Box::pin(guarded(serve, limit, id, Arc::clone(&edge.counters)))
+    }
+}
+
+/// Runs one request: its deadline holds, and a panic in it is an answer.
+async fn guarded<F>(
+    serve: F,
+    limit: Option<Duration>,
+    id: RequestId,
+    counters: Arc<Counters>,
+) -> Result<Answer, Infallible>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>>,
+{
+    let mut serve = Box::pin(serve);
+    // The service is dropped after a panic: nobody sees what it left half done.
+    let caught = std::future::poll_fn(|cx| {
+        match catch_unwind(AssertUnwindSafe(|| serve.as_mut().poll(cx))) {
+            Ok(poll) => poll.map(Ok),
+            Err(_panic) => std::task::Poll::Ready(Err(())),
+        }
+    });
+    let deadline = limit.and_then(|limit| tokio::time::Instant::now().checked_add(limit));
+    let outcome = match deadline {
+        None => Some(caught.await),
+        Some(deadline) => tokio::time::timeout_at(deadline, caught).await.ok(),
+    };
+    let response = match outcome {
+        Some(Ok(Ok(response))) => response,
+        Some(Err(())) => {
+            counters.bump(&counters.panics);
+            tracing::error!(request = %id, "a request panicked");
+            return Ok(refused(&status::internal(id.as_str()), &id, &counters));
+        }
+        None => {
+            counters.bump(&counters.deadlines_passed);
+            return Ok(refused(&status::deadline_exceeded(), &id, &counters));
+        }
+    };
+    let (mut parts, body) = response.into_parts();
+    stamp(&mut parts.headers, &id);
+    Ok(Response::from_parts(parts, GuardedBody::new(body, deadline, id, counters)))
+}
+
+fn refused(status: &Status, id: &RequestId, counters: &Arc<Counters>) -> Answer {
+    let (mut parts, ()) = status.clone().into_http::<()>().into_parts();
+    stamp(&mut parts.headers, id);
+    let body = GuardedBody::new(Body::empty(), None, id.clone(), Arc::clone(counters));
+    Response::from_parts(parts, body)
+}
+
+fn stamp(headers: &mut HeaderMap, id: &RequestId) {
+    if let Ok(value) = HeaderValue::from_str(id.as_str()) {
+        headers.insert(REQUEST_ID, value);
+    }
+}
+
+/// The answer to a request that is no gRPC at all: tonic itself would process a GET or any content type.
+fn not_grpc(request: &Request<Incoming>) -> Option<Answer> {
+    let refuse = |code| {
+        let mut response = Response::new(GuardedBody::empty());
+        *response.status_mut() = code;
+        response
+    };
+    if request.method() != Method::POST {
+        let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED);
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        return Some(response);
+    }
+    let kind = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let grpc = kind
+        .strip_prefix(b"application/grpc")
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')));
+    (!grpc).then(|| refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE))
+}
+
+/// The deadline the client gave, as the gRPC protocol writes it: at most eight digits and a unit.
+fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
+    let Some(value) = headers.get(GRPC_TIMEOUT) else { return Ok(None) };
+    parse_timeout(value.as_bytes()).map(Some).ok_or_else(|| {
+        status::invalid(&[Violation::new(
+            GRPC_TIMEOUT,
+            String::from_utf8_lossy(value.as_bytes()),
+            "must be 1 to 8 digits and one of H, M, S, m, u, n",
+        )])
+    })
+}
+
+fn parse_timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let count: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    match unit {
+        b'H' => Some(Duration::from_secs(count * 3600)),
+        b'M' => Some(Duration::from_secs(count * 60)),
+        b'S' => Some(Duration::from_secs(count)),
+        b'm' => Some(Duration::from_millis(count)),
+        b'u' => Some(Duration::from_micros(count)),
+        b'n' => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_taken_exactly_as_the_protocol_writes_it() {
+        for (text, expected) in [
+            ("1H", Some(Duration::from_secs(3600))),
+            ("99999999S", Some(Duration::from_secs(99_999_999))),
+            ("250m", Some(Duration::from_millis(250))),
+            ("7u", Some(Duration::from_micros(7))),
+            ("0n", Some(Duration::ZERO)),
+            ("2M", Some(Duration::from_secs(120))),
+            ("100000000S", None),
+            ("S", None),
+            ("", None),
+            ("-1S", None),
+            ("+1S", None),
+            ("1s", None),
+            ("1.5S", None),
+            ("1 S", None),
+        ] {
+            assert_eq!(parse_timeout(text.as_bytes()), expected, "{text}");
+        }
+    }
+}

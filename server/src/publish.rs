@@ -1,0 +1,93 @@
+//! Records on their way to watchers: encoded once, shared, read by cursor.
+//!
+//! The ring holds the newest durable records. A watcher holds nothing but its position: one that falls behind the ring goes on
+//! reading from disk, so a slow reader costs no memory and loses nothing.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use agentd_core::chain::Hash;
+use agentd_core::record::Record;
+use bytes::Bytes;
+use tokio::sync::watch;
+
+/// Records in the ring.
+pub const RING: usize = 4_096;
+
+/// A durable record in both of its forms.
+#[derive(Debug)]
+pub struct Published {
+    /// Parsed.
+    pub record: Record,
+    /// As it is in the log.
+    pub line: Bytes,
+    /// Leaf hash of the line.
+    pub hash: Hash,
+}
+
+/// The ring; clones share it.
+#[derive(Debug, Clone)]
+pub struct Publisher {
+    ring: Arc<Mutex<VecDeque<Arc<Published>>>>,
+    head: Arc<watch::Sender<u64>>,
+}
+
+/// What the ring knows of a position.
+#[derive(Debug)]
+pub enum Next {
+    /// The records after it, oldest first; empty when there are none yet.
+    Records(Vec<Arc<Published>>),
+    /// It is older than the ring: read it from disk.
+    OnDisk,
+}
+
+impl Publisher {
+    /// An empty ring behind a log that ends at `head`.
+    #[must_use]
+    pub fn new(head: u64) -> Self {
+        let ring = VecDeque::with_capacity(RING);
+        Self { ring: Arc::new(Mutex::new(ring)), head: Arc::new(watch::Sender::new(head)) }
+    }
+
+    /// Adds durable records, in order.
+    pub fn publish(&self, records: Vec<Arc<Published>>) {
+        let Some(last) = records.last().map(|p| p.record.seq) else { return };
+        {
+            let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+            for record in records {
+                if ring.len() >= RING {
+                    ring.pop_front();
+                }
+                ring.push_back(record);
+            }
+        }
+        self.head.send_replace(last);
+    }
+
+    /// Changes whenever something was published; its value is the newest sequence number.
+    #[must_use]
+    pub fn head(&self) -> watch::Receiver<u64> {
+        self.head.subscribe()
+    }
+
+    /// Watchers that wait right now.
+    #[must_use]
+    pub fn watchers(&self) -> usize {
+        self.head.receiver_count()
+    }
+
+    /// Up to `max` records after position `after`.
+    #[must_use]
+    pub fn after(&self, after: u64, max: usize) -> Next {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(oldest) = ring.front().map(|p| p.record.seq) else {
+            let behind = *self.head.borrow() > after;
+            return if behind { Next::OnDisk } else { Next::Records(Vec::new()) };
+        };
+        if after.saturating_add(1) < oldest {
+            return Next::OnDisk;
+        }
+        let skip = usize::try_from(after.saturating_add(1) - oldest).unwrap_or(usize::MAX);
+        Next::Records(ring.iter().skip(skip).take(max).cloned().collect())
+    }
+}
