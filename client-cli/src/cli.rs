@@ -18,7 +18,7 @@ const STYLES: Styles = Styles::styled()
 
 const EXAMPLES: &str = "\
 Examples:
-  agentctl demo                                    real processes are crashed and healed, with proof
+  agentctl demo                                    real processes crash, heal, and prove it
   agentctl up                                      a local server with embedded defaults
   agentctl onboard my-api --runtime python --exec /usr/bin/python3 -- /srv/my-api/main.py
   agentctl watch my-api                            decisions as they are made

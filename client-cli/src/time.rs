@@ -138,6 +138,9 @@ pub fn moment(time: DateTime<Utc>, style: TimeStyle, now: DateTime<Utc>) -> Stri
         TimeStyle::Iso => rfc3339(time),
         TimeStyle::Unix => format!("{}.{:03}", time.timestamp(), time.timestamp_subsec_millis()),
         TimeStyle::Relative => {
+            if now.signed_duration_since(time).num_milliseconds().abs() < 1_000 {
+                return "just now".to_owned();
+            }
             let delta = now.signed_duration_since(time);
             delta.to_std().map_or_else(
                 |_| format!("in {}", coarse(delta.abs().to_std().unwrap_or_default())),
@@ -230,6 +233,7 @@ mod tests {
         let earlier = now - chrono::TimeDelta::seconds(132);
         assert_eq!(moment(earlier, TimeStyle::Relative, now), "2m12s ago");
         assert_eq!(moment(now, TimeStyle::Relative, earlier), "in 2m12s");
+        assert_eq!(moment(now, TimeStyle::Relative, now), "just now");
         assert_eq!(moment(now, TimeStyle::Unix, now), "1795442531.482");
         assert_eq!(moment(now, TimeStyle::Iso, now), "2026-11-23T14:02:11.482Z");
     }

@@ -18,6 +18,7 @@ use crate::act::process::ProcessActuator;
 use crate::act::{self, Actuator};
 use crate::agent::{Agent, Handle, Parts, Restored};
 use crate::auth::{self, Authorizer, tokens::TokenTable};
+use crate::bus;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::grpc::{self, Services};
@@ -120,6 +121,7 @@ pub struct App {
     served: JoinHandle<()>,
     statistics: mpsc::Receiver<Stopped>,
     handle: Handle,
+    bus: bus::Running,
     tokens: PathBuf,
 }
 
@@ -158,6 +160,7 @@ impl App {
         .await?;
         let actuator: Arc<dyn Actuator> = Arc::new(actuator);
         let publisher = Publisher::new(restored.head.next_seq.saturating_sub(1));
+        let bus = bus::start(config.redis.clone(), config.env, &publisher, &clock, &tasks);
         let agent_id = agent_id(&config)?;
         let parts = Parts {
             id: agent_id.clone(),
@@ -230,6 +233,7 @@ impl App {
             served,
             statistics,
             handle,
+            bus,
             tokens,
         })
     }
@@ -264,6 +268,12 @@ impl App {
         self.handle.clone()
     }
 
+    /// How the bus is.
+    #[must_use]
+    pub fn bus(&self) -> bus::BusStats {
+        self.bus.monitor().stats()
+    }
+
     /// Waits until SIGTERM or SIGINT, or until a task that the server cannot do without has ended.
     ///
     /// # Errors
@@ -287,6 +297,8 @@ impl App {
         let stopped = self.statistics.recv().await;
         // Both end by themselves once asked to; a task that panicked has been reported by its spawner.
         let _ = self.agent.await;
+        // The last record was published: the bus may have it too.
+        self.bus.stop().await;
         let _ = self.served.await;
         stopped
     }

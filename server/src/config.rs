@@ -19,7 +19,7 @@ mod args;
 mod file;
 mod units;
 
-pub use args::ServerArgs;
+pub use args::{Secret, ServerArgs};
 use file::ConfigFile;
 pub use units::{parse_duration, show_duration};
 
@@ -295,7 +295,8 @@ impl Reader<'_> {
     /// The address may hold a password, so neither a violation nor the origins repeat it as it was written, and it is not
     /// taken from a flag, which everybody on the host can read in the list of processes.
     fn redis(&mut self) -> Option<Address> {
-        let Setting { value, origin } = self.find("redis")?;
+        // Set to nothing is how a container says that it has none.
+        let Setting { value, origin } = self.find("redis").filter(|set| !set.value.is_empty())?;
         let Some(address) = Address::parse(&value) else {
             self.violate(&origin, "", Address::RULE);
             return None;

@@ -18,7 +18,7 @@ Examples:
   agentctl act my-api scale_up --param instances=4 --reason \"campaign at noon\"
   agentctl act my-api rollback --reason INC-481 --dry-run     what the gates would say
 
-Exit codes: 0 permitted, 5 refused, 6 waits for an approval. A refusal is an answer and is recorded.")]
+Exit codes: 0 permitted, 5 refused, 6 waits for an approval.")]
 pub struct ActArgs {
     /// App
     #[arg(value_name = "APP")]

@@ -25,9 +25,9 @@ mod report;
 use report::{Check, Played, Report};
 
 /// The rules of the demo: those of stage with every time shortened.
-const POLICY: &str = include_str!("demo/policy.toml");
+const POLICY: &str = include_str!("../../../deploy/policy/demo.toml");
 /// Time between two ticks of the loop: a finding needs some ticks, and the demo has seconds.
-const LOOP_INTERVAL: &str = "50ms";
+const LOOP_INTERVAL: &str = "100ms";
 
 /// The scenarios that have to be there. A server with more of them shows more.
 const REQUIRED: [&str; 8] = [
@@ -228,10 +228,18 @@ async fn play(
         passed: summary.passed && summary.passed_steps == summary.total_steps,
         steps,
         approvals: approvals.into_inner(),
-        action: decision.as_ref().map(|d| pieces::action(&d.action)),
+        action: decision.as_ref().map(shown_action),
         gates: decision.as_ref().map(|d| pieces::gate_strip(&d.verdicts)),
         elapsed: started.elapsed(),
     })
+}
+
+/// What stands after the ruling: a refused action became another one.
+fn shown_action(decision: &v1::Decision) -> String {
+    match decision.ruling() {
+        v1::Ruling::Refused => pieces::action(&decision.effective_action),
+        _ => pieces::action(&decision.action),
+    }
 }
 
 async fn decision(session: &Session, id: &str) -> Result<v1::Decision, Failure> {

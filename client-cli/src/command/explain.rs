@@ -52,8 +52,9 @@ pub(super) async fn run(args: ExplainArgs, context: &mut Context) -> Result<Exit
     let explanation = answer.into_inner().explanation.unwrap_or_default();
     let style = context.output.settings().time;
     let columns = context.output.columns();
+    let verbose = context.global.verbose;
     context.output.emit(&ExplanationView::from(&explanation), |page| {
-        explanation_page(page, &explanation, style, columns);
+        explanation_page(page, &explanation, style, columns, verbose);
     })?;
     Ok(Exit::Ok)
 }
@@ -106,14 +107,16 @@ fn explanation_page(
     explanation: &v1::Explanation,
     style: Option<TimeStyle>,
     columns: Option<u16>,
+    verbose: bool,
 ) {
     let decision = explanation.decision.clone().unwrap_or_default();
     let recheck =
         if explanation.rechecked { "judged again ✔" } else { "judged again ✖ differs" };
     headline(page, &decision, recheck, style);
+    section(page, "Because", because(&decision));
     section(page, "Saw", saw(&explanation.saw, &decision));
     section(page, "Would do", would_do(&explanation.choice_mode, &decision));
-    gates_and_after(page, &decision, columns);
+    gates_and_after(page, &decision, columns, verbose);
     let changes = explanation.nearest_changes.iter().map(|change| {
         format!(
             "{} {} → {} would be {}   ({})",
@@ -125,7 +128,11 @@ fn explanation_page(
         )
     });
     section(page, "If not", changes.collect());
-    section(page, "In words", explanation.sentences.clone());
+    if verbose {
+        section(page, "In words", explanation.sentences.clone());
+    } else {
+        page.line("all gates with all they saw: add -v");
+    }
 }
 
 /// A decision without its explanation.
@@ -136,14 +143,15 @@ pub(super) fn decision_page(
     columns: Option<u16>,
 ) {
     headline(page, decision, "", style);
+    section(page, "Because", because(decision));
     section(page, "Saw", saw(&[], decision));
     section(page, "Would do", would_do("", decision));
-    gates_and_after(page, decision, columns);
+    gates_and_after(page, decision, columns, false);
     page.line(format!("why: agentctl explain {}", decision.id));
 }
 
-fn gates_and_after(page: &mut Page, decision: &v1::Decision, columns: Option<u16>) {
-    gates(page, decision, columns);
+fn gates_and_after(page: &mut Page, decision: &v1::Decision, columns: Option<u16>, verbose: bool) {
+    gates(page, decision, columns, verbose);
     if let Some(plan) = &decision.plan {
         let line = format!(
             "{} {}   risk {}   {}",
@@ -181,6 +189,10 @@ fn section(page: &mut Page, title: &str, lines: Vec<String>) {
         page.line(format!("{}  {line}", crate::text::pad(title, 10)));
         title = "";
     }
+}
+
+fn because(decision: &v1::Decision) -> Vec<String> {
+    if decision.summary.is_empty() { Vec::new() } else { vec![decision.summary.clone()] }
 }
 
 fn saw(evidence: &[v1::Evidence], decision: &v1::Decision) -> Vec<String> {
@@ -231,14 +243,16 @@ fn would_do(choice_mode: &str, decision: &v1::Decision) -> Vec<String> {
     lines
 }
 
-fn gates(page: &mut Page, decision: &v1::Decision, columns: Option<u16>) {
+/// What stands in the way with all it saw, and the names of the others; or, for who wants to know, all of them with all they saw.
+fn gates(page: &mut Page, decision: &v1::Decision, columns: Option<u16>, verbose: bool) {
     if decision.verdicts.is_empty() {
         return;
     }
     page.line(format!("Gates       {}", pieces::gate_strip(&decision.verdicts)));
     let mut table = Table::new(&[]).indent(12).fit(columns);
-    // What stands in the way first, then in the order of the catalogue.
-    let mut verdicts: Vec<_> = decision.verdicts.iter().collect();
+    let is_pass = |v: &&v1::Verdict| v.effect() == v1::GateEffect::Pass;
+    let mut verdicts: Vec<_> =
+        decision.verdicts.iter().filter(|v| verbose || !is_pass(v)).collect();
     verdicts.sort_by_key(|v| std::cmp::Reverse(v.effect));
     for v in verdicts {
         let seen = match (v.value.as_str(), v.limit.as_str()) {
@@ -258,6 +272,13 @@ fn gates(page: &mut Page, decision: &v1::Decision, columns: Option<u16>) {
         table.row([glyph.as_str(), &v.reason, &seen, who]);
     }
     page.table(&table);
+    if !verbose {
+        let passed: Vec<_> =
+            decision.verdicts.iter().filter(is_pass).map(|v| v.gate.as_str()).collect();
+        let mut table = Table::new(&[]).indent(12).fit(columns);
+        table.row([format!("✔ {} passed: {}", passed.len(), passed.join(" "))]);
+        page.table(&table);
+    }
 }
 
 fn came_of_it(decision: &v1::Decision) -> Vec<String> {
@@ -380,7 +401,7 @@ mod tests {
             ..Default::default()
         };
         let mut page = Page::default();
-        explanation_page(&mut page, &explanation, None, None);
+        explanation_page(&mut page, &explanation, None, None, false);
         assert_eq!(
             page.render(false),
             "Decision dec-1077   my-api / stage   2026-11-23T14:02:39.000Z   REFUSED → noop   proof #1077   judged again ✔\n\
@@ -388,8 +409,9 @@ mod tests {
              Would do    restart 0.81 | noop 0.05   confidence 0.94   mode deterministic\n\
              Gates       ●··✖···\n            \
              ✖ cooldown  COOLDOWN_ACTIVE  28s, limit 60s  a human's rule\n            \
-             ✔ source\n\
-             If not      cooldown.restart 60s → 25s would be permitted   (28 s have passed)\n"
+             ✔ 1 passed: source\n\
+             If not      cooldown.restart 60s → 25s would be permitted   (28 s have passed)\n\
+             all gates with all they saw: add -v\n"
         );
     }
 }

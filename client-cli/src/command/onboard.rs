@@ -1,6 +1,6 @@
 //! `agentctl onboard`: takes an application under control.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use agentctl_api::v1;
@@ -279,7 +279,8 @@ fn verdict(response: &v1::OnboardAppResponse, dry_run: bool) -> (&'static str, E
 /// An error in front of which it says what was refused, with the number of invalid fields.
 fn refused(failure: Failure) -> Failure {
     let said = failure.to_string();
-    match failure.violations().len() {
+    let fields: BTreeSet<&str> = failure.violations().iter().map(|v| v.field.as_str()).collect();
+    match fields.len() {
         0 if failure.exit() == Exit::Unreachable || failure.exit() == Exit::Denied => failure,
         0 => failure.headline(format!("{REFUSED} — {said}")),
         1 => failure

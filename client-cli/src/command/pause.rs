@@ -171,11 +171,9 @@ pub(super) fn lifted(
         if seq != 0 && view.lifted.is_empty() {
             page.line(format!("✔ lifted   proof #{seq}"));
         }
-        for mode in &view.remaining {
-            page.line(format!(
-                "! still in force: {}  {}  by {}: {}",
-                mode.kind, mode.scope, mode.set_by, mode.reason
-            ));
+        for (mode, view) in remaining.iter().zip(&view.remaining) {
+            let by = pieces::by_whom(mode);
+            page.line(format!("! still in force: {}  {}{by}", view.kind, view.scope));
         }
     })?;
     Ok(Exit::Ok)

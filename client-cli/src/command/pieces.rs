@@ -115,24 +115,32 @@ pub(super) fn effect(value: i32) -> &'static str {
 
 /// What the detectors noticed, in a few words.
 pub(super) fn findings(decision: &v1::Decision) -> String {
+    if decision.source() == v1::DecisionSource::Human {
+        return format!("asked by {}", decision.requested_by);
+    }
     if decision.findings.is_empty() {
-        return match v1::DecisionSource::try_from(decision.source) {
-            Ok(v1::DecisionSource::Human) => format!("asked by {}", decision.requested_by),
-            _ => NONE.to_owned(),
-        };
+        return NONE.to_owned();
     }
     let words: Vec<_> = decision
         .findings
         .iter()
-        .map(|f| {
-            if f.value.is_empty() {
-                f.detector.clone()
-            } else {
-                format!("{} {}", f.detector, f.value)
-            }
+        .map(|finding| match (summary(finding), finding.value.as_str()) {
+            (Some(summary), _) => summary.to_owned(),
+            (None, "") => finding.detector.clone(),
+            (None, value) => format!("{} {value}", finding.detector),
         })
         .collect();
     words.join(", ")
+}
+
+/// Longest summary of a finding that is shown in place of its detector and value.
+const SUMMARY_MAX: usize = 28;
+
+/// The sentence of a finding without the detector's name in front of it and the figures behind it, if that is short.
+fn summary(finding: &v1::Finding) -> Option<&str> {
+    let rest = finding.summary.split_once(": ").map_or(finding.summary.as_str(), |(_, rest)| rest);
+    let sentence = rest.split_once(" (").map_or(rest, |(sentence, _)| sentence);
+    (!sentence.is_empty() && text::width(sentence) <= SUMMARY_MAX).then_some(sentence)
 }
 
 /// The deciding reason with what it saw and when it clears.
@@ -171,6 +179,16 @@ pub(super) fn latency(seconds: Option<f64>) -> String {
     match seconds.map(std::time::Duration::try_from_secs_f64) {
         Some(Ok(span)) => time::coarse(span),
         _ => NONE.to_owned(),
+    }
+}
+
+/// Who set a restriction and why; empty if neither is known.
+pub(super) fn by_whom(mode: &v1::Mode) -> String {
+    match (mode.set_by.as_str(), mode.reason.as_str()) {
+        ("", "") => String::new(),
+        ("", reason) => format!("  {reason}"),
+        (who, "") => format!("  by {who}"),
+        (who, reason) => format!("  by {who}: {reason}"),
     }
 }
 
@@ -256,6 +274,25 @@ mod tests {
         cooldown.clear_time = None;
         decision.verdicts = vec![cooldown];
         assert_eq!(because(&decision, now), "COOLDOWN_ACTIVE 28s, limit 60s");
+    }
+
+    #[test]
+    fn a_signal_is_told_in_a_few_words() {
+        let told = |summary: &str| {
+            let finding = v1::Finding {
+                detector: "crash".to_owned(),
+                value: "1".to_owned(),
+                summary: summary.to_owned(),
+                ..Default::default()
+            };
+            findings(&v1::Decision { findings: vec![finding], ..Default::default() })
+        };
+        assert_eq!(
+            told("CRASH: instance 0 ended: signal 9 (1 against 0)"),
+            "instance 0 ended: signal 9"
+        );
+        assert_eq!(told("a sentence that is much too long for the column"), "crash 1");
+        assert_eq!(told(""), "crash 1");
     }
 
     #[test]

@@ -63,14 +63,14 @@ Examples:
   agentctl proof verify --data-dir DIR         a data directory, here, without a server
   agentctl proof export | agentctl proof verify -
 
-Exit code 10 if anything is wrong: the first bad entry is named, and everything from it on is untrusted.")]
+Exit code 10 if anything is wrong: the first bad entry is named.")]
     Verify(verify::VerifyArgs),
     /// Write the log as JSON lines, byte for byte
     #[command(after_help = "\
 Examples:
   agentctl proof export > log.jsonl
   agentctl proof export --file log.jsonl
-  agentctl proof export --app my-api | jq -r .event_name    a filtered export cannot be verified as a chain")]
+  agentctl proof export --app my-api | jq .event_name    filtered: cannot be verified")]
     Export(ExportArgs),
 }
 
@@ -231,11 +231,15 @@ fn entry_cells(entry: &v1::ProofEntry, style: Option<TimeStyle>) -> [String; 7] 
 
 async fn get(seq: u64, context: &mut Context) -> Result<Exit, Failure> {
     let session = context.connect().await?;
-    let lines = download(&session, seq, seq, None).await?;
-    if lines.is_empty() {
-        return Err(Failure::new(Exit::NotFound, format!("entry #{seq} is not in the log"))
-            .hint("`agentctl status` shows the newest one"));
-    }
+    let missing = || {
+        Failure::new(Exit::NotFound, format!("entry #{seq} is not in the log"))
+            .hint("`agentctl proof list --newest --limit 1` shows the newest one")
+    };
+    let lines = match download(&session, seq, seq, None).await {
+        Ok(lines) if lines.is_empty() => return Err(missing()),
+        Err(failure) if failure.code() == Some(tonic::Code::OutOfRange) => return Err(missing()),
+        other => other?,
+    };
     match context.output.format() {
         Format::Table | Format::Jsonl => context.output.raw(&lines)?,
         Format::Json | Format::Yaml => {

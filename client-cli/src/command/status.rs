@@ -158,10 +158,7 @@ pub(super) fn status_page(page: &mut Page, status: &v1::AgentStatus, style: Opti
         let ends = pieces::moment(mode.expire_time.as_ref(), style, TimeStyle::Relative, now);
         let ends =
             if mode.expire_time.is_some() { format!("   ends {ends}") } else { String::new() };
-        page.line(format!(
-            "! {}  {}  by {}: {}{ends}",
-            view.kind, view.scope, view.set_by, view.reason
-        ));
+        page.line(format!("! {}  {}{}{ends}", view.kind, view.scope, pieces::by_whom(mode)));
     }
     if status.storm {
         page.line("! storm: disruptive effects are held back until the environment is calm");
@@ -285,7 +282,7 @@ pub(super) fn app_page(page: &mut Page, app: &v1::App, style: Option<TimeStyle>)
                 app.ready_instances, app.desired_instances, app.min_instances, app.max_instances
             ),
         ),
-        ("autonomy", crate::view::autonomy_level(app.autonomy_level)),
+        ("autonomy", autonomy(app)),
         ("onboarded", pieces::moment(app.create_time.as_ref(), style, TimeStyle::Relative, now)),
     ];
     if !app.listen.is_empty() {
@@ -316,6 +313,13 @@ pub(super) fn app_page(page: &mut Page, app: &v1::App, style: Option<TimeStyle>)
     }
     if !app.instances.is_empty() {
         page.table(&instances(app, style, now));
+    }
+}
+
+fn autonomy(app: &v1::App) -> String {
+    match app.autonomy_level() {
+        v1::AutonomyLevel::Unspecified => "as the policy says".to_owned(),
+        _ => format!("{} at most", crate::view::autonomy_level(app.autonomy_level)),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use agentctl_api::client::WatchEvent;
 use agentctl_api::v1;
+use agentd_core::reason::Reason;
 use clap::Args;
 use serde::Serialize;
 use v1::watch_decisions_request::Start;
@@ -55,7 +56,7 @@ pub struct WatchArgs {
     /// End after N decisions, or when every app is healthy
     #[arg(long, value_name = "stable|N")]
     until: Option<Until>,
-    /// Also events that belong to no decision: heartbeats, mode changes, state transitions
+    /// Also every other event: heartbeats, mode changes, the verdict of each gate
     #[arg(long)]
     all: bool,
 }
@@ -326,12 +327,8 @@ impl<'a> Watch<'a> {
     }
 
     fn event(&mut self, event: &v1::EventSummary, cursor: &str) -> Result<(), Failure> {
-        let about_a_decision = !event.decision_id.is_empty();
-        let wanted = if self.is_filtered() {
-            self.shown.contains(&event.decision_id)
-        } else {
-            about_a_decision || self.args.all
-        };
+        let shown = !self.is_filtered() || self.shown.contains(&event.decision_id);
+        let wanted = shown && (self.args.all || came_of_a_decision(event));
         if !wanted {
             return Ok(());
         }
@@ -370,10 +367,26 @@ impl<'a> Watch<'a> {
     }
 }
 
+/// True for what a decision led to. What led to the decision is in the decision itself: its findings and verdicts.
+fn came_of_a_decision(event: &v1::EventSummary) -> bool {
+    !event.decision_id.is_empty()
+        && Reason::parse(&event.event).is_none()
+        && !matches!(
+            event.event.as_str(),
+            "RL_CONSUME"
+                | "RL_DECISION"
+                | "ORCH_REFUSE"
+                | "REFUSAL_EMIT_SUCCESS"
+                | "AUTONOMOUS_OPERATION"
+                | "EXECUTION_GATE_PASSED"
+                | "REQUEST_ANSWERED"
+        )
+}
+
 const COLUMNS: [(&str, usize); 9] = [
     ("TIME UTC", 8),
     ("APP", 12),
-    ("SIGNAL", 24),
+    ("SIGNAL", 28),
     ("DECISION", 11),
     ("CONF", 4),
     ("GATES", 7),

@@ -51,6 +51,7 @@ pub struct VerificationView {
     pub entry_count: u64,
     pub first_seq: u64,
     pub last_seq: u64,
+    /// Empty if the chain does not reach its end.
     pub head_hash: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decisions_rechecked: Option<u64>,

@@ -162,9 +162,7 @@ pub fn parse(name: &str) -> Requested {
 }
 
 /// How far the agent may go with an action on its own.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Level {
     /// Refused.
@@ -206,8 +204,11 @@ mod tests {
     #[test]
     fn every_name_resolves_to_itself_and_deploy_cannot_be_asked_for_by_name() {
         for action in Action::ALL {
-            let expected =
-                if action == Action::Deploy { Requested::Unknown } else { Requested::Known(action) };
+            let expected = if action == Action::Deploy {
+                Requested::Unknown
+            } else {
+                Requested::Known(action)
+            };
             assert_eq!(parse(action.as_str()), expected);
             assert_eq!(parse(&action.as_str().to_ascii_lowercase()), expected);
         }

@@ -24,7 +24,8 @@ pub struct AppName(Arc<str>);
 
 impl AppName {
     /// The rule, as quoted in errors.
-    pub const RULE: &str = "must match ^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$ and not be a reserved device name";
+    pub const RULE: &str =
+        "must match ^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$ and not be a reserved device name";
 
     /// Parses a name.
     ///
@@ -77,9 +78,7 @@ impl std::fmt::Display for AppName {
 }
 
 /// The environment a server serves; exactly one for its whole life.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Env {
     /// Free experimentation; the same gates with wider limits.
@@ -118,9 +117,7 @@ impl std::fmt::Display for Env {
 }
 
 /// What an application is built from; decides the fixed build and start template of a repository deployment.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Runtime {
     /// Node.js.
@@ -141,15 +138,8 @@ pub enum Runtime {
 
 impl Runtime {
     /// Every runtime.
-    pub const ALL: [Self; 7] = [
-        Self::Nodejs,
-        Self::Python,
-        Self::Go,
-        Self::Rust,
-        Self::Java,
-        Self::Static,
-        Self::Binary,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Nodejs, Self::Python, Self::Go, Self::Rust, Self::Java, Self::Static, Self::Binary];
 
     /// Stable name.
     #[must_use]

@@ -215,8 +215,8 @@ fn rank(options: &mut [Ranked], trust: u32) {
     let trusted = |o: &Ranked| o.candidate.trials >= trust.max(1);
     let learned = options.iter().filter(|o| o.is_remedy()).all(trusted);
     options.sort_by_key(|o| {
-        let value = (o.is_remedy() && learned)
-            .then_some((Reverse(o.candidate.value), o.candidate.action));
+        let value =
+            (o.is_remedy() && learned).then_some((Reverse(o.candidate.value), o.candidate.action));
         (impossible(o), !o.is_remedy(), value, o.candidate.rank)
     });
 }
@@ -257,9 +257,7 @@ fn drawable(choice: &Choice<'_>, options: &[Ranked]) -> Vec<usize> {
         |a: Action| matches!(a, Action::Restart | Action::ScaleUp | Action::RetryDeployment);
     let allowed = |o: &Ranked| {
         let action = o.candidate.action;
-        o.is_remedy()
-            && harmless(action)
-            && (choice.policy.env != Env::Prod || supervised(action))
+        o.is_remedy() && harmless(action) && (choice.policy.env != Env::Prod || supervised(action))
     };
     let indexed = options.iter().enumerate();
     indexed.filter(|(_, option)| allowed(option)).map(|(index, _)| index).collect()

@@ -49,9 +49,7 @@ const WATCHES: [&threshold::Watch; 4] =
     [&error_rate::WATCH, &cpu::WATCH, &memory::WATCH, &latency::WATCH];
 
 /// The kinds of findings, most urgent first: the first one of an app names its incident.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum FindingKind {
     /// Sources contradict each other; nothing else that rests on signals can be believed.

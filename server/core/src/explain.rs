@@ -100,10 +100,8 @@ pub fn verdict(verdict: &Verdict, action: Action) -> String {
         (value, Fact::None) => format!(", {}", fact(value)),
         (value, limit) => format!(", {} against {}", fact(value), fact(limit)),
     };
-    let clears = verdict
-        .clears_at
-        .map(|at| format!(", clears at {}", format_time(at)))
-        .unwrap_or_default();
+    let clears =
+        verdict.clears_at.map(|at| format!(", clears at {}", format_time(at))).unwrap_or_default();
     match (verdict.effect, verdict.reason) {
         (Effect::Pass, _) => format!("passes {action}{seen}"),
         (Effect::Hold, Some(reason)) => format!("holds {action}: {reason}{seen}{clears}"),
@@ -131,8 +129,10 @@ pub fn fact(fact: &Fact) -> String {
         Fact::Permille(p) => format!("{}.{:03}", p / 1_000, p % 1_000),
         Fact::Micro(micro) => {
             let sign = if *micro < 0 { "-" } else { "" };
-            let (whole, part) =
-                (micro.unsigned_abs() / MICRO.unsigned_abs(), micro.unsigned_abs() % MICRO.unsigned_abs());
+            let (whole, part) = (
+                micro.unsigned_abs() / MICRO.unsigned_abs(),
+                micro.unsigned_abs() % MICRO.unsigned_abs(),
+            );
             format!("{sign}{whole}.{:03}", part / 1_000)
         }
         Fact::Level(level) => level.as_str().to_owned(),

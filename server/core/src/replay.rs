@@ -65,10 +65,10 @@ impl Replay {
     /// [`Mismatch`] when it comes out differently, or its policy is not in the log.
     pub fn recheck(&self, decided: &Decided) -> Result<(), Mismatch> {
         let digest = &decided.policy_digest;
-        let policy = self.policies.get(digest).ok_or_else(|| Mismatch::UnknownPolicy {
-            seq: decided.seq,
-            digest: digest.clone(),
-        })?;
+        let policy = self
+            .policies
+            .get(digest)
+            .ok_or_else(|| Mismatch::UnknownPolicy { seq: decided.seq, digest: digest.clone() })?;
         recheck(decided, policy)
     }
 }

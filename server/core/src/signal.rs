@@ -17,9 +17,7 @@ pub use validate::{Accepted, Code, Rejection, validate};
 pub const MICRO: i64 = 1_000_000;
 
 /// A metric the detectors know. Units follow the OpenTelemetry semantic conventions, times one million.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
     /// Share of the CPU limit in use, unit `1`.

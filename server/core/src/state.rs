@@ -472,9 +472,7 @@ impl AppState {
 
     /// Wanted instances without a running process.
     pub fn down(&self) -> impl Iterator<Item = u32> {
-        self.wanted()
-            .filter(|(_, i)| i.is_none_or(|i| !i.phase.is_running()))
-            .map(|(slot, _)| slot)
+        self.wanted().filter(|(_, i)| i.is_none_or(|i| !i.phase.is_running())).map(|(slot, _)| slot)
     }
 
     /// Number of ready instances.
@@ -505,12 +503,26 @@ impl AppState {
         }
     }
 
+    /// Whether it was healthy for `span` without a break at some time after `since`.
+    #[must_use]
+    pub fn was_healthy(&self, span: Millis, since: Millis, now: Millis) -> bool {
+        let ends = self.states.iter().skip(1).map(|change| change.at).chain([now]);
+        self.states
+            .iter()
+            .zip(ends)
+            .filter(|(change, _)| change.health == Health::Healthy)
+            .any(|(change, end)| end.saturating_sub(change.at.max(since)) >= span)
+    }
+
     /// Whether the app counts as unhealthy for the storm brake: loss of telemetry alone is a monitoring fault, not an app
     /// fault, and an app that is being deployed for the first time has not failed yet.
     #[must_use]
     pub fn is_unhealthy(&self) -> bool {
         self.open.keys().any(|kind| {
-            !matches!(kind, FindingKind::Silence | FindingKind::Contradiction | FindingKind::Flapping)
+            !matches!(
+                kind,
+                FindingKind::Silence | FindingKind::Contradiction | FindingKind::Flapping
+            )
         })
     }
 }

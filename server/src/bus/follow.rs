@@ -74,9 +74,15 @@ impl<B: Bus> Follower<B> {
             () = self.follow(&stop) => {}
             () = grace => {}
         }
+        let place = self.bus.place();
         let left = self.head.borrow().saturating_sub(self.position);
         if left > 0 {
-            tracing::warn!(backend = B::BACKEND, left, "the bus has not got the last records");
+            tracing::warn!(
+                backend = B::BACKEND,
+                place,
+                left,
+                "the bus has not got the last records"
+            );
         }
         drop(ended);
     }
@@ -158,7 +164,13 @@ impl<B: Bus> Follower<B> {
             books.stats.dropped = books.stats.dropped.saturating_add(count);
         });
         if !std::mem::replace(&mut self.behind, true) {
-            tracing::warn!(backend = B::BACKEND, from, to, "the bus is behind, records are skipped");
+            tracing::warn!(
+                backend = B::BACKEND,
+                place = self.bus.place(),
+                from,
+                to,
+                "the bus is behind, records are skipped"
+            );
         }
     }
 
@@ -186,10 +198,14 @@ impl<B: Bus> Follower<B> {
                 stats.published.saturating_add(u64::try_from(records).unwrap_or(u64::MAX));
         });
         let before = std::mem::replace(&mut self.link, Link::Up);
-        match before {
-            Link::Up => {}
-            Link::Untried => tracing::info!(backend = B::BACKEND, "records are offered to the bus"),
-            Link::Down(_) => tracing::info!(backend = B::BACKEND, "the bus is back"),
+        if before != Link::Up {
+            let back = matches!(before, Link::Down(_));
+            tracing::info!(
+                backend = B::BACKEND,
+                place = self.bus.place(),
+                back,
+                "records are offered to the bus"
+            );
         }
     }
 
@@ -198,7 +214,7 @@ impl<B: Bus> Follower<B> {
         let text = error.to_string();
         let down = Link::Down(std::mem::discriminant(error));
         if std::mem::replace(&mut self.link, down) != down {
-            tracing::warn!(backend = B::BACKEND, error = %text,
+            tracing::warn!(backend = B::BACKEND, place = self.bus.place(), error = %text,
                 "the bus takes no records; nothing waits for it");
         }
         self.ledger.write(|books| {

@@ -107,8 +107,7 @@ impl AgentService for Service {
     ) -> Result<Response<v1::FreezeResponse>, Status> {
         let (_, extensions, mut wire) = request.into_parts();
         let id = std::mem::take(&mut wire.request_id);
-        let reason =
-            from_proto::reason(&wire.reason).map_err(|one| status::invalid(&[one]))?;
+        let reason = from_proto::reason(&wire.reason).map_err(|one| status::invalid(&[one]))?;
         let ask = Ask::Freeze { frozen: true, reason };
         let seq = self.ask(&extensions, "AgentService/Freeze", &id, &wire, ask).await?;
         let mode = history::freeze_at(&self.0, seq).await?;
@@ -121,8 +120,7 @@ impl AgentService for Service {
     ) -> Result<Response<v1::UnfreezeResponse>, Status> {
         let (_, extensions, mut wire) = request.into_parts();
         let id = std::mem::take(&mut wire.request_id);
-        let reason =
-            from_proto::reason(&wire.reason).map_err(|one| status::invalid(&[one]))?;
+        let reason = from_proto::reason(&wire.reason).map_err(|one| status::invalid(&[one]))?;
         let ask = Ask::Freeze { frozen: false, reason };
         let seq = self.ask(&extensions, "AgentService/Unfreeze", &id, &wire, ask).await?;
         let remaining = self.modes().await?;

@@ -19,6 +19,7 @@ use crate::specs;
 use crate::tasks::OnFailure;
 
 mod host;
+pub(super) mod latest;
 mod list;
 
 /// Records one onboarding can make: more than there are kinds of them.
@@ -66,19 +67,22 @@ impl OnboardingService for Service {
     ) -> Result<Response<v1::ListAppsResponse>, Status> {
         let listing = list::Listing::read(request.into_inner())?;
         let page = self.0.agent.query(move |view| listing.page(view)).await;
-        page.map(Response::new).map_err(outcome::gone)
+        let mut page = page.map_err(outcome::gone)?;
+        latest::complete(&self.0, &mut page.apps).await;
+        Ok(Response::new(page))
     }
 }
 
-async fn look_up(
-    services: &Services,
-    name: AppName,
-) -> Result<Option<(v1::App, AppSpec)>, Status> {
+async fn look_up(services: &Services, name: AppName) -> Result<Option<(v1::App, AppSpec)>, Status> {
     let found = services.agent.query(move |view| {
         let spec = view.state.specs.get(&name).and_then(SpecHistory::spec)?.clone();
         Some((to_proto::app(view, &name)?, spec))
     });
-    found.await.map_err(outcome::gone)
+    let mut found = found.await.map_err(outcome::gone)?;
+    if let Some((app, _)) = &mut found {
+        latest::complete(services, std::slice::from_mut(app)).await;
+    }
+    Ok(found)
 }
 
 /// Validates, records and decides in one step of the loop; then makes the file.
@@ -192,8 +196,7 @@ async fn records_of(services: &Services, seq: u64) -> Result<Vec<Record>, Status
     let spec = log.record(seq).await?.ok_or_else(|| status::internal("onboard"))?;
     let first = spec.record.cause.unwrap_or(seq);
     // From disk: what is durable is there before it is published.
-    let entries =
-        log.reading(move |reader| log::read_sound(reader, first, RECORDS_MAX)).await?;
+    let entries = log.reading(move |reader| log::read_sound(reader, first, RECORDS_MAX)).await?;
     let mut records = Vec::with_capacity(entries.len());
     for entry in entries {
         let record = log::parse(entry.seq, &entry.line)?;

@@ -93,7 +93,7 @@ impl Follow {
                         self.take(Arc::new(one.record.clone()));
                     }
                 }
-                Next::OnDisk => self.from_disk().await?,
+                Next::OnDisk => self.read_disk().await?,
             }
         }
         if self.full {
@@ -103,7 +103,7 @@ impl Follow {
         Ok(())
     }
 
-    async fn from_disk(&mut self) -> Result<(), Unmet> {
+    async fn read_disk(&mut self) -> Result<(), Unmet> {
         let (reader, from) = (self.reader.clone(), self.position.saturating_add(1));
         let read = tokio::task::spawn_blocking(move || reader.read(from, BATCH, BATCH_BYTES)).await;
         let entries = match read {

@@ -104,11 +104,13 @@ impl Played {
         }
         let gates =
             self.gates.as_ref().map_or_else(String::new, |strip| format!("   gates {strip}"));
+        let place = format!("{index}/{total}");
+        let widest = format!("{total}/{total}").len();
         page.line(format!(
-            "  {index}/{total}  {}  {}  {glyph} {}  {:>7}{gates}",
+            "  {place:>widest$}  {}  {}  {glyph} {}  {:>7}{gates}",
             text::pad(&text::fit(&text::line(&self.name), 17), 17),
             text::pad(&text::fit(&text::line(&self.title), TITLE), TITLE),
-            text::pad(&text::fit(text::line(&result).trim(), RESULT), RESULT),
+            text::pad(&clauses(text::line(&result).trim(), RESULT), RESULT),
             time::precise(self.elapsed),
         ));
         for approval in &self.approvals {
@@ -130,6 +132,16 @@ impl Played {
             steps: &self.steps,
         }
     }
+}
+
+/// As many whole clauses of `text` as fit into `columns`.
+fn clauses(text: &str, columns: usize) -> String {
+    if text::width(text) <= columns {
+        return text.to_owned();
+    }
+    let ends = text.match_indices([';', ',']).map(|(at, _)| at);
+    let fitting = ends.filter_map(|at| text.get(..at)).rfind(|part| text::width(part) <= columns);
+    fitting.map_or_else(|| text::fit(text, columns), ToOwned::to_owned)
 }
 
 impl Report {
@@ -293,6 +305,15 @@ mod tests {
             "{}",
             page.render(false)
         );
+    }
+
+    #[test]
+    fn a_result_is_cut_between_clauses() {
+        let text = "restart SYSTEM_STABLE; ready in 31 ms, verified after 280 ms";
+        assert_eq!(clauses(text, 44), "restart SYSTEM_STABLE; ready in 31 ms");
+        assert_eq!(clauses(text, 30), "restart SYSTEM_STABLE");
+        assert_eq!(clauses(text, 10), "restart S…");
+        assert_eq!(clauses(text, 80), text);
     }
 
     #[test]

@@ -132,6 +132,9 @@ fn verify_dir(dir: &Path, replay: bool) -> Result<VerificationView, Failure> {
     Ok(check.finish("data_dir", log.log_id, started))
 }
 
+/// Reason of a fault that is not in the chain.
+const DIFFERS: &str = "REPLAY_DIFFERS";
+
 /// Where an export that does not begin with the first entry begins.
 #[derive(Deserialize)]
 struct Beginning {
@@ -194,14 +197,21 @@ impl Check {
         started: Instant,
     ) -> VerificationView {
         let verifier = self.verifier.unwrap_or_default();
+        // A broken chain vouches for nothing from the fault on; a decision that differs leaves the chain as it is.
+        let broken = self.fault.as_ref().filter(|fault| fault.reason != DIFFERS).map(|f| f.seq);
+        let last_seq = broken.map_or_else(|| verifier.next_seq(), |seq| seq).saturating_sub(1);
+        let has_head = self.count > 0 && broken.is_none();
         VerificationView {
             valid: self.fault.is_none(),
             checked,
             log_id,
-            entry_count: self.count,
+            entry_count: match broken {
+                Some(seq) => seq.saturating_sub(self.first_seq),
+                None => self.count,
+            },
             first_seq: self.first_seq,
-            last_seq: verifier.next_seq().saturating_sub(1),
-            head_hash: if self.count == 0 { String::new() } else { verifier.head().to_string() },
+            last_seq,
+            head_hash: if has_head { verifier.head().to_string() } else { String::new() },
             decisions_rechecked: self.rejudge.as_ref().map(|rejudge| rejudge.rechecked),
             decisions_different: self.rejudge.as_ref().map(|rejudge| rejudge.different),
             elapsed_seconds: started.elapsed().as_secs_f64(),
@@ -240,7 +250,7 @@ impl Rejudge {
         replay.fold(&record);
         let summary = fault?;
         self.different += 1;
-        let reason = "REPLAY_DIFFERS".to_owned();
+        let reason = DIFFERS.to_owned();
         Some(FaultView { seq: record.seq, reason, summary, ..FaultView::default() })
     }
 }
@@ -267,7 +277,7 @@ fn chain_fault(error: &chain::Error) -> FaultView {
 pub(in crate::command) fn verification_page(page: &mut Page, view: &VerificationView) {
     if let Some(fault) = &view.fault {
         page.line(format!("✖ entry #{}: {}", fault.seq, describe(fault)));
-        if fault.reason == "REPLAY_DIFFERS" {
+        if fault.reason == DIFFERS {
             page.line(format!(
                 "  {} of {} decisions come out differently; the hash chain itself is sound",
                 view.decisions_different.unwrap_or(0),

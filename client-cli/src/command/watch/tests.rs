@@ -72,8 +72,8 @@ async fn a_row_reads_like_a_sentence() {
     let (out, ..) = fed(Format::Table, args(), items).await;
     assert_eq!(
         out.text(),
-        "TIME UTC  APP           SIGNAL                    DECISION     CONF  GATES    OUTCOME       DETAIL                              ID\n\
-         14:02:39  my-api        crash exit 137            restart      0.94  ···✖···  ✖ refused     COOLDOWN_ACTIVE 28s, limit 60s      dec-7\n"
+        "TIME UTC  APP           SIGNAL                        DECISION     CONF  GATES    OUTCOME       DETAIL                              ID\n\
+         14:02:39  my-api        crash exit 137                restart      0.94  ···✖···  ✖ refused     COOLDOWN_ACTIVE 28s, limit 60s      dec-7\n"
     );
 }
 
@@ -120,12 +120,21 @@ async fn under_a_filter_only_events_of_shown_decisions_follow() {
             ..Default::default()
         })
     };
+    let named = |seq, event: &str| {
+        Item::Event(v1::EventSummary {
+            seq,
+            event: event.to_owned(),
+            decision_id: "dec-7".to_owned(),
+            ..Default::default()
+        })
+    };
     let filtered = WatchArgs { action: vec!["restart".to_owned()], ..args() };
     let items = vec![
         item("c7", Item::Decision(Box::new(refused(7)))),
         item("c8", event(8, "dec-7")),
         item("c9", event(9, "dec-5")),
         item("c10", event(10, "")),
+        item("c11", named(11, "RL_INTAKE_VALIDATED")),
     ];
     let (out, ..) = fed(Format::Jsonl, filtered, items).await;
     assert_eq!(out.text().lines().count(), 2);

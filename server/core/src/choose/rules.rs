@@ -41,7 +41,7 @@ const SCALE_DOWN: Candidate = candidate(Action::ScaleDown, 16, 4);
 
 /// An error that begins this long after a deployment is blamed on it.
 const DEPLOY_BLAME_MS: Millis = 30 * 60 * 1_000;
-/// Attempts that did not help in one incident before the next remedy gets its turn.
+/// Attempts in a row that did not help before the next remedy gets its turn.
 const TRIED: usize = 2;
 
 /// The finding an action must answer: the most urgent one, but a hard fact before a contradiction of signals, because the
@@ -57,9 +57,8 @@ pub(super) fn candidates(view: &View<'_>, finding: Option<&Finding>) -> Vec<Cand
         return if detect::is_idle(view) { vec![SCALE_DOWN, NOOP] } else { vec![NOOP] };
     };
     let mut list = remedies(view, finding);
-    let since = view.app.open.get(&finding.kind).map_or(view.now, |open| open.since);
     // A stable sort: among the untried, and among the tried, the order of the rule remains.
-    list.sort_by_key(|c| !c.action.is_passive() && has_failed(view, c.action, since));
+    list.sort_by_key(|c| !c.action.is_passive() && has_failed(view, c.action));
     list.extend(ends(view, finding.kind));
     list.push(NOOP);
     list
@@ -118,12 +117,12 @@ fn is_long_silent(view: &View<'_>) -> bool {
     view.now.saturating_sub(heard) > view.policy.freshness.silence_ms.saturating_mul(2)
 }
 
-/// Whether `action` was carried out in vain at least [`TRIED`] times since the finding was raised, by whomever.
-fn has_failed(view: &View<'_>, action: Action, since: Millis) -> bool {
-    let tried =
-        view.app.decisions.iter().filter(|decision| {
-            decision.action == action && decision.executed && decision.at >= since
-        });
+/// Whether `action` was carried out in vain at least [`TRIED`] times since anything helped last, by whomever. Not since the finding
+/// was raised: a finding may close for a moment at every attempt.
+fn has_failed(view: &View<'_>, action: Action) -> bool {
+    let helped = |o: Option<Outcome>| o == Some(Outcome::Verified);
     let in_vain = |o: Option<Outcome>| matches!(o, Some(Outcome::Failed | Outcome::Inconclusive));
+    let since = view.app.decisions.iter().rev().take_while(|decision| !helped(decision.outcome));
+    let tried = since.filter(|decision| decision.action == action && decision.executed);
     tried.filter(|decision| in_vain(decision.outcome)).count() >= TRIED
 }

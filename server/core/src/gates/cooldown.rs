@@ -5,7 +5,7 @@ use super::{Case, Gate, Judgement};
 use crate::action::Action;
 use crate::app::Millis;
 use crate::reason::Reason;
-use crate::state::{AppState, Health, LastEffect};
+use crate::state::LastEffect;
 use crate::verdict::Fact;
 
 pub(super) const GATE: Gate = Gate {
@@ -41,28 +41,18 @@ fn judge(case: &Case<'_>) -> Judgement {
 
 fn span(case: &Case<'_>, action: Action, last: &LastEffect) -> Millis {
     let (base, rule) = (case.policy.cooldown_ms(action), &case.policy.cooldown);
-    if action != Action::Restart || was_healthy(case.app, rule.healthy_reset_ms, last.at, case.now)
-    {
+    if action != Action::Restart || case.app.was_healthy(rule.healthy_reset_ms, last.at, case.now) {
         return base;
     }
     let doublings = last.streak.saturating_sub(1).min(32);
     base.saturating_mul(1 << doublings).min(rule.restart_cap_ms.max(base))
 }
 
-/// Whether the app was healthy for `span` without a break at some time after `since`.
-fn was_healthy(app: &AppState, span: Millis, since: Millis, now: Millis) -> bool {
-    let ends = app.states.iter().skip(1).map(|change| change.at).chain([now]);
-    app.states
-        .iter()
-        .zip(ends)
-        .filter(|(change, _)| change.health == Health::Healthy)
-        .any(|(change, end)| end.saturating_sub(change.at.max(since)) >= span)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::gates::scene::{MINUTE, NOW, Scene, check, pass, refuse};
+    use crate::state::Health;
 
     const RESTART: Millis = MINUTE;
 

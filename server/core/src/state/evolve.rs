@@ -69,11 +69,8 @@ pub(crate) fn evolve_app(app: &mut AppState, record: &Record, policy: &Policy) {
         }
         Body::Concluded(concluded) => conclude(app, concluded, policy, at),
         Body::ApprovalRequested(approval) => app.approval = Some(approval.seq),
-        Body::ApprovalAnswered { approval, state: ApprovalState::Rejected, .. }
-        | Body::ApprovalEnded { approval, .. } => {
-            if app.approval == Some(*approval) {
-                app.approval = None;
-            }
+        Body::ApprovalAnswered { approval, .. } | Body::ApprovalEnded { approval, .. } => {
+            app.approval = app.approval.filter(|pending| pending != approval);
         }
         Body::Escalated { .. } => app.escalated = true,
         _ => {}
@@ -216,7 +213,7 @@ fn attempted(app: &mut AppState, attempt: &Attempt, policy: &Policy, at: Millis)
     // A human's own action starts no cooldown streak against the agent, but the effect is real: the cooldown itself counts.
     let reset = policy.cooldown.healthy_reset_ms;
     let streak = match app.last_effect.get(&action) {
-        Some(last) if !healthy_for(app, reset, last.at, at) => last.streak.saturating_add(1),
+        Some(last) if !app.was_healthy(reset, last.at, at) => last.streak.saturating_add(1),
         _ => 1,
     };
     app.last_effect.insert(action, LastEffect { at, streak });
@@ -234,21 +231,6 @@ fn attempted(app: &mut AppState, attempt: &Attempt, policy: &Policy, at: Millis)
     app.attempt = Some(attempt.clone());
 }
 
-/// Whether the app has been healthy without a break for `span` at some time after `since`.
-fn healthy_for(app: &AppState, span: Millis, since: Millis, now: Millis) -> bool {
-    let long_enough = |from: Millis, to: Millis| to.saturating_sub(from.max(since)) >= span;
-    let mut start: Option<Millis> = None;
-    for change in &app.states {
-        match (change.health, start) {
-            (super::Health::Healthy, None) => start = Some(change.at),
-            (super::Health::Healthy, Some(_)) => {}
-            (_, Some(from)) if long_enough(from, change.at) => return true,
-            _ => start = None,
-        }
-    }
-    start.is_some_and(|from| long_enough(from, now))
-}
-
 /// After a delivered scale-down the instances beyond the wanted count are history.
 fn settle_scale(app: &mut AppState) {
     let desired = app.desired;
@@ -260,9 +242,14 @@ fn conclude(app: &mut AppState, concluded: &Concluded, policy: &Policy, at: Mill
         decision.outcome = Some(concluded.outcome);
     }
     let Some(attempt) = app.attempt.take_if(|a| a.decision == concluded.decision) else { return };
-    if let Operation::Deploy { revision, .. } = attempt.plan.operation {
-        app.profile.failed_revision =
-            (concluded.outcome != Outcome::Verified).then_some(revision);
+    let verified = concluded.outcome == Outcome::Verified;
+    match attempt.plan.operation {
+        Operation::Deploy { revision, .. } => {
+            app.profile.failed_revision = (!verified).then_some(revision);
+        }
+        // What was taken back has not failed any more.
+        Operation::Rollback { .. } if verified => app.profile.failed_revision = None,
+        _ => {}
     }
     if !concluded.human {
         let breaker = app.breakers.entry(concluded.action).or_default();
@@ -303,10 +290,8 @@ fn onboard(state: &mut State, spec: &AppSpec, digest: &str, revision: u32, at: M
         verified_at: None,
         rolled_back_to: false,
     });
-    let app = state
-        .apps
-        .entry(spec.name.clone())
-        .or_insert_with(|| new_app(spec, digest, revision, at));
+    let app =
+        state.apps.entry(spec.name.clone()).or_insert_with(|| new_app(spec, digest, revision, at));
     app.profile.rollback_to = rollback_target(history);
 }
 
@@ -380,16 +365,9 @@ fn switch_revision(state: &mut State, app: Option<&AppName>, attempt: &Attempt) 
     app.profile.rollback_to = rollback_target(history);
 }
 
-fn settle_revision(
-    state: &mut State,
-    app: Option<&AppName>,
-    concluded: &Concluded,
-    at: Millis,
-) {
-    let changes = matches!(
-        concluded.action,
-        Action::Deploy | Action::Rollback | Action::RetryDeployment
-    );
+fn settle_revision(state: &mut State, app: Option<&AppName>, concluded: &Concluded, at: Millis) {
+    let changes =
+        matches!(concluded.action, Action::Deploy | Action::Rollback | Action::RetryDeployment);
     let Some(name) = app.filter(|_| changes) else { return };
     let (Some(history), Some(app)) = (state.specs.get_mut(name), state.apps.get_mut(name)) else {
         return;
@@ -399,7 +377,6 @@ fn settle_revision(
         if let Some(revision) = history.revisions.iter_mut().find(|r| r.number == current) {
             revision.verified_at.get_or_insert(at);
         }
-        app.profile.failed_revision = None;
     }
     app.profile.rollback_to = rollback_target(history);
 }

@@ -48,8 +48,7 @@ pub(super) fn consider(ctx: &mut Context<'_>, app: &mut AppState, reading: &Read
         return;
     }
     if is_retained(ctx, app, &proposal) {
-        ctx.repeats =
-            app.last_decision.as_ref().map(|last| (app.profile.name.clone(), last.seq));
+        ctx.repeats = app.last_decision.as_ref().map(|last| (app.profile.name.clone(), last.seq));
         return;
     }
     decide(ctx, app, reading, proposal, Trigger::Reading);
@@ -100,8 +99,7 @@ fn clear_approval(ctx: &mut Context<'_>, app: &mut AppState) {
     let stands = approval.because.is_empty()
         || approval.because.iter().any(|kind| app.open.contains_key(kind));
     if approval.state == ApprovalState::Pending && !stands {
-        let body =
-            Body::ApprovalEnded { approval: approval.seq, state: ApprovalState::Cleared };
+        let body = Body::ApprovalEnded { approval: approval.seq, state: ApprovalState::Cleared };
         ctx.write_app(app, Some(approval.decision), body);
     }
 }
@@ -166,8 +164,7 @@ pub(super) fn decide(
         row,
     };
     if is_repeat(app, &decided) {
-        ctx.repeats =
-            app.last_decision.as_ref().map(|last| (app.profile.name.clone(), last.seq));
+        ctx.repeats = app.last_decision.as_ref().map(|last| (app.profile.name.clone(), last.seq));
         return (app.last_decision.as_ref().map_or(0, |last| last.seq), decided);
     }
     let cause = app.open.values().map(|open| open.seq).min();
@@ -335,9 +332,7 @@ pub(super) fn surroundings(
     let in_flight = |disrupts: bool| {
         count(
             others()
-                .filter(|a| {
-                    a.attempt.as_ref().is_some_and(|t| (t.plan.disrupts() > 0) == disrupts)
-                })
+                .filter(|a| a.attempt.as_ref().is_some_and(|t| (t.plan.disrupts() > 0) == disrupts))
                 .count(),
         )
     };
@@ -393,11 +388,8 @@ fn common_cause(ctx: &Context<'_>, app: &AppState, findings: &[Finding]) -> Opti
     let window = ctx.policy.storm.common_window_ms;
     let mut sharing: BTreeMap<(Millis, &AppName), bool> = BTreeMap::new();
     for (name, other) in &ctx.state.apps {
-        let open = if *name == app.profile.name {
-            app.open.get(&kind)
-        } else {
-            other.open.get(&kind)
-        };
+        let open =
+            if *name == app.profile.name { app.open.get(&kind) } else { other.open.get(&kind) };
         let raised = open.map(|open| open.since);
         // One that was raised in the same window and is clear again after a verified action shows that the action helps.
         let healed = other.cleared.get(&kind).filter(|at| **at >= mine.saturating_sub(window));

@@ -6,9 +6,7 @@ use crate::choose::{self, Grant, Lesson, Params, Proposal, Source, Taught};
 use crate::plan::{Operation, Plan};
 use crate::record::{Body, Request, Trigger};
 use crate::signal::Reading;
-use crate::state::{
-    APPS, AppState, Approval, ApprovalState, Mode, Pause, Scope, new_app,
-};
+use crate::state::{APPS, AppState, Approval, ApprovalState, Mode, Pause, Scope, new_app};
 
 use super::{By, Context, Failure, Input, Reply, decide, verify};
 
@@ -92,8 +90,7 @@ fn deploy(ctx: &mut Context<'_>, spec: AppSpec, by: &By) {
     let plan = choose::prepare(Action::Deploy, &app, &params, ctx.policy);
     let proposal = proposal_with(Action::Deploy, plan, source, None);
     let (decision, _) = decide::decide(ctx, &mut app, &reading, proposal, Trigger::Human);
-    ctx.reply =
-        Reply::Onboarded { spec: Box::new(spec), seq: Some(seq), decision: Some(decision) };
+    ctx.reply = Reply::Onboarded { spec: Box::new(spec), seq: Some(seq), decision: Some(decision) };
 }
 
 fn refuse_onboarding(
@@ -163,7 +160,9 @@ pub(super) fn act(ctx: &mut Context<'_>, input: &Input) {
         Requested::Known(action) => action,
         // The name is refused by its gate; what stands is nothing.
         Requested::Unsafe(_) => Action::Noop,
-        Requested::ScaleBySign if params.instances.is_some_and(|to| to < app.desired) => Action::ScaleDown,
+        Requested::ScaleBySign if params.instances.is_some_and(|to| to < app.desired) => {
+            Action::ScaleDown
+        }
         Requested::ScaleBySign => Action::ScaleUp,
         Requested::Unknown => {
             ctx.reply = Reply::Failed(Failure::UnknownAction(asked.clone()));
@@ -193,11 +192,7 @@ pub(super) fn act(ctx: &mut Context<'_>, input: &Input) {
 }
 
 /// Finds a pending approval, or says why there is none to answer.
-fn pending<'s>(
-    ctx: &Context<'s>,
-    approval: u64,
-    by: &By,
-) -> Result<&'s Approval, Failure> {
+fn pending<'s>(ctx: &Context<'s>, approval: u64, by: &By) -> Result<&'s Approval, Failure> {
     let entry = ctx.state.approvals.get(&approval).ok_or(Failure::NoSuchApproval(approval))?;
     if !by.human {
         return Err(Failure::NotHuman(by.principal.clone()));

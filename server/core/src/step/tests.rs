@@ -103,10 +103,7 @@ fn in_prod_a_crash_waits_for_a_human_and_the_requester_cannot_be_the_one() {
     let reply = world.approve(approval, Some("not this one".to_owned()), World::by("ann"));
     assert!(matches!(reply, Reply::Failed(Failure::PlanChanged { .. })), "{reply:?}");
     let reply = world.approve(approval, Some(digest), World::by("ann"));
-    assert!(
-        matches!(reply, Reply::Decided { ruling: Ruling::Permitted, .. }),
-        "{reply:?}"
-    );
+    assert!(matches!(reply, Reply::Decided { ruling: Ruling::Permitted, .. }), "{reply:?}");
     assert_eq!(world.restarts(), 1, "exactly one execution");
     let reply = world.approve(approval, None, World::by("bob"));
     assert!(matches!(reply, Reply::Failed(Failure::ApprovalClosed { .. })), "{reply:?}");
@@ -125,7 +122,10 @@ fn nobody_approves_what_they_asked_for() {
     assert!(
         matches!(
             &reply,
-            Reply::Decided { ruling: Ruling::Refused { reason: Reason::MissingPrerequisite, .. }, .. }
+            Reply::Decided {
+                ruling: Ruling::Refused { reason: Reason::MissingPrerequisite, .. },
+                ..
+            }
         ),
         "{reply:?}"
     );
@@ -142,6 +142,28 @@ fn nobody_approves_what_they_asked_for() {
     let reply = world.approve(approval, None, World::by("ann"));
     assert!(matches!(&reply, Reply::Decided { ruling: Ruling::Permitted, .. }), "{reply:?}");
     assert_eq!(world.app(&app).profile.revision, 1);
+    world.assert_replays();
+}
+
+#[test]
+fn a_bad_revision_is_tried_again_and_then_taken_back_by_a_human_and_left_alone() {
+    let mut world = World::new(Env::Stage);
+    world.policy.cooldown.base_ms.insert(Action::RetryDeployment, 1_000);
+    world.start_agent();
+    let app = world.onboard("web", 1);
+    world.broken.push(app.clone());
+    world.deploy_next(&app);
+    let approval = world.app(&app).approval.expect("the agent wants to go back");
+    assert_eq!(world.state.approvals[&approval].plan.action, Action::Rollback);
+    world.broken.clear();
+    let executed = world.executed.len();
+    let reply = world.approve(approval, None, World::by("ann"));
+    assert!(matches!(&reply, Reply::Decided { ruling: Ruling::Permitted, .. }), "{reply:?}");
+    world.pass(30 * MINUTE);
+    assert_eq!(world.executed.len(), executed + 1, "the revision that was taken back stays so");
+    assert_eq!(world.app(&app).profile.revision, 1);
+    assert_eq!(world.app(&app).profile.failed_revision, None);
+    assert_eq!(world.state.approvals[&approval].state, ApprovalState::Verified);
     world.assert_replays();
 }
 
@@ -194,10 +216,7 @@ fn while_paused_the_agent_decides_in_shadow_and_acts_after_resume() {
     world.crash(&app, 0);
     world.pass(10_000);
     assert_eq!(world.restarts(), 0);
-    assert!(matches!(
-        world.last_decision().ruling,
-        Ruling::Refused { reason: Reason::Paused, .. }
-    ));
+    assert!(matches!(world.last_decision().ruling, Ruling::Refused { reason: Reason::Paused, .. }));
     world.give(&Input::Resume { scope: Scope::Env, reason, by });
     world.pass(5_000);
     assert_eq!(world.restarts(), 1);
@@ -337,7 +356,10 @@ fn every_unsafe_name_is_refused_on_record_and_nothing_is_done() {
             matches!(
                 &reply,
                 Reply::Decided {
-                    ruling: Ruling::Refused { reason: Reason::UnsafeActionRefused, instead: Action::Noop },
+                    ruling: Ruling::Refused {
+                        reason: Reason::UnsafeActionRefused,
+                        instead: Action::Noop
+                    },
                     seq: Some(_),
                     ..
                 }
@@ -426,18 +448,12 @@ fn a_common_cause_is_tried_on_one_canary_and_a_storm_is_declared() {
 fn learning_stands_still_while_frozen_and_says_so() {
     let mut world = World::new(Env::Stage);
     let app = world.onboard("web", 1);
-    world.give(&Input::Freeze {
-        frozen: true,
-        reason: "demo".to_owned(),
-        by: World::by("olivia"),
-    });
+    world.give(&Input::Freeze { frozen: true, reason: "demo".to_owned(), by: World::by("olivia") });
     let table = world.state.table.digest();
     world.crash(&app, 0);
     world.pass(2 * MINUTE);
     assert_eq!(world.state.table.digest(), table);
-    let skipped = |r: &crate::record::Record| {
-        matches!(&r.body, Body::LearningSkipped { why } if why == "frozen")
-    };
+    let skipped = |r: &crate::record::Record| matches!(&r.body, Body::LearningSkipped { why } if why == "frozen");
     assert!(world.log.iter().any(skipped));
     world.assert_replays();
 }
@@ -451,9 +467,6 @@ fn dry_run_decides_and_touches_nothing() {
     world.crash(&app, 0);
     world.pass(30_000);
     assert_eq!(world.executed.len(), before);
-    assert!(matches!(
-        world.last_decision().ruling,
-        Ruling::Refused { reason: Reason::DryRun, .. }
-    ));
+    assert!(matches!(world.last_decision().ruling, Ruling::Refused { reason: Reason::DryRun, .. }));
     assert!(!world.app(&app).last_effect.contains_key(&Action::Restart), "no cooldown consumed");
 }

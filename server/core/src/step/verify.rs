@@ -91,7 +91,7 @@ pub(super) fn judge_attempt(ctx: &mut Context<'_>, app: &mut AppState, reading: 
     }
     let crashed = [FindingKind::Crash, FindingKind::CrashLoop]
         .into_iter()
-        .any(|kind| app.open.get(&kind).is_some_and(|open| open.since > delivered));
+        .any(|kind| app.open.get(&kind).is_some_and(|open| open.since >= delivered));
     if crashed && !attempt.indeterminate {
         let detail = "an instance ended again while the outcome was watched".to_owned();
         return conclude(ctx, app, Outcome::Failed, detail);

@@ -103,7 +103,7 @@ impl World {
         for slot in slots {
             self.bring_up(&app, slot);
         }
-        let (ok, detail) = (true, "carried out".to_owned());
+        let (ok, detail) = (!self.broken.contains(&app), "as far as it went".to_owned());
         let decision = permit.decision();
         let reading = self.close(&app);
         self.give(&Input::Delivered { app, decision, ok, detail, reading });
@@ -111,11 +111,8 @@ impl World {
 
     pub(crate) fn bring_up(&mut self, app: &AppName, slot: u32) {
         if let Some(fence) = self.instance_fence(app, slot) {
-            let what = Observation::Exited {
-                fence: Some(fence),
-                exit: Exit::Signal(15),
-                expected: true,
-            };
+            let what =
+                Observation::Exited { fence: Some(fence), exit: Exit::Signal(15), expected: true };
             self.see(app, slot, what);
         }
         self.next_pid += 1;
@@ -151,8 +148,7 @@ impl World {
 
     fn close(&mut self, app: &AppName) -> Reading {
         let onboarded = self.state.apps.get(app).map_or(0, |a| a.onboarded_at);
-        let window =
-            self.windows.entry(app.clone()).or_insert_with(|| Window::new(app.clone()));
+        let window = self.windows.entry(app.clone()).or_insert_with(|| Window::new(app.clone()));
         window.close(self.now, &self.policy.freshness, onboarded)
     }
 
@@ -185,8 +181,7 @@ impl World {
             observed_ms: self.now,
             received_ms: self.now,
         };
-        let window =
-            self.windows.entry(app.clone()).or_insert_with(|| Window::new(app.clone()));
+        let window = self.windows.entry(app.clone()).or_insert_with(|| Window::new(app.clone()));
         window.push(&sample);
     }
 
@@ -198,10 +193,7 @@ impl World {
         OnboardRequest {
             name: name.to_owned(),
             runtime: "binary".to_owned(),
-            source: RequestedSource::Exec {
-                path: "/usr/bin/app".to_owned(),
-                args: Vec::new(),
-            },
+            source: RequestedSource::Exec { path: "/usr/bin/app".to_owned(), args: Vec::new() },
             desired_instances: Some(instances),
             max_instances: Some(instances.max(4)),
             ..OnboardRequest::default()
@@ -219,10 +211,8 @@ impl World {
     }
 
     pub(crate) fn try_onboard(&mut self, request: OnboardRequest, by: By) -> Reply {
-        let request = Box::new(OnboardRequest {
-            env: self.state.env.as_str().to_owned(),
-            ..request
-        });
+        let request =
+            Box::new(OnboardRequest { env: self.state.env.as_str().to_owned(), ..request });
         self.give(&Input::Onboard { request, found: Vec::new(), update: false, by })
     }
 

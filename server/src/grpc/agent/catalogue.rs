@@ -30,21 +30,15 @@ fn reason(reason: Reason) -> v1::ReasonInfo {
     }
 }
 
-/// The policy as a file that could be loaded again. TOML knows no whole number above 2^63; a policy with one is shown as JSON.
+/// The policy as the text of a file that could be loaded again.
 pub(super) fn policy(policy: &Policy, origin: &str) -> Result<v1::GetPolicyResponse, Status> {
-    let (text, format) = match toml::to_string_pretty(policy) {
-        Ok(text) => (text, "toml"),
-        Err(_) => match serde_json::to_string_pretty(policy) {
-            Ok(text) => (text, "json"),
-            Err(error) => {
-                tracing::error!(%error, "policy cannot be written");
-                return Err(status::internal("policy"));
-            }
-        },
-    };
+    let text = toml::to_string_pretty(policy).map_err(|error| {
+        tracing::error!(%error, "the policy cannot be written as TOML");
+        status::internal("policy")
+    })?;
     Ok(v1::GetPolicyResponse {
         text,
-        format: format.to_owned(),
+        format: "toml".to_owned(),
         digest: ids::digest(&policy.digest()),
         origin: origin.to_owned(),
     })

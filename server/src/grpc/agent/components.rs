@@ -4,7 +4,7 @@
 use agentctl_api::v1;
 use agentd_core::app::Millis;
 use agentd_core::detect::DETECTORS;
-use agentd_core::state::{ApprovalState, AppState, Health, Outcome};
+use agentd_core::state::{AppState, ApprovalState, Health, Outcome};
 
 use super::overview::Shell;
 use crate::agent::AgentView;

@@ -18,7 +18,8 @@ const STEP_BYTES: usize = 1 << 20;
 /// The record `seq`, which answered a request.
 pub(super) async fn record(services: &Services, seq: u64) -> Result<Record, Status> {
     let found = Log::of(services).record(seq).await?;
-    let found = found.ok_or_else(|| status::data_loss("NOT_A_RECORD", seq, "the record is gone"))?;
+    let found =
+        found.ok_or_else(|| status::data_loss("NOT_A_RECORD", seq, "the record is gone"))?;
     Ok(found.record.clone())
 }
 
@@ -28,12 +29,13 @@ pub(super) async fn pause_before(
     seq: u64,
     scope: Scope,
 ) -> Result<Option<Pause>, Status> {
-    let found = newest_before(services, seq, &["MODE_PAUSED", "MODE_HALTED"], move |record| {
-        match &record.body {
+    let found =
+        newest_before(services, seq, &["MODE_PAUSED", "MODE_HALTED"], move |record| match &record
+            .body
+        {
             Body::PauseSet { pause, .. } if pause.scope == scope => Some(pause.clone()),
             _ => None,
-        }
-    });
+        });
     found.await
 }
 
@@ -87,8 +89,7 @@ where
     let mut looked = 0;
     while before > 1 && looked < REACH {
         let from = before;
-        let entries =
-            log.reading(move |reader| reader.read_back(from, STEP, STEP_BYTES)).await?;
+        let entries = log.reading(move |reader| reader.read_back(from, STEP, STEP_BYTES)).await?;
         let Some(oldest) = entries.last() else { break };
         before = oldest.seq;
         looked += entries.len();

@@ -11,6 +11,7 @@ use tonic::Status;
 use super::components;
 use crate::agent::{AgentState, AgentView, Counters};
 use crate::grpc::log::Log;
+use crate::grpc::onboarding::latest;
 use crate::grpc::telemetry::intake;
 use crate::grpc::{Services, ids, outcome, to_proto};
 use crate::journal;
@@ -24,6 +25,7 @@ pub(super) async fn status(services: &Services) -> Result<v1::AgentStatus, Statu
     let seen = services.agent.query(move |view| (see(view, &shell), last_outcome(view))).await;
     let (mut status, last) = seen.map_err(outcome::gone)?;
     status.journal = Some(log_status(services).await);
+    latest::complete(services, &mut status.apps).await;
     if let Some((seq, known)) = last {
         // What was decided is in the state; what the gates said is in its record.
         let record = Log::of(services).record(seq).await;

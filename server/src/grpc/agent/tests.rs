@@ -57,9 +57,13 @@ async fn the_status_tells_who_does_what_and_how_often() {
     assert_eq!((last.action.as_str(), last.ruling()), ("DEPLOY", v1::Ruling::Permitted));
     assert_eq!(status.last_decision_app, "web");
     assert_eq!(status.apps.len(), 1);
+    assert_eq!(status.apps[0].last_decision.as_ref().unwrap().ruling(), v1::Ruling::Permitted);
     assert!(status.apps[0].instances.is_empty() && status.apps[0].ready_instances == 1);
     let log = status.journal.unwrap();
-    assert_eq!((log.state(), log.oldest_seq, log.head_hash.len()), (v1::JournalState::Writable, 1, 64));
+    assert_eq!(
+        (log.state(), log.oldest_seq, log.head_hash.len()),
+        (v1::JournalState::Writable, 1, 64)
+    );
     assert!(log.head_seq > 5 && log.size_bytes > 0);
     assert_eq!(status.policy_digest, format!("sha256:{}", Policy::default_for(Env::Dev).digest()));
     for limit in ["samples_dropped", "signals_rejected", "permits_dropped", "signal_rate_limited"] {
@@ -89,7 +93,10 @@ async fn a_pause_survives_the_server_and_ends_with_resume() {
     server.onboard("web").await;
     let set = pause(&server, drill(Target::Environment(true))).await.unwrap();
     let mode = set.mode.unwrap();
-    assert_eq!((mode.kind(), mode.reason.as_str(), mode.set_by.as_str()), (v1::ModeKind::Pause, "drill", "operator"));
+    assert_eq!(
+        (mode.kind(), mode.reason.as_str(), mode.set_by.as_str()),
+        (v1::ModeKind::Pause, "drill", "operator")
+    );
     let halt = v1::PauseRequest {
         halt: true,
         duration: Some(prost_types::Duration { seconds: 3_600, nanos: 0 }),
@@ -117,7 +124,8 @@ async fn a_pause_survives_the_server_and_ends_with_resume() {
 async fn a_pause_is_set_once_per_request_and_says_everything_that_is_wrong() {
     let server = Server::start(Env::Dev);
     let id = "67e55044-10b1-426f-9247-bb680e5fe0c8";
-    let request = v1::PauseRequest { request_id: id.into(), ..drill(Target::Action("restart".into())) };
+    let request =
+        v1::PauseRequest { request_id: id.into(), ..drill(Target::Action("restart".into())) };
     let first = pause(&server, request.clone()).await.unwrap();
     assert_eq!(first.mode.clone().unwrap().scope, scope(Target::Action("RESTART".into())));
     assert_eq!(pause(&server, request.clone()).await.unwrap(), first);
@@ -151,7 +159,10 @@ async fn learning_is_frozen_once_and_whoever_asks_again_learns_by_whom() {
     let first = ask(freeze("exam")).await;
     assert!(first.seq > 0);
     let mode = first.mode.unwrap();
-    assert_eq!((mode.kind(), mode.reason.as_str(), mode.set_by.as_str()), (v1::ModeKind::Freeze, "exam", "operator"));
+    assert_eq!(
+        (mode.kind(), mode.reason.as_str(), mode.set_by.as_str()),
+        (v1::ModeKind::Freeze, "exam", "operator")
+    );
     let again = ask(freeze("other")).await;
     assert_eq!((again.seq, again.mode), (0, Some(mode)));
     let modes = status(&server).await.modes;
@@ -173,9 +184,8 @@ async fn service_freeze(server: &Server, request: v1::FreezeRequest) -> v1::Free
 #[tokio::test]
 async fn a_watcher_hears_of_a_change_at_once_and_of_the_drain() {
     let server = Server::start(Env::Dev);
-    let request = v1::WatchStatusRequest {
-        interval: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
-    };
+    let request =
+        v1::WatchStatusRequest { interval: Some(prost_types::Duration { seconds: 60, nanos: 0 }) };
     let asked = Server::ask(Role::Viewer, request);
     let mut stream = service(&server).watch_status(asked).await.unwrap().into_inner();
     let first = stream.next().await.unwrap().unwrap().status.unwrap();
@@ -237,6 +247,5 @@ async fn the_policy_in_force_can_be_loaded_again() {
     let mut policy = Policy::default_for(Env::Dev);
     policy.learning.seed = u64::MAX;
     let shown = catalogue::policy(&policy, "x").unwrap();
-    assert_eq!(shown.format, "json");
-    assert_eq!(serde_json::from_str::<Policy>(&shown.text).unwrap(), policy);
+    assert_eq!(toml::from_str::<Policy>(&shown.text).unwrap(), policy);
 }

@@ -9,14 +9,14 @@ use tonic_types::StatusExt as _;
 
 use super::*;
 use crate::auth::{Principal, Role};
-use crate::clock::Clock;
-use crate::grpc::decision::tests::onboard;
+use crate::grpc::decision::tests::{adjustment, onboard, propose, ready};
 use crate::grpc::telemetry::harness::Server;
 
-/// A server in prod where an operator's deployment waits for approval.
-async fn waiting(clock: Clock) -> (Server, v1::Approval) {
-    let server = Server::with(Env::Prod, clock);
-    onboard(&server, "web").await;
+/// A server where an operator's request waits for a second person.
+async fn waiting() -> (Server, v1::Approval) {
+    let server = ready().await;
+    let held = propose(&server, adjustment("0.85")).await.unwrap();
+    assert_eq!(held.ruling(), v1::Ruling::Held, "{}", held.summary);
     let mut all = list(&server, v1::ListApprovalsRequest::default()).await.unwrap().approvals;
     assert_eq!(all.len(), 1);
     (server, all.remove(0))
@@ -64,7 +64,7 @@ fn told(status: &Status) -> (Code, String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_person_approves_and_the_plan_runs_once() {
-    let (server, approval) = waiting(Clock::system()).await;
+    let (server, approval) = waiting().await;
     assert_eq!(approval.state(), v1::ApprovalState::Pending);
     assert_eq!(approval.requested_by, "operator");
     assert!(approval.expire_time.is_some() && !approval.summary.is_empty());
@@ -82,13 +82,18 @@ async fn another_person_approves_and_the_plan_runs_once() {
     assert_eq!(again.decision.expect("the same decision").id, decision.id);
     let status = approve(&server, "grace", yes(&approval)).await.unwrap_err();
     assert_eq!(told(&status), (Code::FailedPrecondition, "REQUEST_CLOSED".into()));
-    server.until_ready("web").await;
-    assert_eq!(server.memory.executed().len(), 1);
+    let web = AppName::parse("web").unwrap();
+    let moved = move |view: &crate::agent::AgentView<'_>| {
+        view.state.apps.get(&web).map(|app| app.adjusted.len())
+    };
+    assert_eq!(server.until(moved).await, 1, "the threshold is in force");
+    let outcome = decision.outcome.expect("a threshold is in force at once");
+    assert_eq!(outcome.kind(), v1::OutcomeKind::Verified);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_asked_cannot_approve_and_nobody_approves_what_they_did_not_see() {
-    let (server, approval) = waiting(Clock::system()).await;
+    let (server, approval) = waiting().await;
     let status = approve(&server, "operator", yes(&approval)).await.unwrap_err();
     assert_eq!(told(&status), (Code::PermissionDenied, "SELF_APPROVAL".into()));
     let plan_digest = format!("sha256:{}", "0".repeat(64));
@@ -106,21 +111,21 @@ async fn whoever_asked_cannot_approve_and_nobody_approves_what_they_did_not_see(
     assert_eq!(status.get_details_bad_request().unwrap().field_violations.len(), 2);
     let unknown = v1::ApproveActionRequest { approval_id: "apr-9999".into(), ..yes(&approval) };
     assert_eq!(approve(&server, "grace", unknown).await.unwrap_err().code(), Code::NotFound);
-    assert!(server.memory.executed().is_empty(), "nothing ran");
+    let now = list(&server, v1::ListApprovalsRequest::default()).await.unwrap().approvals;
+    assert_eq!(now, [approval], "it still waits");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_approval_that_comes_too_late_is_no_approval() {
-    let (server, approval) = waiting(Clock::manual(1_800_000_000_000)).await;
+    let (server, approval) = waiting().await;
     server.services.clock.advance(Duration::from_secs(3_600).as_millis() as u64);
     let status = approve(&server, "grace", yes(&approval)).await.unwrap_err();
     assert_eq!(told(&status), (Code::FailedPrecondition, "APPROVAL_EXPIRED".into()));
-    assert!(server.memory.executed().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rejection_is_on_record_with_its_reason() {
-    let (server, approval) = waiting(Clock::system()).await;
+    let (server, approval) = waiting().await;
     let reject = v1::RejectActionRequest {
         approval_id: approval.id.clone(),
         reason: "not today".into(),
@@ -142,21 +147,29 @@ async fn a_rejection_is_on_record_with_its_reason() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_of_approvals_walk_everything_once_newest_first() {
-    let (server, _) = waiting(Clock::system()).await;
-    for n in 0..6 {
-        onboard(&server, &format!("app-{n}")).await;
+    let (server, _) = waiting().await;
+    // Each new plan takes the place of the one before.
+    for n in 1..7 {
+        propose(&server, adjustment(&format!("0.8{n}"))).await.unwrap();
     }
-    let mut request = v1::ListApprovalsRequest { page_size: 3, ..Default::default() };
-    let mut apps = Vec::new();
+    let states = [v1::ApprovalState::Pending.into(), v1::ApprovalState::Superseded.into()];
+    let filter = Some(v1::ApprovalFilter { states: states.to_vec(), ..Default::default() });
+    let mut request = v1::ListApprovalsRequest { page_size: 3, filter, ..Default::default() };
+    let mut found = Vec::new();
     loop {
         let page = list(&server, request.clone()).await.unwrap();
-        apps.extend(page.approvals.into_iter().map(|approval| approval.app));
+        assert!(page.approvals.len() <= 3);
+        found.extend(page.approvals);
         if page.next_page_token.is_empty() {
             break;
         }
         request.page_token = page.next_page_token;
     }
-    assert_eq!(apps, ["app-5", "app-4", "app-3", "app-2", "app-1", "app-0", "web"]);
+    let entered =
+        |approval: &v1::Approval| approval.plan.as_ref().unwrap().parameters["enter"].clone();
+    let entered: Vec<String> = found.iter().map(entered).collect();
+    assert_eq!(entered[..3], ["0.860", "0.850", "0.840"]);
+    assert_eq!(found[1].superseded_by, found[0].id);
     let filter = v1::ApprovalFilter {
         states: vec![77],
         apps: vec!["NO".into()],

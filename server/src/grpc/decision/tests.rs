@@ -1,5 +1,6 @@
 //! Decisions of the real loop: asked for, listed, explained and watched.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use agentctl_api::v1::decision_service_client::DecisionServiceClient;
@@ -14,6 +15,7 @@ use tonic_types::StatusExt as _;
 use super::*;
 use crate::agent::Ask;
 use crate::auth::Role;
+use crate::clock::Clock;
 use crate::grpc::telemetry::harness::Server;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -36,25 +38,36 @@ pub(in crate::grpc) async fn onboard(server: &Server, name: &str) {
     crate::grpc::outcome::answer(server.services.agent.ask(ask, by).await).unwrap();
 }
 
-async fn ready(env: Env) -> Server {
-    let server = Server::start(env);
+/// A server in stage where app `web` is deployed and nothing is in flight.
+pub(in crate::grpc) async fn ready() -> Server {
+    let server = Server::with(Env::Stage, Clock::manual(1_800_000_000_000));
     onboard(&server, "web").await;
     server.until_ready("web").await;
-    settled(&server, "web").await;
+    settled(&server).await;
     server
 }
 
-/// Waits until nothing is in flight, so that the next action is not held up by the one before.
-async fn settled(server: &Server, app: &str) {
-    let app = AppName::parse(app).unwrap();
+/// Lets time pass until the outcome of what is in flight is known.
+pub(in crate::grpc) async fn settled(server: &Server) {
+    let web = AppName::parse("web").unwrap();
+    let clock = Arc::clone(&server.services.clock);
     let idle = move |view: &crate::agent::AgentView<'_>| {
-        view.state.apps.get(&app).filter(|app| app.attempt.is_none()).map(|_| ())
+        let app = view.state.apps.get(&web)?;
+        clock.advance(u64::from(app.attempt.is_some()) * 500);
+        app.attempt.is_none().then_some(())
     };
     server.until(idle).await;
 }
 
 fn service(server: &Server) -> Service {
     Service(server.services.clone())
+}
+
+/// Asks for something that needs a second person everywhere.
+pub(in crate::grpc) fn adjustment(enter: &str) -> v1::ProposeActionRequest {
+    let parameters = [("metric", "cpu_utilization"), ("enter", enter), ("leave", "0.7")];
+    let parameters = parameters.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    v1::ProposeActionRequest { parameters, ..proposal("ADJUST_THRESHOLDS") }
 }
 
 fn proposal(action: &str) -> v1::ProposeActionRequest {
@@ -66,7 +79,7 @@ fn proposal(action: &str) -> v1::ProposeActionRequest {
     }
 }
 
-async fn propose(
+pub(in crate::grpc) async fn propose(
     server: &Server,
     request: v1::ProposeActionRequest,
 ) -> Result<v1::Decision, Status> {
@@ -81,7 +94,7 @@ fn reason(status: &Status) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusal_is_an_answer_and_an_unknown_name_is_an_error() {
-    let server = ready(Env::Stage).await;
+    let server = ready().await;
     let refused = propose(&server, proposal("drop_database")).await.unwrap();
     assert_eq!(refused.ruling(), v1::Ruling::Refused);
     assert_eq!(refused.reason, "UNSAFE_ACTION_REFUSED");
@@ -99,7 +112,7 @@ async fn a_refusal_is_an_answer_and_an_unknown_name_is_an_error() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_request_id_returns_the_first_answer_and_no_second_effect() {
-    let server = ready(Env::Stage).await;
+    let server = ready().await;
     let request_id = "67e55044-10b1-426f-9247-bb680e5fe0c8".to_owned();
     let request = v1::ProposeActionRequest { request_id, ..proposal("RESTART") };
     let before = server.memory.executed().len();
@@ -111,13 +124,13 @@ async fn the_same_request_id_returns_the_first_answer_and_no_second_effect() {
     let status = propose(&server, other).await.unwrap_err();
     assert_eq!(status.code(), Code::AlreadyExists);
     assert_eq!(reason(&status), "IDEMPOTENCY_KEY_REUSED");
-    settled(&server, "web").await;
+    settled(&server).await;
     assert_eq!(server.memory.executed().len(), before + 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn validate_only_judges_and_leaves_no_trace() {
-    let server = ready(Env::Stage).await;
+    let server = ready().await;
     let decisions = service(&server);
     let count = async || {
         let request = Server::ask(Role::Viewer, v1::ListDecisionsRequest::default());
@@ -133,9 +146,9 @@ async fn validate_only_judges_and_leaves_no_trace() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_decision_is_read_back_with_what_became_of_it() {
-    let server = ready(Env::Stage).await;
+    let server = ready().await;
     let id = propose(&server, proposal("restart_service")).await.unwrap().id;
-    settled(&server, "web").await;
+    settled(&server).await;
     let get = |decision_id: &str| {
         let decision_id = decision_id.to_owned();
         let request = Server::ask(Role::Viewer, v1::GetDecisionRequest { decision_id });
@@ -158,7 +171,7 @@ async fn a_decision_is_read_back_with_what_became_of_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_of_decisions_walk_everything_once_newest_first() {
-    let server = ready(Env::Stage).await;
+    let server = ready().await;
     for _ in 0..23 {
         propose(&server, proposal("drop_database")).await.unwrap();
     }
@@ -203,7 +216,7 @@ async fn pages_of_decisions_walk_everything_once_newest_first() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_explanation_is_judged_again_and_says_what_would_have_changed_it() {
-    let server = ready(Env::Stage).await;
+    let server = ready().await;
     let service = service(&server);
     let explain = |which| {
         let service = service.clone();
@@ -225,10 +238,7 @@ async fn an_explanation_is_judged_again_and_says_what_would_have_changed_it() {
     assert_eq!(last.record_hash.len(), 64);
 
     // A rollback has nowhere to go to, and asking for thresholds needs a second person.
-    let parameters = [("metric", "cpu_utilization"), ("enter", "0.85"), ("leave", "0.7")];
-    let parameters = parameters.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
-    let adjust = v1::ProposeActionRequest { parameters, ..proposal("ADJUST_THRESHOLDS") };
-    let held = propose(&server, adjust).await.unwrap();
+    let held = propose(&server, adjustment("0.85")).await.unwrap();
     assert_eq!(held.ruling(), v1::Ruling::Held, "{}", held.summary);
     assert!(held.approval_id.starts_with("apr-"), "{}", held.approval_id);
     let told = explain(Some(Which::DecisionId(held.id))).await.unwrap();
@@ -290,7 +300,7 @@ async fn up_to(items: &mut Items, last: u64) -> Vec<v1::WatchDecisionsResponse> 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_over_a_connection_is_gapless_and_resumes_where_it_was() {
-    let server = ready(Env::Stage).await;
+    let server = ready().await;
     let mut client = connect(&server).await;
     let mut live = watch(&mut client, Start::Now(true), false).await;
     let Some(Item::Opened(opened)) = next(&mut live).await.item else { panic!("opened is first") };
@@ -328,7 +338,7 @@ async fn a_watch_over_a_connection_is_gapless_and_resumes_where_it_was() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_comes_first_and_the_stream_goes_on_behind_it() {
-    let server = ready(Env::Stage).await;
+    let server = ready().await;
     for n in 0..5 {
         onboard(&server, &format!("app-{n}")).await;
     }
@@ -358,17 +368,15 @@ async fn a_snapshot_comes_first_and_the_stream_goes_on_behind_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_held_decision_names_its_approval_in_the_stream() {
-    let server = Server::start(Env::Prod);
+    let server = ready().await;
     let mut client = connect(&server).await;
     let mut items = watch(&mut client, Start::Now(true), false).await;
-    onboard(&server, "web").await;
-    loop {
-        if let Some(Item::Decision(decision)) = next(&mut items).await.item {
-            assert_eq!(decision.ruling(), v1::Ruling::Held, "{}", decision.summary);
-            assert!(decision.approval_id.starts_with("apr-"), "{}", decision.approval_id);
-            break;
-        }
-    }
+    let held = propose(&server, adjustment("0.85")).await.unwrap();
+    let seen = up_to(&mut items, held.seq).await;
+    let Some(Item::Decision(decision)) = &seen[seen.len() - 1].item else { panic!("a decision") };
+    assert_eq!(decision.ruling(), v1::Ruling::Held, "{}", decision.summary);
+    assert!(decision.approval_id.starts_with("apr-"), "{}", decision.approval_id);
+    assert_eq!(decision.approval_id, held.approval_id);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

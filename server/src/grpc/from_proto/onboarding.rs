@@ -131,11 +131,7 @@ fn http_probe(wire: &v1::HttpProbe, found: &mut Vec<Violation>) -> Option<Probe>
     None
 }
 
-fn time(
-    field: &str,
-    wire: Option<&Duration>,
-    found: &mut Vec<Violation>,
-) -> Option<Millis> {
+fn time(field: &str, wire: Option<&Duration>, found: &mut Vec<Violation>) -> Option<Millis> {
     let duration = wire?;
     let ms = span(duration);
     if ms.is_none() {

@@ -122,7 +122,8 @@ pub fn signal(wire: v1::Signal, now: Millis) -> Claim {
         reject(Code::OutOfRange, "ttl", value, TTL_RULE);
         None
     });
-    if let Some(window) = wire.window.as_ref().filter(|window| span(window).is_none_or(|ms| ms == 0))
+    if let Some(window) =
+        wire.window.as_ref().filter(|window| span(window).is_none_or(|ms| ms == 0))
     {
         reject(Code::OutOfRange, "window", show_span(window), "must be more than 0, or absent");
     }

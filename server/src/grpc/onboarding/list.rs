@@ -113,11 +113,7 @@ impl Listing {
 }
 
 /// The app the last page ended with. By name, so that an app that comes in between moves no other to another page.
-fn after(
-    token: &str,
-    question: &Question,
-    violations: &mut Vec<Violation>,
-) -> Option<AppName> {
+fn after(token: &str, question: &Question, violations: &mut Vec<Violation>) -> Option<AppName> {
     if token.is_empty() {
         return None;
     }

@@ -29,9 +29,9 @@ fn reason(status: &Status) -> String {
 /// Event names of the log, without signs of life.
 fn events(server: &Server) -> Vec<String> {
     let entries = server.services.journal.reader().read(1, 4_096, usize::MAX).unwrap();
-    let names = entries.iter().map(|entry| {
-        Record::parse(&entry.line).unwrap().body.event_name().to_owned()
-    });
+    let names = entries
+        .iter()
+        .map(|entry| Record::parse(&entry.line).unwrap().body.event_name().to_owned());
     names.filter(|name| name != "HEARTBEAT").collect()
 }
 
@@ -52,10 +52,7 @@ async fn an_accepted_app_has_a_file_a_digest_a_decision_and_runs() {
     assert_eq!((decision.action.as_str(), decision.ruling()), ("DEPLOY", v1::Ruling::Permitted));
     assert!(decision.id.starts_with("dec-"));
     let told: Vec<_> = answer.events.iter().map(|event| event.event.as_str()).collect();
-    assert_eq!(
-        told[..3],
-        ["ONBOARDING_STARTED", "ONBOARDING_VALIDATION_PASSED", "SPEC_GENERATED"]
-    );
+    assert_eq!(told[..3], ["ONBOARDING_STARTED", "ONBOARDING_VALIDATION_PASSED", "SPEC_GENERATED"]);
     for event in ["RL_DECISION", "EXECUTION_GATE_PASSED", "DEPLOYMENT_TRIGGERED", "ORCH_EXEC"] {
         assert!(told.contains(&event), "{event} in {told:?}");
     }
@@ -93,7 +90,10 @@ async fn every_violation_is_told_at_once_under_the_name_of_its_field() {
         ..onboarding("web")
     };
     let status = ask(&server, request).await.unwrap_err();
-    assert_eq!((status.code(), reason(&status)), (Code::InvalidArgument, "ONBOARDING_INVALID".into()));
+    assert_eq!(
+        (status.code(), reason(&status)),
+        (Code::InvalidArgument, "ONBOARDING_INVALID".into())
+    );
     let told = status.get_details_bad_request().unwrap().field_violations;
     let told: Vec<_> = told.iter().map(|violation| violation.field.as_str()).collect();
     for field in [
@@ -132,7 +132,10 @@ async fn a_name_is_taken_once_and_a_request_is_answered_once() {
     let again = ask(&server, request.clone()).await.unwrap();
     assert_eq!((&again.events, &again.spec_json), (&first.events, &first.spec_json));
     assert_eq!(again.decision.unwrap().id, first.decision.unwrap().id);
-    assert!(server.dir.path().join("apps/web/app_spec.json").exists(), "what was lost is made again");
+    assert!(
+        server.dir.path().join("apps/web/app_spec.json").exists(),
+        "what was lost is made again"
+    );
 
     let status = ask(&server, onboarding("web")).await.unwrap_err();
     assert_eq!((status.code(), reason(&status)), (Code::AlreadyExists, "ALREADY_ONBOARDED".into()));
@@ -191,6 +194,7 @@ async fn a_repository_is_judged_and_then_refused_as_what_this_version_cannot_do(
 #[tokio::test]
 async fn only_validating_shows_the_specification_and_leaves_no_trace() {
     let server = Server::start(Env::Dev);
+    assert_eq!(apps(&server).await, 0);
     let before = events(&server);
     let request = v1::OnboardAppRequest { validate_only: true, ..onboarding("web") };
     let answer = ask(&server, request).await.unwrap();
@@ -232,6 +236,8 @@ async fn an_app_survives_the_server() {
     let got = v1::GetAppRequest { name: "web".into() };
     let got = service(&server).get_app(Server::ask(Role::Viewer, got)).await.unwrap().into_inner();
     assert_eq!(got.spec_json, first.spec_json);
+    let last = got.app.unwrap().last_decision.unwrap();
+    assert_ne!(last.ruling(), v1::Ruling::Unspecified, "read from disk: memory begins anew");
     let name = v1::GetAppRequest { name: "../web".into() };
     let status = service(&server).get_app(Server::ask(Role::Viewer, name)).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);
@@ -268,10 +274,8 @@ async fn apps_come_in_pages_that_nothing_in_between_disturbs() {
         ..onboarding("g")
     };
     ask(&server, tagged).await.unwrap();
-    let filter = |filter: v1::AppFilter| v1::ListAppsRequest {
-        filter: Some(filter),
-        ..Default::default()
-    };
+    let filter =
+        |filter: v1::AppFilter| v1::ListAppsRequest { filter: Some(filter), ..Default::default() };
     let labels = BTreeMap::from([("team".to_owned(), "shop".to_owned())]);
     let shop = filter(v1::AppFilter { labels, ..Default::default() });
     assert_eq!(names(&list(&server, shop).await.unwrap()), ["g"]);

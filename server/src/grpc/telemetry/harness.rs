@@ -151,7 +151,8 @@ impl Server {
         let wait = async {
             loop {
                 let look = look.clone();
-                if let Some(found) = self.services.agent.query(move |view| look(view)).await.unwrap()
+                if let Some(found) =
+                    self.services.agent.query(move |view| look(view)).await.unwrap()
                 {
                     return found;
                 }

@@ -117,7 +117,11 @@ impl Intake {
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED` (`STREAMS`) when it has [`STREAMS`] of them, or when too many principals have one.
-    pub(super) fn take_seat(self: &Arc<Self>, principal: &str, now: Millis) -> Result<Seat, Status> {
+    pub(super) fn take_seat(
+        self: &Arc<Self>,
+        principal: &str,
+        now: Millis,
+    ) -> Result<Seat, Status> {
         let mut accounts = lock(&self.accounts);
         if !accounts.contains_key(principal) && accounts.len() >= ACCOUNTS {
             let idle = accounts.iter().find(|(_, a)| a.streams == 0).map(|(name, _)| name.clone());
@@ -140,7 +144,8 @@ impl Intake {
 
     fn refuse_seat(&self, principal: &str) -> Status {
         Counters::add(&self.counters.streams_refused, 1);
-        let message = format!("`{principal}` has {STREAMS} signal streams open, the most there may be");
+        let message =
+            format!("`{principal}` has {STREAMS} signal streams open, the most there may be");
         let retry = Some(Duration::from_secs(1));
         status::exhausted("STREAMS", &format!("principal:{principal}"), &message, retry)
     }
@@ -163,7 +168,8 @@ impl Intake {
         let wait = cost.saturating_sub(account.milli).div_ceil(SIGNALS_PER_SECOND);
         drop(accounts);
         Counters::add(&self.counters.rate_limited, 1);
-        let message = format!("more than {SIGNALS_PER_SECOND} signals per second from `{principal}`");
+        let message =
+            format!("more than {SIGNALS_PER_SECOND} signals per second from `{principal}`");
         let retry = Some(Duration::from_millis(wait.max(1)));
         Err(status::exhausted("SIGNAL_RATE", &format!("principal:{principal}"), &message, retry))
     }

@@ -109,7 +109,11 @@ const BAD: [Bad; 20] = [
     (|s, now| s.time = time(now + 60_000), "CLOCK_SKEW", "time"),
     (|s, now| s.time = time(now - 600_000), "STALE", "time"),
     (|s, _| s.time = Some(prost_types::Timestamp { seconds: -9, nanos: 0 }), "STALE", "time"),
-    (|s, _| s.time = Some(prost_types::Timestamp { seconds: 1, nanos: -1 }), "OUT_OF_RANGE", "time"),
+    (
+        |s, _| s.time = Some(prost_types::Timestamp { seconds: 1, nanos: -1 }),
+        "OUT_OF_RANGE",
+        "time",
+    ),
     (|s, _| s.time = None, "EMPTY", "time"),
     (|s, _| s.app = "nobody".to_owned(), "UNKNOWN_APP", "app"),
     (|s, _| s.app = "\u{1b}[2J".to_owned(), "UNKNOWN_APP", "app"),
@@ -117,8 +121,16 @@ const BAD: [Bad; 20] = [
     (|s, _| s.instance = "64".to_owned(), "OUT_OF_RANGE", "instance"),
     (|s, _| s.cpu_utilization = None, "EMPTY", "signal"),
     (|s, _| s.ttl = Some(prost_types::Duration { seconds: 601, nanos: 0 }), "OUT_OF_RANGE", "ttl"),
-    (|s, _| s.window = Some(prost_types::Duration { seconds: -1, nanos: 0 }), "OUT_OF_RANGE", "window"),
-    (|s, _| s.exit = Some(v1::Exit { how: Some(v1::exit::How::Code(256)) }), "OUT_OF_RANGE", "exit"),
+    (
+        |s, _| s.window = Some(prost_types::Duration { seconds: -1, nanos: 0 }),
+        "OUT_OF_RANGE",
+        "window",
+    ),
+    (
+        |s, _| s.exit = Some(v1::Exit { how: Some(v1::exit::How::Code(256)) }),
+        "OUT_OF_RANGE",
+        "exit",
+    ),
     (
         |s, _| s.conditions = (0..17).map(|n| (format!("c{n}"), true)).collect(),
         "TOO_MANY",
@@ -214,8 +226,7 @@ async fn a_monitor_that_is_bound_to_one_app_cannot_speak_of_another() {
     server.onboard("db").await;
     let bound = Principal::new("ci", [Role::Monitor], Some(BTreeSet::from(["db".to_owned()])));
     let signals = ["web", "db", "nobody"].map(|app| good(&server, app)).to_vec();
-    let summary =
-        send(&server, bound, vec![hello(7), batch(1, signals), bye()]).await.unwrap();
+    let summary = send(&server, bound, vec![hello(7), batch(1, signals), bye()]).await.unwrap();
     assert_eq!((summary.accepted, summary.rejected), (1, 2));
     let [web, nobody] = summary.rejections.as_slice() else { panic!("two") };
     assert_eq!((&web.reason, &web.rule), (&nobody.reason, &nobody.rule), "no oracle");
@@ -225,7 +236,10 @@ async fn a_monitor_that_is_bound_to_one_app_cannot_speak_of_another() {
 async fn a_stream_begins_with_a_proper_hello() {
     let server = Server::start(Env::Dev);
     let status = send(&server, monitor(), vec![batch(1, vec![])]).await.unwrap_err();
-    assert_eq!((status.code(), reason(&status)), (StatusCode::InvalidArgument, "HELLO_MISSING".into()));
+    assert_eq!(
+        (status.code(), reason(&status)),
+        (StatusCode::InvalidArgument, "HELLO_MISSING".into())
+    );
     assert_eq!(reason(&send(&server, monitor(), vec![]).await.unwrap_err()), "HELLO_MISSING");
 
     let stranger = v1::Hello { environment: "prod".into(), ..v1::Hello::default() };
@@ -263,7 +277,10 @@ async fn a_batch_has_a_size_and_a_principal_has_a_rate() {
     let mut sent = vec![hello(7)];
     sent.extend((1..=batches + 1).map(|seq| batch(seq, signals(1_000))));
     let status = send(&server, monitor(), sent).await.unwrap_err();
-    assert_eq!((status.code(), reason(&status)), (StatusCode::ResourceExhausted, "SIGNAL_RATE".into()));
+    assert_eq!(
+        (status.code(), reason(&status)),
+        (StatusCode::ResourceExhausted, "SIGNAL_RATE".into())
+    );
     let wait = status.get_details_retry_info().and_then(|retry| retry.retry_delay).unwrap();
     server.services.clock.advance(u64::try_from(wait.as_millis()).unwrap());
     let sent = vec![hello(7), batch(batches + 1, signals(1_000)), bye()];
@@ -274,6 +291,7 @@ async fn a_batch_has_a_size_and_a_principal_has_a_rate() {
 #[tokio::test]
 async fn leaving_is_told_from_being_lost() {
     let server = Server::start(Env::Dev);
+    server.onboard("web").await;
     let lost = || limits(&server)["monitors_lost"];
     send(&server, monitor(), vec![hello(7), bye()]).await.unwrap();
     assert_eq!(lost(), 0);
@@ -283,26 +301,23 @@ async fn leaving_is_told_from_being_lost() {
     send(&server, monitor(), broken).await.unwrap_err();
     assert_eq!(lost(), 2, "a broken connection");
     {
-        let open = tokio_stream::iter([hello(7)]).chain(tokio_stream::pending());
+        let said = [hello(8), batch(1, vec![good(&server, "web")])];
+        let open = tokio_stream::iter(said).chain(tokio_stream::pending());
         let stream = push(&server.services, monitor(), Box::pin(open));
         tokio::select! {
             _ = stream => panic!("it has no end"),
-            () = seated(&server) => {}
+            () = heard(&server, 1) => {}
         }
     }
     assert_eq!(lost(), 3, "a cancelled call");
     assert_eq!(intake::of(&server.services).monitors(), 0, "every place is free again");
 }
 
-/// Waits until the agent answered after a stream was seated, so that the stream is past its Hello.
-async fn seated(server: &Server) {
+/// Waits until the server has accepted so many signals in all.
+async fn heard(server: &Server, signals: u64) {
     let intake = intake::of(&server.services);
-    while intake.monitors() == 0 {
-        tokio::task::yield_now().await;
-    }
-    for _ in 0..3 {
-        server.services.agent.query(|_| ()).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    while intake.counters.accepted.load(Ordering::Relaxed) < signals {
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
@@ -425,8 +440,9 @@ async fn a_real_client_on_a_socket_gets_its_summary() {
     let summary = client.push_signals(tokio_stream::iter(sent)).await.unwrap().into_inner();
     assert_eq!((summary.accepted, summary.high_water_seq), (1, 1));
 
-    let open = tokio_stream::iter([hello(7)].map(Result::unwrap)).chain(tokio_stream::pending());
-    let (client, watched) = (client.push_signals(open), seated(&server));
+    let said = [hello(8), batch(1, vec![good(&server, "web")])].map(Result::unwrap);
+    let open = tokio_stream::iter(said).chain(tokio_stream::pending());
+    let (client, watched) = (client.push_signals(open), heard(&server, 2));
     let drained = async {
         watched.await;
         server.services.tasks.stop();

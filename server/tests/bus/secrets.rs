@@ -1,0 +1,94 @@
+//! Credentials of Redis stay where they are: not in a log line, not in the stats, not in `Debug`.
+
+use std::net::TcpListener;
+
+use agentd::bus::Address;
+
+use super::world::{Redis, World, logged};
+
+/// No trace of `secret` in anything that can be seen from outside.
+fn assert_hidden(world: &World, url: &str, secret: &str) {
+    let address = Address::parse(url).unwrap();
+    let seen =
+        format!("{:?} {:?} {address} {address:?} {}", world.stats(), world.publisher, logged());
+    assert!(!seen.contains(secret), "found in {seen}");
+    assert!(logged().contains("agentd::bus"), "something was logged at all");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_right_password_lets_in_and_is_shown_nowhere() {
+    const SECRET: &str = "canary-right-4711";
+    let Some(redis) = Redis::locked(SECRET) else { return };
+    let url = format!("{}?pass={SECRET}", redis.url());
+    let mut world = World::new(&url, 0);
+    world.publish(10);
+    let stats = world.caught_up().await;
+    assert_eq!(stats.place, redis.url().replace("redis+unix://", "redis+unix://***@"));
+    assert_eq!(redis.seqs().len(), 10);
+    assert_hidden(&world, &url, SECRET);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_and_missing_passwords_are_refused_and_shown_nowhere() {
+    const SECRET: &str = "canary-wrong-4712";
+    let Some(redis) = Redis::locked("canary-other-4713") else { return };
+    for (url, secret) in [(format!("{}?pass={SECRET}", redis.url()), SECRET), (redis.url(), "4713")]
+    {
+        let mut world = World::new(&url, 0);
+        world.publish(1);
+        let stats = world.until("the refusal", |stats| stats.failures > 1).await;
+        let error = stats.last_error.unwrap();
+        assert!(error.starts_with("access refused: "), "{error}");
+        assert_hidden(&world, &url, secret);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_repeats_the_login_back_does_not_make_it_visible() {
+    const SECRET: &str = "canary-echo-4714";
+    // It does not know the command and says so with all its arguments.
+    let Some(redis) = Redis::start(&["--rename-command", "AUTH", ""]) else { return };
+    for long in ["", &"x".repeat(200)] {
+        let secret = format!("{SECRET}{long}");
+        let url = format!("{}?user=canary-user-4715&pass={secret}", redis.url());
+        let mut world = World::new(&url, 0);
+        world.publish(1);
+        let stats = world.until("the refusal", |stats| stats.failures > 0).await;
+        assert!(!stats.connected);
+        assert_hidden(&world, &url, SECRET);
+        assert_hidden(&world, &url, "canary-user-4715");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_nobody_vouches_for_is_refused() {
+    const SECRET: &str = "canary-tls-4716";
+    let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let Some(mut redis) = Redis::prepare(&[]) else { return };
+    let path = |name: &str| redis.path().join(name).to_string_lossy().into_owned();
+    let (cert_file, key_file) = (path("cert.pem"), path("key.pem"));
+    std::fs::write(&cert_file, key.cert.pem()).unwrap();
+    std::fs::write(&key_file, key.signing_key.serialize_pem()).unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    redis.add_flags(&[
+        "--tls-port",
+        &port.to_string(),
+        "--bind",
+        "127.0.0.1",
+        "--tls-cert-file",
+        &cert_file,
+        "--tls-key-file",
+        &key_file,
+        "--tls-auth-clients",
+        "no",
+    ]);
+    redis.restart();
+    let url = format!("rediss://:{SECRET}@localhost:{port}");
+    let mut world = World::new(&url, 0);
+    world.publish(1);
+    let stats = world.until("the refusal", |stats| stats.failures > 0).await;
+    let error = stats.last_error.unwrap();
+    assert!(error.contains("certificate"), "{error}");
+    assert!(redis.calls().keys().all(|command| command != "auth"), "the password was not sent");
+    assert_hidden(&world, &url, SECRET);
+}

@@ -1,0 +1,163 @@
+//! What the agent may not do alone: a human answers, never the one who asked, and the gates judge once more.
+
+use agentd_core::action::{Action, Level};
+use serde_json::Value;
+
+use crate::harness::{App, Options, Run, Server, body, seq};
+
+fn proposing(ttl_ms: u64) -> Server {
+    Server::start(Options::with(|policy| {
+        policy.levels.insert(Action::Restart, Level::Propose);
+        policy.approval.ttl_ms = ttl_ms;
+    }))
+}
+
+const LONG: u64 = 600_000;
+
+fn pending(server: &Server, app: &App) -> Value {
+    server.wait("an approval to answer", || {
+        let list = server.ctl(&["approval", "list", "--app", &app.name, "-o", "json"]).ok().json();
+        list.get(0).cloned()
+    })
+}
+
+fn id(approval: &Value) -> &str {
+    approval["id"].as_str().expect("an approval has an id")
+}
+
+fn approve(server: &Server, who: &str, approval: &Value) -> Run {
+    let words = ["approve", id(approval), "--reason", "INC-481", "--yes", "-o", "json"];
+    server.ctl_as(who, &words)
+}
+
+#[test]
+fn an_approved_restart_is_executed_exactly_once() {
+    let server = proposing(LONG);
+    let app = server.onboard("web");
+    let before = server.records().head();
+    let old = app.kill9();
+    let approval = pending(&server, &app);
+    assert_eq!(approval["plan"]["action"], "RESTART");
+    assert!(approval["requested_by"].as_str().unwrap().starts_with("agent-"), "{approval:#}");
+    assert_eq!(server.records().attempts("RESTART"), 0, "nothing is done before the answer");
+
+    let denied = server.ctl_as("monitor", &["approve", id(&approval), "--reason", "x", "--yes"]);
+    denied.exits(4).says(&["approver"]);
+    for who in ["viewer", "operator", "admin"] {
+        approve(&server, who, &approval).exits(4);
+    }
+    let wrong = ["approve", id(&approval), "--reason", "x", "--digest", &"0".repeat(64)];
+    server.ctl_as("approver", &wrong).exits(7);
+    assert_eq!(server.records().attempts("RESTART"), 0);
+
+    // Two people at once.
+    let (one, two) = std::thread::scope(|scope| {
+        let one = scope.spawn(|| approve(&server, "approver", &approval));
+        let two = scope.spawn(|| approve(&server, "local", &approval));
+        (one.join().unwrap(), two.join().unwrap())
+    });
+    let won = [&one, &two].into_iter().filter(|run| run.code == 0).count();
+    assert_eq!(won, 1, "one of them was first: {one:#?} {two:#?}");
+
+    server.wait_verified(&app, before);
+    assert_ne!(app.pid(), old);
+    let records = server.records();
+    assert_eq!(records.attempts("RESTART"), 1);
+    assert_eq!(records.started().len(), 2, "one start by the deployment, one by the approval");
+    assert_eq!(records.count("APPROVAL_GRANTED"), 1);
+    let answered = server.ctl(&["approval", "get", id(&approval), "-o", "json"]).ok().json();
+    assert_eq!(answered["state"], "verified", "{answered:#}");
+    assert_eq!(answered["decide_reason"], "INC-481");
+    approve(&server, "approver", &approval).exits(5);
+    assert_eq!(server.records().attempts("RESTART"), 1);
+}
+
+#[test]
+fn whoever_asked_cannot_approve() {
+    let server = Server::quick();
+    let app = server.onboard("web");
+    let ask = [
+        "act",
+        "web",
+        "adjust_thresholds",
+        "--reason",
+        "noisy",
+        "--param",
+        "metric=cpu_utilization",
+        "--param",
+        "enter=0.9",
+        "--param",
+        "leave=0.7",
+        "-o",
+        "json",
+    ];
+    let held = server.ctl(&ask).exits(6).json();
+    assert_eq!(held["ruling"], "held", "{held:#}");
+    let approval = pending(&server, &app);
+    assert_eq!(approval["requested_by"], "local");
+    let own = approve(&server, "local", &approval).exits(4);
+    assert_eq!(own.error()["reason"], "SELF_APPROVAL");
+    assert_eq!(server.records().attempts("ADJUST_THRESHOLDS"), 0);
+    approve(&server, "approver", &approval).ok();
+    assert_eq!(server.records().attempts("ADJUST_THRESHOLDS"), 1);
+}
+
+#[test]
+fn a_rejected_plan_is_not_carried_out() {
+    let server = proposing(LONG);
+    let app = server.onboard("web");
+    app.kill9();
+    let approval = pending(&server, &app);
+    let reject = |who: &str| {
+        server
+            .ctl_as(who, &["reject", id(&approval), "--reason", "it is the database", "-o", "json"])
+    };
+    reject("operator").exits(4);
+    let answered = reject("approver").ok().json();
+    assert_eq!(answered["state"], "rejected");
+    approve(&server, "approver", &approval).exits(5);
+    let records = server.records();
+    assert_eq!((records.attempts("RESTART"), records.count("APPROVAL_REJECTED")), (0, 1));
+    assert!(app.get("/healthz").is_none(), "it is still down");
+}
+
+#[test]
+fn an_unanswered_request_expires_by_itself() {
+    let server = proposing(1_000);
+    let app = server.onboard("web");
+    app.kill9();
+    let approval = pending(&server, &app);
+    let seq_of = |approval: &Value| id(approval).trim_start_matches("apr-").parse::<u64>().unwrap();
+    let number = seq_of(&approval);
+    server.wait_record("the request expires", |r| {
+        body(r, "approval_ended")["approval"] == number
+            && body(r, "approval_ended")["state"] == "EXPIRED"
+    });
+    approve(&server, "approver", &approval).exits(6);
+    assert_eq!(server.records().attempts("RESTART"), 0, "neither approval nor denial");
+}
+
+#[test]
+fn a_request_survives_the_server_and_dies_with_its_reason() {
+    let mut server = proposing(LONG);
+    let app = server.onboard("web");
+    let before = server.records().head();
+    app.kill9();
+    let approval = pending(&server, &app);
+    server.restart();
+    assert_eq!(id(&pending(&server, &app)), id(&approval), "it is the same request");
+    // A human restarts the app: the request has nothing to ask for any more.
+    server.ctl(&["act", "web", "restart", "--reason", "by hand"]).ok();
+    server.wait_verified(&app, before);
+    server.wait("the request ends", || {
+        let got = server.ctl(&["approval", "get", id(&approval), "-o", "json"]).ok().json();
+        let state = got["state"].as_str().unwrap_or_default().to_owned();
+        matches!(state.as_str(), "cleared" | "superseded").then_some(())
+    });
+    approve(&server, "approver", &approval);
+    let records = server.records();
+    let agents = records
+        .of("ORCH_EXEC")
+        .filter(|r| seq(r) > before && body(r, "attempted")["human"] == false);
+    assert_eq!(agents.count(), 0, "the agent itself did nothing");
+}

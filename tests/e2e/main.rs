@@ -1,0 +1,29 @@
+//! Stories with the real binary: `agentctl up` is the server, `agentctl` the one who asks, and the apps are real processes.
+
+#[cfg(test)]
+mod harness;
+
+#[cfg(test)]
+mod approval;
+#[cfg(test)]
+mod demo;
+#[cfg(test)]
+mod first_value;
+#[cfg(test)]
+mod outlive;
+#[cfg(test)]
+mod pause;
+#[cfg(test)]
+mod proof;
+#[cfg(test)]
+mod roles;
+#[cfg(test)]
+mod start;
+#[cfg(test)]
+mod telemetry;
+#[cfg(test)]
+mod terminal;
+#[cfg(test)]
+mod unsafe_names;
+#[cfg(test)]
+mod watch;

@@ -1,0 +1,102 @@
+//! Watching: what is recorded is what is seen, once and in order, whatever happens to the server in between.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::harness::{Server, event, seq};
+
+fn seqs(lines: &[Value]) -> Vec<u64> {
+    lines.iter().filter_map(|line| line["seq"].as_u64()).collect()
+}
+
+#[test]
+fn a_watch_goes_on_through_restarts_without_gap_or_duplicate() {
+    let mut server = Server::quick();
+    let mut tail = server.follow(&["proof", "tail", "--since", "0", "-o", "jsonl"]);
+    let mut watch = server.follow(&["watch", "--since", "0", "--all", "-o", "jsonl"]);
+    let app = server.onboard("web");
+    server.crash_and_heal(&app);
+    server.restart();
+    server.crash_and_heal(&app);
+    assert_eq!(server.stop(), 0);
+    server.up();
+    server.crash_and_heal(&app);
+    let marked = server.ctl(&["pause", "--reason", "the end", "-o", "json"]).ok().json();
+    let end = marked["seq"].as_u64().unwrap();
+
+    let entries = tail.until("the end", |line| line["seq"] == end);
+    let records = server.records();
+    let all: Vec<u64> = (1..=end).collect();
+    assert_eq!(seqs(&entries), all, "every record, once, in order");
+    for (entry, record) in entries.iter().zip(records.iter()) {
+        let raw: Value = serde_json::from_str(entry["raw"].as_str().unwrap()).unwrap();
+        assert_eq!(raw, *record, "byte for byte what is in the export");
+    }
+
+    let seen = watch.until("the end", |line| line["seq"] == end);
+    let shown = seqs(&seen);
+    assert!(shown.windows(2).all(|pair| pair[0] < pair[1]), "in order, no duplicate: {shown:?}");
+    let decisions: Vec<u64> = seen
+        .iter()
+        .filter(|line| line["type"] == "decision")
+        .filter_map(|l| l["seq"].as_u64())
+        .collect();
+    let recorded: Vec<u64> =
+        records.iter().filter(|r| event(r) == "RL_DECISION" && seq(r) <= end).map(seq).collect();
+    assert_eq!(decisions, recorded, "no decision is missing");
+    assert!(watch.is_running() && tail.is_running());
+}
+
+#[test]
+fn a_cursor_from_any_line_starts_right_behind_it() {
+    let mut server = Server::quick();
+    let app = server.onboard("web");
+    server.crash_and_heal(&app);
+    let mut watch = server.follow(&["watch", "--since", "0", "-o", "jsonl"]);
+    let seen = watch.until("the restart", |line| {
+        line["event"] == "SYSTEM_STABLE" && line["seq"].as_u64() > Some(20)
+    });
+    let middle = seen.len() / 2;
+    let cursor = seen[middle]["cursor"].as_str().unwrap().to_owned();
+    drop(watch);
+    server.restart();
+    let mut again = server.follow(&["watch", "--since", &cursor, "-o", "jsonl"]);
+    let last = seen.last().unwrap()["seq"].clone();
+    let rest = again.until("the same end", |line| line["seq"] == last);
+    assert_eq!(seqs(&rest), seqs(&seen[middle + 1..]), "the rest, no more and no less");
+
+    let other = Server::quick();
+    let foreign = other.ctl(&["watch", "--since", &cursor, "-o", "jsonl", "--timeout", "20s"]);
+    assert_ne!(foreign.code, 0, "a cursor of another log is refused: {foreign:#?}");
+    assert_ne!(foreign.code, 9, "{foreign:#?}");
+}
+
+#[test]
+fn a_watch_can_be_narrowed_and_counted() {
+    let server = Server::quick();
+    let web = server.onboard("web");
+    let shop = server.onboard_with("shop", 8081, &[]);
+    server.crash_and_heal(&web);
+    server.crash_and_heal(&shop);
+    let words =
+        ["watch", "shop", "--since", "0", "--action", "restart", "--until", "1", "-o", "jsonl"];
+    let lines = server.ctl(&words).ok().stdout;
+    let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!((&first["app"], &first["action"]), (&"shop".into(), &"RESTART".into()));
+    let stable = server.ctl(&["watch", "web", "--until", "stable", "--timeout", "50s"]);
+    assert_eq!(stable.code, 0, "{stable:#?}");
+    server.ctl(&["watch", "nobody", "--until", "stable", "--timeout", "50s"]).exits(3);
+    let late = server.ctl(&["watch", "nobody", "--until", "1", "--timeout", "1s"]);
+    assert_eq!(late.code, 9, "waiting has an end: {late:#?}");
+    let apps: BTreeSet<String> = server
+        .ctl(&["decision", "list", "-o", "jsonl"])
+        .ok()
+        .stdout
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<Value>(line).unwrap()["app"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(apps, BTreeSet::from(["web".to_owned(), "shop".to_owned()]));
+}
