@@ -84,10 +84,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let data = self.dir.path().join("data");
+        let (app, data) = (self.app.take(), self.dir.path().join("data"));
         // A runtime of its own: the one of the test cannot be waited for in here.
         let end = move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+            // A test that failed has not stopped it, and a server that runs brings its shims back.
+            if let Some(app) = app {
+                runtime.block_on(app.stop());
+            }
             // Again, if a shim was only on its way when the server stopped.
             for _ in 0..500 {
                 runtime.block_on(agentctl::server::end_apps(data.clone())).unwrap();

@@ -146,6 +146,10 @@ impl App {
         let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         let (journal, restored) = open_log(&config)?;
+        if let Err(error) = crate::specs::restore(&config.data_dir, &restored.state.specs) {
+            // They are copies of what the log holds; the next start tries again.
+            tracing::warn!(%error, "specification files cannot be written");
+        }
         let tasks = Tasks::new();
         let clock = Arc::new(Clock::system());
         let ingest = Arc::new(Ingest::new());
@@ -198,6 +202,7 @@ impl App {
             publisher,
             journal: journal.clone(),
             ingest,
+            intake: Arc::default(),
             clock,
             tasks: tasks.clone(),
             env: config.env,

@@ -57,6 +57,8 @@ pub struct Services {
     pub journal: Journal,
     /// Signal windows.
     pub ingest: Arc<Ingest>,
+    /// What telemetry streams share: sequence numbers, quotas, counters.
+    pub intake: Arc<telemetry::intake::Intake>,
     /// The clock.
     pub clock: Arc<Clock>,
     /// The spawner, and the stop signal that ends streams.

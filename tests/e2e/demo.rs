@@ -15,7 +15,7 @@ fn demo(home: &std::path::Path, words: &[&str]) -> Run {
 fn the_demo_passes_and_says_so() {
     let home = tempfile::Builder::new().prefix("agentd-e2e-demo-").tempdir().unwrap();
     let run = demo(home.path(), &[]).ok();
-    for part in ["onboard", "crash", "overload", "passed", "replay"] {
+    for part in ["onboard", "crash", "overload", "✔ passed", "judged again", "DEMO COMPLETE"] {
         assert!(run.stdout.contains(part), "`{part}` is missing: {run:#?}");
     }
     assert!(processes::below(home.path()).is_empty(), "no process is left");

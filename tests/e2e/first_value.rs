@@ -30,11 +30,17 @@ fn a_crashed_app_is_restarted_and_every_step_is_seen_and_explained() {
         .filter(|line| line["type"] == "event" && line["decision_id"] == id)
         .filter_map(|line| line["event"].as_str())
         .collect();
-    for step in ["EXECUTION_GATE_PASSED", "ORCH_EXEC", "ORCH_DELIVERED", "SYSTEM_STABLE"] {
+    for step in ["ORCH_EXEC", "ORCH_DELIVERED", "SYSTEM_STABLE"] {
         assert!(under.contains(&step), "{step} is not under {id}: {under:?}");
     }
 
     let records = server.records();
+    let chain = server.ctl(&["proof", "list", "--decision", id, "-o", "json"]).ok().json();
+    let chain: BTreeSet<&str> =
+        chain.as_array().unwrap().iter().filter_map(|entry| entry["event"].as_str()).collect();
+    for step in ["RL_DECISION", "RL_INTAKE_VALIDATED", "EXECUTION_GATE_PASSED", "ORCH_EXEC"] {
+        assert!(chain.contains(step), "{step} is not in the log under {id}: {chain:?}");
+    }
     let begun = records.of("ORCH_EXEC").last().map(seq).unwrap();
     let started = records
         .of("RUNTIME_EMIT")
@@ -170,7 +176,6 @@ fn nothing_is_onboarded_into_prod() {
 #[test]
 fn a_dry_run_validates_and_leaves_no_trace() {
     let server = Server::quick();
-    let head = server.records().head();
     let words = server.onboarding("web", &server.app_address(8080), &["--dry-run"]);
     let run = server.ctl_words(&words).ok();
     assert!(run.stdout.contains("web"), "{run:#?}");

@@ -92,8 +92,8 @@ pub(crate) struct Server {
     dir: TempDir,
     ip: String,
     address: String,
-    options: Options,
-    child: Option<Child>,
+    pub(crate) options: Options,
+    pub(crate) child: Option<Child>,
     starts: u32,
 }
 
@@ -171,6 +171,11 @@ impl Server {
 
     /// Starts the server on the same data and the same address, and waits until it answers.
     pub(crate) fn up(&mut self) {
+        assert!(self.try_up(), "the server did not come up:\n{}", self.log());
+    }
+
+    /// As [`Server::up`]; false if it ended before it answered.
+    pub(crate) fn try_up(&mut self) -> bool {
         assert!(self.child.is_none(), "it runs already");
         self.starts += 1;
         let log = File::create(self.log_file(self.starts)).unwrap();
@@ -178,11 +183,10 @@ impl Server {
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut stdout = Stream::over(child.stdout.take().unwrap());
         self.child = Some(child);
-        let Some(line) = stdout.line(deadline()) else {
-            panic!("the server did not come up:\n{}", self.log());
-        };
+        let Some(line) = stdout.line(deadline()) else { return false };
         let view: Value = serde_json::from_str(&line).unwrap();
         self.address = view["address"].as_str().unwrap().to_owned();
+        true
     }
 
     fn log_file(&self, start: u32) -> PathBuf {
@@ -192,11 +196,6 @@ impl Server {
     /// What the server logged since its last start.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.log_file(self.starts)).unwrap_or_default()
-    }
-
-    /// Sets the failpoints of the next start.
-    pub(crate) fn arm(&mut self, failpoints: &str) {
-        failpoints.clone_into(&mut self.options.failpoints);
     }
 
     /// SIGKILL, and waits until it is gone.
@@ -220,11 +219,6 @@ impl Server {
             panic!("the server (pid {}) does not end:\n{}", child.id(), self.log());
         };
         status
-    }
-
-    /// Whether the server still runs.
-    pub(crate) fn is_up(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }
 
     /// SIGKILL and a new start.

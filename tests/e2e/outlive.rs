@@ -74,7 +74,7 @@ fn a_killed_shim_costs_neither_the_app_nor_its_care() {
 #[test]
 fn several_instances_are_each_looked_after() {
     let server = Server::quick();
-    let app = server.onboard_with("web", 8080, &["--min", "2", "--instances", "3", "--max", "4"]);
+    let app = server.onboard_with("web", 8080, &["--min", "3", "--max", "4"]);
     let pids = |status: &serde_json::Value| -> Vec<u64> {
         let instances = status["instances"].as_array().unwrap();
         instances.iter().filter_map(|i| i["pid"].as_u64()).collect()

@@ -19,7 +19,7 @@ fn a_pause_survives_kill_9_and_a_crash_under_it_waits_for_the_resume() {
 
     app.kill9();
     let refused = server.wait_decision(&app, "RESTART", before);
-    assert_eq!(body(&refused, "decided")["ruling"]["refused"]["reason"], "PAUSED", "{refused:#}");
+    assert_eq!(body(&refused, "decided")["ruling"]["reason"], "PAUSED", "{refused:#}");
     server.wait_record("the refusal is recorded", |r| seq(r) > before && event(r) == "PAUSED");
     let report = server.ctl(&["pause", "report", "-o", "json"]).ok().json();
     assert_eq!(report[0]["action"], "RESTART", "{report:#}");
@@ -69,7 +69,7 @@ fn a_pause_with_an_end_ends_by_itself() {
 #[test]
 fn a_halt_stops_a_rollout_at_the_next_safe_point() {
     let server = Server::quick();
-    let app = server.onboard_with("web", 8080, &["--instances", "4", "--max", "4"]);
+    let app = server.onboard_with("web", 8080, &["--min", "4"]);
     let before = server.records().head();
     // A grace that nobody needs makes each instance take its time: it finishes what was asked of it first.
     let slow = app.clone();

@@ -120,7 +120,8 @@ fn health(server: &Server, service: &str) -> Option<ServingStatus> {
     let service = service.to_owned();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let channel = tonic::transport::Endpoint::from_shared(address).ok()?.connect().await.ok()?;
+        let channel =
+            tonic::transport::Endpoint::from_shared(address).ok()?.connect().await.ok()?;
         let mut client = HealthClient::new(channel);
         let answer = client.check(HealthCheckRequest { service }).await.ok()?;
         ServingStatus::try_from(answer.into_inner().status).ok()
@@ -177,7 +178,9 @@ fn a_torn_tail_is_cut_and_the_cut_is_on_record() {
     let head = server.records().head();
     server.kill9();
     let wal = server.data_dir().join("proof/wal");
-    let segment = std::fs::read_dir(wal).unwrap().flatten().map(|e| e.path()).max().unwrap();
+    let files = std::fs::read_dir(wal).unwrap().flatten().map(|entry| entry.path());
+    let segments = files.filter(|path| path.extension().is_some_and(|e| e == "seg"));
+    let segment = segments.max().unwrap();
     let bytes = std::fs::read(&segment).unwrap();
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
     // The beginning of a frame that was never finished.

@@ -13,7 +13,7 @@ const SAMPLE: [(&[&str], &[&str]); 14] = [
     (&["proof", "verify"], &["viewer", "operator", "approver", "admin"]),
     (&["proof", "export"], &["viewer", "operator", "approver", "admin"]),
     (&["approval", "list"], &["viewer", "operator", "approver", "admin"]),
-    (&["policy"], &["viewer", "operator", "approver", "admin"]),
+    (&["policy", "get"], &["viewer", "operator", "approver", "admin"]),
     (&["act", "web", "observe", "--reason", "look"], &["operator", "admin"]),
     (&["pause", "--app", "web", "--reason", "x"], &["operator", "approver", "admin"]),
     (&["resume", "--app", "web", "--reason", "x"], &["operator", "admin"]),

@@ -52,13 +52,26 @@ fn contradicting_signals_lead_to_a_closer_look_and_to_nothing_else() {
 }
 
 #[test]
-fn load_that_lasts_leads_to_another_instance() {
+fn a_monitor_that_screams_is_not_believed_against_what_the_server_sees_itself() {
     let server = Server::quick();
     let app = server.onboard_with("web", 8080, &["--max", "3"]);
     let before = server.records().head();
     let words = ["web", "--cpu", "0.97", "--count", "12", "--every", "100ms"];
     let (code, sent) = send(&server, &words);
     assert_eq!((code, &sent["accepted"]), (0, &12.into()), "{sent:#}");
+    server.wait_decision(&app, "OBSERVE", before);
+    let records = server.records();
+    assert_eq!(records.attempts("SCALE_UP") + records.attempts("RESTART"), 0);
+}
+
+#[test]
+fn latency_that_lasts_leads_to_another_instance() {
+    let server = Server::quick();
+    let app = server.onboard_with("web", 8080, &["--max", "3"]);
+    let before = server.records().head();
+    let words = ["web", "--p99", "5s", "--count", "20", "--every", "100ms"];
+    let (code, sent) = send(&server, &words);
+    assert_eq!((code, &sent["accepted"]), (0, &20.into()), "{sent:#}");
     server.wait_decision(&app, "SCALE_UP", before);
     server
         .wait("two instances", || (server.app_status("web")["ready_instances"] == 2).then_some(()));

@@ -229,7 +229,6 @@ async fn run_all(args: RunArgs, session: &Session, context: &mut Context) -> Res
         let output = &mut context.output;
         let run = play(session, name, app, |step| {
             let view = StepView::new(name, step);
-            // A step is announced for programs; people read it when it has ended, or has to be answered.
             output.emit_item(&view, |page| step_line(page, step))
         });
         let summary = match context.global.timeout {
@@ -248,8 +247,12 @@ async fn run_all(args: RunArgs, session: &Session, context: &mut Context) -> Res
     Ok(if passed == total { Exit::Ok } else { Exit::Failure })
 }
 
-/// One step for people: one line when it ends, and another one if it is not as expected.
+/// One step for people: a line when it ends, one for each thing it has to say before, and one if it is not as expected.
 pub(super) fn step_line(page: &mut Page, step: &v1::ScenarioStep) {
+    if step.status() == v1::StepStatus::Running && step.actual.is_empty() {
+        // That it began is for programs.
+        return;
+    }
     let elapsed = step.elapsed.as_ref().map_or(Duration::ZERO, time::span_of);
     let glyph = match step.status() {
         v1::StepStatus::Passed => '✔',
@@ -258,11 +261,10 @@ pub(super) fn step_line(page: &mut Page, step: &v1::ScenarioStep) {
         v1::StepStatus::Skipped | v1::StepStatus::Unspecified => '○',
     };
     let said = match step.status() {
-        v1::StepStatus::Running => &step.expected,
         v1::StepStatus::Skipped => "skipped",
         _ => &step.actual,
     };
-    let name = text::pad(&text::fit(&text::line(&step.name), 28), 28);
+    let name = text::pad(&text::fit(&text::line(&step.name), NAME), NAME);
     page.line(format!(
         "  {}/{}  {name}  {glyph} {}  {}  {}",
         step.index,
@@ -275,6 +277,9 @@ pub(super) fn step_line(page: &mut Page, step: &v1::ScenarioStep) {
         page.line(format!("       expected  {}", step.expected));
     }
 }
+
+/// Columns of the name of a step.
+const NAME: usize = 44;
 
 fn summary_line(page: &mut Page, summary: &v1::ScenarioSummary) {
     let elapsed = summary.elapsed.as_ref().map_or(Duration::ZERO, time::span_of);
@@ -307,7 +312,7 @@ mod tests {
         step_line(&mut page, &step);
         assert_eq!(
             page.render(false),
-            "  2/3  restart                       ✖ still down                                    1.50s  dec-9\n       \
+            "  2/3  restart                                       ✖ still down                                    1.50s  dec-9\n       \
              expected  healthy again\n"
         );
     }

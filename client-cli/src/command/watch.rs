@@ -41,8 +41,8 @@ pub struct WatchArgs {
     /// Where to start: a duration such as 10m, a sequence number, an RFC 3339 time, or a cursor
     #[arg(long, value_name = "START")]
     since: Option<Since>,
-    /// Start with the last N
-    #[arg(long, value_name = "N", conflicts_with = "since")]
+    /// Start with the last N decisions
+    #[arg(long, value_name = "N", conflicts_with = "since", value_parser = clap::value_parser!(u32).range(1..=1000))]
     tail: Option<u32>,
     /// Only these actions
     #[arg(long, value_name = "ACTION")]
@@ -147,8 +147,14 @@ pub(super) async fn run(args: WatchArgs, context: &mut Context) -> Result<Exit, 
     let limit = context.global.timeout;
     let stable = args.until == Some(Until::Stable);
     let apps = args.apps.clone();
+    let until = args.until;
+    let tail_start = match args.tail {
+        Some(tail) => Some(behind_the_last(tail, &args, &session).await?),
+        None => None,
+    };
     let watch = async {
         let mut watch = Watch::new(args, &session, &mut context.output);
+        watch.tail_start = tail_start;
         if stable {
             tokio::select! {
                 ended = watch.follow() => ended,
@@ -162,9 +168,24 @@ pub(super) async fn run(args: WatchArgs, context: &mut Context) -> Result<Exit, 
         None => watch.await,
         Some(limit) => match tokio::time::timeout(limit.0, watch).await {
             Ok(ended) => ended,
+            // Watching for a while is what was asked for.
+            Err(_) if until.is_none() => Ok(Exit::Ok),
             Err(_) => Err(timed_out(&session, &apps, limit, stable).await),
         },
     }
+}
+
+/// The sequence number behind which the last so many decisions stand. The server's own `tail` counts every record.
+async fn behind_the_last(tail: u32, args: &WatchArgs, session: &Session) -> Result<u64, Failure> {
+    let request = v1::ListDecisionsRequest {
+        page_size: i32::try_from(tail).unwrap_or(i32::MAX).clamp(1, 1000),
+        page_token: String::new(),
+        filter: Some(filter(&args.apps, &args.action, &args.reason, &args.ruling)),
+        summary_only: true,
+    };
+    let answer = session.decisions().list_decisions(session.unary(request)).await;
+    let decisions = answer.map_err(|s| session.failure(s))?.into_inner().decisions;
+    Ok(decisions.iter().map(|d| d.seq).min().map_or(0, |oldest| oldest.saturating_sub(1)))
 }
 
 /// What was not there yet when the time was over.
@@ -222,6 +243,8 @@ struct Watch<'a> {
     args: WatchArgs,
     session: &'a Session,
     output: &'a mut Output,
+    /// Behind which record to start, if the last decisions were asked for.
+    tail_start: Option<u64>,
     last_seq: u64,
     shown: VecDeque<String>,
     count: u64,
@@ -231,7 +254,8 @@ struct Watch<'a> {
 impl<'a> Watch<'a> {
     fn new(args: WatchArgs, session: &'a Session, output: &'a mut Output) -> Self {
         let (last_seq, shown) = (0, VecDeque::new());
-        Self { args, session, output, last_seq, shown, count: 0, header: false }
+        let tail_start = None;
+        Self { args, session, output, tail_start, last_seq, shown, count: 0, header: false }
     }
 
     fn is_filtered(&self) -> bool {
@@ -239,14 +263,15 @@ impl<'a> Watch<'a> {
     }
 
     fn request(&self) -> v1::WatchDecisionsRequest {
-        let start = match (&self.args.since, self.args.tail) {
+        let start = match (&self.args.since, self.tail_start) {
             (Some(Since::Cursor(cursor)), _) => Start::Cursor(cursor.clone()),
             (Some(Since::Seq(seq)), _) => Start::AfterSeq(*seq),
             (Some(since), _) => match since.start_time() {
                 Some(time) => Start::StartTime(time),
                 None => Start::Beginning(true),
             },
-            (None, Some(tail)) => Start::Tail(tail),
+            (None, Some(0)) => Start::Beginning(true),
+            (None, Some(seq)) => Start::AfterSeq(seq),
             (None, None) => Start::Now(true),
         };
         let WatchArgs { apps, action, reason, ruling, .. } = &self.args;

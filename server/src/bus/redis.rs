@@ -71,13 +71,23 @@ impl RedisBus {
         }
     }
 
-    fn pipeline(&self, entries: &[Entry]) -> Pipeline {
-        let mut pipeline = Pipeline::with_capacity(entries.len().max(1));
+    async fn send(
+        &self,
+        connection: &mut MultiplexedConnection,
+        entries: &[Entry],
+    ) -> Result<(), RedisError> {
         if entries.is_empty() {
-            pipeline.cmd("PING");
-            return pipeline;
+            return ::redis::cmd("PING").exec_async(connection).await;
         }
-        pipeline.atomic();
+        // On its own, not by `Pipeline::atomic`: that panics on a server that refuses `MULTI`, and what follows a refused one
+        // would not be a transaction.
+        ::redis::cmd("MULTI").exec_async(connection).await?;
+        self.transaction(entries).exec_async(connection).await
+    }
+
+    /// What comes after `MULTI`.
+    fn transaction(&self, entries: &[Entry]) -> Pipeline {
+        let mut pipeline = Pipeline::with_capacity(entries.len().saturating_add(1));
         for entry in entries {
             let add = pipeline.cmd("XADD").arg(&self.stream).arg("MAXLEN").arg("~").arg(KEPT);
             let add = add.arg("*");
@@ -93,6 +103,7 @@ impl RedisBus {
                 }
             };
         }
+        pipeline.cmd("EXEC");
         pipeline
     }
 
@@ -138,8 +149,7 @@ impl Bus for RedisBus {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        let pipeline = self.pipeline(entries);
-        match tokio::time::timeout(ANSWER, pipeline.exec_async(&mut connection)).await {
+        match tokio::time::timeout(ANSWER, self.send(&mut connection, entries)).await {
             Ok(Ok(())) => {
                 self.connection = Some(connection);
                 Ok(())

@@ -68,7 +68,7 @@ async fn push<S>(
 where
     S: Stream<Item = Result<v1::PushSignalsRequest, Status>> + Unpin,
 {
-    let intake = intake::of(services);
+    let intake = Arc::clone(&services.intake);
     let _seat = intake.take_seat(principal.name(), services.clock.now_ms())?;
     let stopping = services.tasks.stopping();
     let first = tokio::select! {

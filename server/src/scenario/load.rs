@@ -12,12 +12,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::web;
 use crate::tasks::{OnFailure, Tasks};
 
-/// Requests at once. They come in pairs, so that two instances that wait on one socket take one each.
-const LANES: u32 = 4;
+/// Requests at once at most: enough to get their share of a machine that has other work.
+const LANES: u32 = 16;
+/// Lanes that send at the same moment, so that two instances that wait on one socket take one request each.
+const TOGETHER: u32 = 2;
 /// Time between two requests of one lane.
-const PERIOD: Duration = Duration::from_millis(40);
-/// CPU time each asks for, in milliseconds: four lanes at 9 of every 40 ms are nine tenths of one core.
-const WORK_MS: u64 = 9;
+const PERIOD: Duration = Duration::from_millis(128);
+/// CPU time each asks for, in milliseconds: sixteen lanes at 4 of every 128 ms are half a core.
+const WORK_MS: u64 = 4;
 /// Time for one answer.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -46,14 +48,14 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// About nine tenths of one core of work for the app at `address`, for `longest` at most.
+    /// About half a core of work for the app at `address`, for `longest` at most.
     pub(super) fn start(address: SocketAddr, longest: Duration, tasks: &Tasks) -> Self {
         let stop = tasks.stopping().child_token();
         let tally = Arc::<Tally>::default();
         let begin = Instant::now();
         let lanes = (0..LANES).map(|lane| {
             let (tally, stop) = (Arc::clone(&tally), stop.clone());
-            let first = begin + PERIOD / (LANES / 2) * (lane / 2);
+            let first = begin + PERIOD * (lane / TOGETHER) / (LANES / TOGETHER);
             let lane = run(address, first, begin + longest, tally, stop);
             tasks.spawn("scenario-load", OnFailure::Log, lane)
         });

@@ -8,10 +8,9 @@ use agentd_core::record::{Body, Decided, Observation, Record};
 use agentd_core::signal::Metric;
 use agentd_core::verdict::Ruling;
 
-use super::false_alarm::{natural, rule};
 use super::load::Load;
 use super::play::{Play, Unmet};
-use super::steps::{ONBOARD_UP_TO_TWO, fence, shim_fence};
+use super::steps::{GOOD, fence, onboarded, shim_fence};
 use super::{Scenario, Seen, Step};
 use crate::sense::process::Meter;
 
@@ -19,9 +18,13 @@ pub(super) const SCENARIO: Scenario = Scenario {
     name: "overload",
     summary: "real CPU burn saturates one instance",
     steps: &[
-        ONBOARD_UP_TO_TWO,
         Step {
-            name: "users send requests that compute for 0.9 of a core",
+            name: "an app that may have two instances is onboarded with one",
+            expected: "its deployment is verified, with a limit of its own: 0.4 of a core",
+            run: |play| Box::pin(onboard(play)),
+        },
+        Step {
+            name: "users send requests that compute for half a core",
             expected: "CPU_OVERLOAD is found from the kernel's own figures",
             run: |play| Box::pin(saturate(play)),
         },
@@ -32,7 +35,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
         },
         Step {
             name: "the load goes on",
-            expected: "both instances work, each below the leave value, and SYSTEM_STABLE",
+            expected: "both instances work, neither at its limit, and SYSTEM_STABLE",
             run: |play| Box::pin(shared(play)),
         },
         Step {
@@ -49,14 +52,22 @@ pub(super) const SCENARIO: Scenario = Scenario {
     },
 };
 
-const CPU: Metric = Metric::CpuUtilization;
+/// Enter and leave value of the app's own threshold, in cores. A busy machine gives no process the 0.8 of a core that the policy
+/// asks for, but it gives half of one.
+const LIMITS: (f64, f64) = (0.40, 0.32);
 /// Least share of one core at which an instance counts as working.
 const WORKS: f64 = 0.05;
+
+async fn onboard(play: &mut Play) -> Result<Seen, Unmet> {
+    let mut request = play.request(GOOD, 2);
+    request.thresholds.insert(Metric::CpuUtilization.as_str().to_owned(), LIMITS);
+    onboarded(play, request).await
+}
 
 async fn saturate(play: &mut Play) -> Result<Seen, Unmet> {
     let since = play.begun;
     play.notes.since = since;
-    play.announce("load of 0.9 cores").await?;
+    play.announce("load of half a core").await?;
     let longest = play.tempo.patience() * 3;
     let (address, tasks) = (play.address(), play.doors().tasks.clone());
     play.notes.load = Some(Load::start(address, longest, &tasks));
@@ -102,7 +113,7 @@ async fn scaled(play: &mut Play) -> Result<Seen, Unmet> {
 
 async fn shared(play: &mut Play) -> Result<Seen, Unmet> {
     let stable = super::steps::stable(play).await?;
-    let leave = natural(rule(&play.tempo.policy, CPU)?.leave);
+    let (limit, _) = LIMITS;
     let mut used = Vec::new();
     for (slot, meter) in &mut play.notes.meters {
         let usage = meter.read().and_then(|usage| usage.cpu);
@@ -111,8 +122,8 @@ async fn shared(play: &mut Play) -> Result<Seen, Unmet> {
     }
     let shown: Vec<String> = used.iter().map(|cpu| format!("{cpu:.2}")).collect();
     let shown = shown.join(" + ");
-    if used.iter().any(|cpu| *cpu < WORKS || *cpu >= leave) {
-        let told = format!("the instances use {shown} cores, the leave value is {leave}");
+    if used.iter().any(|cpu| *cpu < WORKS || *cpu >= limit) {
+        let told = format!("the instances use {shown} cores, the limit of each is {limit}");
         return Err(Unmet::Differs(told));
     }
     let actual = format!("{shown} cores; {}", stable.actual);

@@ -1,6 +1,7 @@
 //! Steps that several scenarios share.
 
 use agentd_core::action::Action;
+use agentd_core::app::OnboardRequest;
 use agentd_core::choose::Params;
 use agentd_core::detect::FindingKind;
 use agentd_core::plan::Fence;
@@ -67,6 +68,11 @@ pub(super) async fn onboard(play: &mut Play, max_instances: u32) -> Result<Seen,
         };
     }
     let request = play.request(GOOD, max_instances);
+    onboarded(play, request).await
+}
+
+/// Onboards an app of this run and waits until its deployment is verified.
+pub(super) async fn onboarded(play: &mut Play, request: OnboardRequest) -> Result<Seen, Unmet> {
     play.notes.good = Some(Box::new(request.clone()));
     let (digest, decision) = play.deploy(request, false).await?;
     let concluded = play.verified(decision).await?;

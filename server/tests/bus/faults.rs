@@ -162,6 +162,16 @@ async fn a_login_that_may_not_write_says_access() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_transactions_nothing_is_sent_in_halves() {
+    refuses(
+        &["ACL", "SETUSER", "default", "-multi"],
+        "access refused: NOPERM",
+        &["ACL", "SETUSER", "default", "+multi"],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_change_is_logged_once_and_a_repetition_is_not() {
     let Some(mut redis) = Redis::prepare(&[]) else { return };
     let url = redis.url();

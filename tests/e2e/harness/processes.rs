@@ -7,7 +7,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::run::wait_for;
 
-fn signal(pid: u32, signal: Signal) {
+/// Sends a signal.
+pub(crate) fn signal(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
     // One that is gone already needs none.
     let _ = kill_process(pid, signal);
@@ -21,16 +22,6 @@ pub(crate) fn kill(pid: u32) {
 /// SIGTERM.
 pub(crate) fn term(pid: u32) {
     signal(pid, Signal::TERM);
-}
-
-/// SIGSTOP.
-pub(crate) fn pause(pid: u32) {
-    signal(pid, Signal::STOP);
-}
-
-/// SIGCONT.
-pub(crate) fn go_on(pid: u32) {
-    signal(pid, Signal::CONT);
 }
 
 /// Parent and command line of every process that can be seen.

@@ -43,13 +43,6 @@ impl Records {
             .collect()
     }
 
-    /// The events of one decision, in order.
-    pub(crate) fn chain(&self, decision: u64) -> Vec<&str> {
-        let about =
-            |record: &&Value| seq(record) == decision || record["cause"].as_u64() == Some(decision);
-        self.iter().filter(about).map(event).collect()
-    }
-
     /// Sequence number of the newest record.
     pub(crate) fn head(&self) -> u64 {
         self.0.last().map_or(0, seq)

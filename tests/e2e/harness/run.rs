@@ -87,11 +87,12 @@ impl Run {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
     }
 
-    /// Its stderr is one JSON document: an error.
+    /// The error that is the last line of its stderr; notes may come before it.
     #[track_caller]
     pub(crate) fn error(&self) -> Value {
+        let last = self.stderr.lines().last().unwrap_or_default();
         let value: Value =
-            serde_json::from_str(&self.stderr).unwrap_or_else(|error| panic!("{error}: {self:#?}"));
+            serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {self:#?}"));
         value["error"].clone()
     }
 

@@ -16,8 +16,8 @@ use crate::time;
 use crate::view::proof::VerificationView;
 
 /// Columns of the title and of the result of a scenario.
-const TITLE: usize = 44;
-const RESULT: usize = 44;
+const TITLE: usize = 45;
+const RESULT: usize = 46;
 
 /// A scenario that was played.
 #[derive(Debug)]
@@ -292,7 +292,7 @@ mod tests {
         played(true).page(&mut page, 2, 8);
         assert_eq!(
             page.render(false),
-            "  2/8  crash              kill -9 of a real process                     ✔ restart healthy in 0.6s                         0.63s   gates ●●●●●●●\n"
+            "  2/8  crash              kill -9 of a real process                      ✔ restart healthy in 0.6s                           0.63s   gates ●●●●●●●\n"
         );
     }
 

@@ -12,7 +12,6 @@ use super::components;
 use crate::agent::{AgentState, AgentView, Counters};
 use crate::grpc::log::Log;
 use crate::grpc::onboarding::latest;
-use crate::grpc::telemetry::intake;
 use crate::grpc::{Services, ids, outcome, to_proto};
 use crate::journal;
 
@@ -52,7 +51,7 @@ pub(super) struct Shell {
 
 impl Shell {
     fn of(services: &Services) -> Self {
-        let intake = intake::of(services);
+        let intake = &services.intake;
         let mut limits = intake.counters.limits();
         limits.insert("monitors_forgotten", intake.forgotten());
         limits.insert("samples_dropped", services.ingest.dropped());

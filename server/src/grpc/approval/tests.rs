@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use agentctl_api::v1::approval_service_server::ApprovalService as _;
-use agentd_core::app::Env;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use super::*;
 use crate::auth::{Principal, Role};
-use crate::grpc::decision::tests::{adjustment, onboard, propose, ready};
+use crate::grpc::decision::tests::{adjustment, propose, ready};
 use crate::grpc::telemetry::harness::Server;
 
 /// A server where an operator's request waits for a second person.

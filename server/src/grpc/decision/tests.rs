@@ -7,6 +7,7 @@ use agentctl_api::v1::decision_service_client::DecisionServiceClient;
 use agentctl_api::v1::watch_decisions_request::Start;
 use agentctl_api::v1::watch_decisions_response::Item;
 use agentd_core::app::{AppName, Env, OnboardRequest, RequestedSource};
+use agentd_core::signal::{MICRO, Metric, Sample};
 use agentd_core::step::By;
 use tokio_stream::StreamExt as _;
 use tonic::Code;
@@ -47,14 +48,22 @@ pub(in crate::grpc) async fn ready() -> Server {
     server
 }
 
-/// Lets time pass until the outcome of what is in flight is known.
+/// Lets time pass until nothing is in flight and nothing is wrong, so that the agent has nothing to decide on its own. A monitor
+/// reports all the while.
 pub(in crate::grpc) async fn settled(server: &Server) {
     let web = AppName::parse("web").unwrap();
-    let clock = Arc::clone(&server.services.clock);
+    let (clock, ingest) = (Arc::clone(&server.services.clock), Arc::clone(&server.services.ingest));
     let idle = move |view: &crate::agent::AgentView<'_>| {
         let app = view.state.apps.get(&web)?;
-        clock.advance(u64::from(app.attempt.is_some()) * 500);
-        app.attempt.is_none().then_some(())
+        let busy = app.attempt.is_some() || !app.open.is_empty();
+        clock.advance(u64::from(busy) * 500);
+        let now = clock.now_ms();
+        let (instance, source) = (None, "ci".to_owned());
+        let (metric, micro) = (Metric::CpuUtilization, MICRO / 2);
+        let (observed_ms, received_ms) = (now, now);
+        let sample = Sample { metric, micro, instance, source, observed_ms, received_ms };
+        ingest.sample(&web, &sample);
+        (!busy).then_some(())
     };
     server.until(idle).await;
 }
@@ -162,8 +171,10 @@ async fn a_decision_is_read_back_with_what_became_of_it() {
     assert!(attempt.delivered && attempt.end_time.is_some(), "{attempt:?}");
     assert_eq!(attempt.id, id.replace("dec-", "act-"));
     let outcome = decision.outcome.expect("an outcome");
-    assert_eq!(outcome.kind(), v1::OutcomeKind::Verified);
-    assert!(outcome.recovery_time.is_some());
+    assert_ne!(outcome.kind(), v1::OutcomeKind::Unspecified, "{outcome:?}");
+    assert!(outcome.time.is_some() && !outcome.summary.is_empty(), "{outcome:?}");
+    let recovered = outcome.kind() == v1::OutcomeKind::Verified;
+    assert_eq!(outcome.recovery_time.is_some(), recovered, "{outcome:?}");
     assert_eq!(get("dec-1").await.unwrap_err().code(), Code::NotFound, "no decision");
     assert_eq!(get("dec-999999").await.unwrap_err().code(), Code::NotFound);
     assert_eq!(get("act-1").await.unwrap_err().code(), Code::InvalidArgument);
@@ -310,7 +321,12 @@ async fn a_watch_over_a_connection_is_gapless_and_resumes_where_it_was() {
         last = propose(&server, proposal("drop_database")).await.unwrap().seq;
     }
     let seen = up_to(&mut live, last).await;
-    assert_eq!(seen.len(), 5);
+    let said = |item: &v1::WatchDecisionsResponse| match item.item.as_ref() {
+        Some(Item::Decision(decision)) => decision.summary.clone(),
+        other => format!("{other:?}"),
+    };
+    let said: Vec<String> = seen.iter().map(said).collect();
+    assert_eq!(seen.len(), 5, "{said:?}");
 
     // Everything, from the beginning, decisions and events: every number once and in order.
     let mut all = watch(&mut client, Start::Beginning(true), true).await;

@@ -137,6 +137,7 @@ fn services(
         publisher,
         journal,
         ingest,
+        intake: Arc::default(),
         clock,
         tasks,
         env: Env::Stage,

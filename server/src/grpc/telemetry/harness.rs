@@ -116,6 +116,7 @@ impl Server {
             publisher,
             journal: opened.journal,
             ingest,
+            intake: Arc::default(),
             clock,
             tasks,
             env,

@@ -3,15 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use agentd_core::app::{AppName, Millis};
 use agentd_core::signal::{Arrival, Sequences};
 use tonic::Status;
 
-use crate::grpc::{Services, status};
-use crate::ingest::Ingest;
+use crate::grpc::status;
 
 /// Streams one principal may have open at once.
 pub const STREAMS: u32 = 16;
@@ -213,20 +212,6 @@ impl Intake {
     }
 }
 
-/// The intake of the server that `services` belong to. There is one for each table of windows, and it goes with it.
-#[must_use]
-pub fn of(services: &Services) -> Arc<Intake> {
-    static INTAKES: Mutex<Vec<(Weak<Ingest>, Arc<Intake>)>> = Mutex::new(Vec::new());
-    let mut intakes = lock(&INTAKES);
-    intakes.retain(|(ingest, _)| ingest.strong_count() > 0);
-    let mine = Arc::downgrade(&services.ingest);
-    if let Some((_, intake)) = intakes.iter().find(|(ingest, _)| ingest.ptr_eq(&mine)) {
-        return Arc::clone(intake);
-    }
-    let intake = Arc::new(Intake::default());
-    intakes.push((mine, Arc::clone(&intake)));
-    intake
-}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is guarded is valid between any two statements that change it.

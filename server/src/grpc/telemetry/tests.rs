@@ -68,7 +68,7 @@ fn reason(status: &Status) -> String {
 }
 
 fn limits(server: &Server) -> BTreeMap<&'static str, u64> {
-    intake::of(&server.services).counters.limits()
+    server.services.intake.counters.limits()
 }
 
 #[tokio::test]
@@ -310,12 +310,12 @@ async fn leaving_is_told_from_being_lost() {
         }
     }
     assert_eq!(lost(), 3, "a cancelled call");
-    assert_eq!(intake::of(&server.services).monitors(), 0, "every place is free again");
+    assert_eq!(server.services.intake.monitors(), 0, "every place is free again");
 }
 
 /// Waits until the server has accepted so many signals in all.
 async fn heard(server: &Server, signals: u64) {
-    let intake = intake::of(&server.services);
+    let intake = Arc::clone(&server.services.intake);
     while intake.counters.accepted.load(Ordering::Relaxed) < signals {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }

@@ -1,0 +1,116 @@
+//! A disk that is full, broken or read-only: nothing is done that cannot be recorded, reads go on, and it heals by itself.
+
+use serde_json::Value;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::harness::{Server, wait_for};
+use crate::world::World;
+
+const AGENT: &str = "agentctl.v1.AgentService";
+
+fn health(server: &Server, service: &str) -> Option<ServingStatus> {
+    let (address, service) = (format!("http://{}", server.address()), service.to_owned());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let channel =
+            tonic::transport::Endpoint::from_shared(address).ok()?.connect().await.ok()?;
+        let answer = HealthClient::new(channel).check(HealthCheckRequest { service }).await.ok()?;
+        ServingStatus::try_from(answer.into_inner().status).ok()
+    })
+}
+
+fn journal(server: &Server) -> Value {
+    server.status()["journal"].clone()
+}
+
+/// While nothing can be recorded nothing is done, and everybody can see it. Returns what is wrong.
+pub(crate) fn check_nothing_is_done(world: &mut World) -> Vec<String> {
+    let mut broken = Vec::new();
+    let server = &world.server;
+    let blocked = wait_for(|| (journal(server)["state"] == "unwritable").then_some(()));
+    if blocked.is_none() {
+        broken.push(format!("the status does not say it: {:#}", journal(server)));
+    }
+    if health(server, AGENT) != Some(ServingStatus::NotServing) {
+        broken.push("the health service calls the agent serving".to_owned());
+    }
+    if health(server, "") != Some(ServingStatus::Serving) {
+        broken.push("queries are not served".to_owned());
+    }
+    let before = world.starts().len();
+    world.app.kill9();
+    for words in [
+        &["act", "web", "restart", "--reason", "x"][..],
+        &["pause", "--reason", "x"],
+        &["freeze", "--reason", "x"],
+    ] {
+        let run = server.ctl(words);
+        if run.code != 5 || !run.stderr.contains("LOG_UNAVAILABLE") {
+            broken.push(format!("not refused as it should be: {run:#?}"));
+        }
+    }
+    for words in [
+        &["status", "web"][..],
+        &["proof", "list", "--limit", "3"],
+        &["proof", "verify"],
+        &["explain", "--last", "web"],
+        &["decision", "list"],
+    ] {
+        let run = server.ctl(words);
+        if run.code != 0 {
+            broken.push(format!("not read: {run:#?}"));
+        }
+    }
+    if world.starts().len() != before {
+        broken.push("the app was started although that could not be recorded".to_owned());
+    }
+    broken
+}
+
+#[test]
+fn nothing_is_done_that_cannot_be_recorded() {
+    for error in ["enospc", "eio", "erofs"] {
+        for point in ["journal.write", "journal.fsync"] {
+            let mut world = World::with_app();
+            let fault = format!("{point}={error}");
+            assert!(world.restart_armed(&fault), "{}", world.server.log());
+            let broken = check_nothing_is_done(&mut world);
+            assert!(broken.is_empty(), "{fault}: {broken:#?}");
+            world.recover();
+            world.settle();
+            assert_eq!(world.broken_promises(), Vec::<String>::new(), "{fault}");
+        }
+    }
+}
+
+#[test]
+fn a_passing_fault_heals_by_itself() {
+    for fault in ["journal.write=enospc@4", "journal.fsync=eio@5", "journal.write=erofs@6"] {
+        let mut world = World::with_app();
+        assert!(world.restart_armed(fault));
+        let head = world.server.records().head();
+        world.app.kill9();
+        world.server.wait_verified(&world.app, head);
+        // A write that failed shows in the log as the state the agent was in.
+        world.server.wait_record("the agent was blocked and is not any more", |record| {
+            let path = record["body"]["transition"]["path"].as_array().cloned().unwrap_or_default();
+            path.iter().any(|state| state == "blocked")
+        });
+        assert_eq!(journal(&world.server)["state"], "writable");
+        assert_eq!(health(&world.server, AGENT), Some(ServingStatus::Serving));
+        world.settle();
+        assert_eq!(world.broken_promises(), Vec::<String>::new(), "{fault}");
+    }
+}
+
+#[test]
+fn a_recovery_that_fails_is_tried_again() {
+    let mut world = World::with_app();
+    assert!(world.restart_armed("journal.write=eio@4;journal.reopen=eio@2"));
+    let head = world.server.records().head();
+    world.app.kill9();
+    world.server.wait_verified(&world.app, head);
+    assert_eq!(world.broken_promises(), Vec::<String>::new());
+}

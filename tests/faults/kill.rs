@@ -1,0 +1,116 @@
+//! `kill -9` of agentd at every step between a fact and its outcome.
+
+use crate::world::World;
+
+/// Goes through the main job with a kill armed, recovers, and checks every promise.
+fn survives(failpoints: &str) -> bool {
+    let mut world = World::new();
+    let lived = world.restart_armed(failpoints) && world.main_job();
+    world.recover();
+    world.settle();
+    let broken = world.broken_promises();
+    assert!(broken.is_empty(), "`{failpoints}`: {broken:#?}\n{}", world.server.log());
+    !lived
+}
+
+/// Kills at the first `turns` passes of one point. Enough of them must have hit, or the test tests nothing.
+fn sweep(point: &str, turns: std::ops::RangeInclusive<u32>, hits: usize) {
+    let killed = turns.filter(|n| survives(&format!("{point}=kill@{n}"))).count();
+    assert!(killed >= hits, "`{point}`: only {killed} kills");
+}
+
+#[test]
+fn before_an_intent_is_recorded() {
+    sweep("agent.before_intent", 1..=9, 8);
+}
+
+#[test]
+fn after_an_intent_is_recorded() {
+    sweep("agent.after_intent", 1..=9, 8);
+}
+
+#[test]
+fn in_the_middle_of_a_write() {
+    for n in [2, 4, 6] {
+        survives(&format!("journal.split_write=bug;journal.mid_write=kill@{n}"));
+    }
+}
+
+#[test]
+fn between_the_sync_and_its_acknowledgement() {
+    for point in ["journal.before_ack", "journal.after_ack", "journal.fsync"] {
+        sweep(point, 3..=5, 3);
+    }
+}
+
+#[test]
+fn before_an_effect_it_is_not_taken_for_done() {
+    let mut world = World::with_app();
+    assert!(world.restart_armed("act.before_effect=kill@1"));
+    let old = world.app.kill9();
+    world.server.ended();
+    assert_eq!(world.starts().len(), 1, "nothing was done");
+    let head = world.server.options.failpoints.len();
+    assert!(head > 0);
+    world.recover();
+    let app = world.app.clone();
+    world.server.wait("the app answers again", || app.get("/healthz"));
+    assert_ne!(app.pid(), old);
+    let records = world.server.records();
+    assert_eq!(records.count("ORCH_OUTCOME_UNKNOWN"), 1, "what became of it was not known");
+    assert_eq!(records.attempts("RESTART"), 2, "it was observed first and then decided anew");
+    assert_eq!(world.starts().len(), 2);
+    world.settle();
+    assert_eq!(world.broken_promises(), Vec::<String>::new());
+}
+
+#[test]
+fn after_an_effect_it_is_not_done_again() {
+    let mut world = World::with_app();
+    let head = world.server.records().head();
+    assert!(world.restart_armed("act.after_effect=kill@1"));
+    world.app.kill9();
+    world.server.ended();
+    let app = world.app.clone();
+    let pid = app.pid();
+    assert_eq!(world.starts().len(), 2, "it was done");
+    world.recover();
+    world.server.wait_verified(&app, head);
+    assert_eq!(app.pid(), pid, "and is left alone");
+    let records = world.server.records();
+    assert_eq!(records.count("ORCH_OUTCOME_UNKNOWN"), 1);
+    assert_eq!(records.attempts("RESTART"), 1);
+    assert_eq!(world.starts().len(), 2);
+    world.settle();
+    assert_eq!(world.broken_promises(), Vec::<String>::new());
+}
+
+#[test]
+fn before_the_outcome_is_recorded() {
+    let mut world = World::with_app();
+    let head = world.server.records().head();
+    // Nothing is armed: the moment between delivery and outcome is the hold time, and long enough to aim at.
+    world.app.kill9();
+    world.server.wait_record("delivered", |record| {
+        record["event_name"] == "ORCH_DELIVERED" && record["seq"].as_u64() > Some(head)
+    });
+    let pid = world.app.pid();
+    world.recover();
+    world.server.wait_verified(&world.app, head);
+    assert_eq!(world.app.pid(), pid);
+    assert_eq!(world.server.records().attempts("RESTART"), 1);
+    assert_eq!(world.broken_promises(), Vec::<String>::new());
+}
+
+#[test]
+fn again_and_again_while_the_app_crashes() {
+    let mut world = World::with_app();
+    for _ in 0..4 {
+        world.app.kill9();
+        world.recover();
+        let app = world.app.clone();
+        world.server.wait("the app answers again", || app.get("/healthz"));
+    }
+    world.settle();
+    assert_eq!(world.broken_promises(), Vec::<String>::new());
+}
