@@ -208,14 +208,16 @@ fn policy() -> String {
     let mut policy = Policy::default_for(Env::Stage);
     policy.verification.hold_ms = 50;
     policy.verification.min_uptime_ms = 20;
-    policy.cooldown.base_ms.insert(agentd_core::action::Action::Restart, 1);
+    for cooldown in policy.cooldown.base_ms.values_mut() {
+        *cooldown = 1;
+    }
     policy.cooldown.restart_cap_ms = 1;
-    policy.repetition.limit = 1_000;
-    policy.memory.identical = 1_000;
-    policy.memory.failures = 1_000;
-    policy.breaker.failures = 1_000;
-    policy.stability.crash_loop_exits = 1_000;
-    policy.stability.flap_changes = 1_000;
+    policy.cooldown.scale_down_after_up_ms = 1;
+    policy.repetition.window_ms = 100;
+    policy.memory.window_ms = 100;
+    policy.stability.crash_loop_window_ms = 100;
+    policy.stability.flap_window_ms = 100;
+    policy.stability.flap_exit_ms = 100;
     toml::to_string(&policy).unwrap()
 }
 

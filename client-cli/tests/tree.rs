@@ -56,9 +56,7 @@ fn examples_fit_into_the_width_of_the_help() {
     let mut long = Vec::new();
     for (_, command) in all {
         let help = command.get_after_help().unwrap_or_default().to_string();
-        long.extend(
-            help.lines().filter(|line| line.chars().count() >= 100).map(ToOwned::to_owned),
-        );
+        long.extend(help.lines().filter(|line| line.chars().count() >= 100).map(ToOwned::to_owned));
     }
     assert!(long.is_empty(), "{}", long.join("\n"));
 }

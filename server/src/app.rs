@@ -132,15 +132,7 @@ impl App {
     /// [`Error`]; nothing runs then.
     pub async fn start(config: Config, host: Host) -> Result<Self, Error> {
         make_data_dir(&config.data_dir)?;
-        let (policy, policy_origin) = load_policy(&config)?;
-        let tokens = match &config.tokens {
-            Some(path) => TokenTable::load(path)?,
-            None => TokenTable::load_or_generate(&config.data_dir)?,
-        };
-        let tls = match &config.tls {
-            Some(files) => Some(listen::tls::TlsSetup::load(&files.certificate, &files.key)?),
-            None => None,
-        };
+        let rules = Rules::load(&config)?;
         // Bound before the replay: whoever connects early waits in the backlog instead of being refused.
         let bind = |source| Error::Bind { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
@@ -153,7 +145,7 @@ impl App {
         let tasks = Tasks::new();
         let clock = Arc::new(Clock::system());
         let ingest = Arc::new(Ingest::new());
-        let (sightings, mut seen) = mpsc::channel(act::SIGHTINGS);
+        let (sightings, seen) = mpsc::channel(act::SIGHTINGS);
         let actuator = ProcessActuator::open(
             config.data_dir.join("apps"),
             &host.shim,
@@ -166,17 +158,12 @@ impl App {
         let publisher = Publisher::new(restored.head.next_seq.saturating_sub(1));
         let bus = bus::start(config.redis.clone(), config.env, &publisher, &clock, &tasks);
         let agent_id = agent_id(&config)?;
+        let policy_digest = rules.policy.digest();
         let parts = Parts {
             id: agent_id.clone(),
             version: VERSION,
             loop_interval: config.loop_interval,
-            started: Started {
-                agent_id: agent_id.clone(),
-                version: VERSION.to_owned(),
-                demo: config.demo_mode,
-                dry_run: config.dry_run,
-                frozen: config.freeze,
-            },
+            started: started(&config, &agent_id),
             clock: Arc::clone(&clock),
             journal: journal.clone(),
             ingest: Arc::clone(&ingest),
@@ -184,16 +171,8 @@ impl App {
             publisher: publisher.clone(),
             tasks: tasks.clone(),
         };
-        let policy_digest = policy.digest();
-        let (agent, handle) = Agent::new(parts, policy, restored);
-        let forward = handle.clone();
-        tasks.spawn("sightings", OnFailure::Shutdown, async move {
-            while let Some(sighting) = seen.recv().await {
-                if forward.sighting(sighting).await.is_err() {
-                    break;
-                }
-            }
-        });
+        let (agent, handle) = Agent::new(parts, rules.policy, restored);
+        tasks.spawn("sightings", OnFailure::Shutdown, forward(seen, handle.clone()));
         let (health, health_service) = tonic_health::server::health_reporter();
         let stage = (config.env != Env::Prod && !host.demo_app.is_empty())
             .then(|| Arc::new(Stage::new(host.demo_app.clone())));
@@ -203,32 +182,23 @@ impl App {
             journal: journal.clone(),
             ingest,
             intake: Arc::default(),
+            bus: Some(bus.monitor()),
             clock,
             tasks: tasks.clone(),
             env: config.env,
             data_dir: config.data_dir.clone(),
-            policy_origin,
+            policy_origin: rules.policy_origin,
             stage,
             health: health.clone(),
         };
         let routes = grpc::routes(&services, health_service)?;
         tasks.spawn("health", OnFailure::Log, watch_health(journal, health, tasks.clone()));
-        let listen = Listen::new(routes, Arc::new(Authorizer::new(tokens)))
-            .with_limits(config.limits)
-            .with_tls(tls);
-        let serving = tasks.clone();
-        let served = tasks.spawn("listen", OnFailure::Shutdown, async move {
-            listen.serve(vec![listener], &serving).await;
-        });
-        let (report, statistics) = mpsc::channel(1);
-        let agent = tasks.spawn("agent", OnFailure::Shutdown, async move {
-            let stopped = agent.run().await;
-            actuator.close().await;
-            // Nobody asks for the statistics when the server is dropped instead of stopped.
-            let _ = report.send(stopped).await;
-        });
-        let tokens =
-            config.tokens.clone().unwrap_or_else(|| config.data_dir.join(auth::tokens::FILE_NAME));
+        let listen = Listen::new(routes, Arc::new(Authorizer::new(rules.tokens)))
+            .with_limits(config.limits.clone())
+            .with_tls(rules.tls);
+        let (served, (agent, statistics)) =
+            (serve(listen, listener, &tasks), run(agent, actuator, &tasks));
+        let tokens = token_file(&config);
         Ok(Self {
             address,
             agent_id,
@@ -307,6 +277,78 @@ impl App {
         let _ = self.served.await;
         stopped
     }
+}
+
+/// What is read and checked before anything runs.
+struct Rules {
+    policy: Policy,
+    policy_origin: String,
+    tokens: TokenTable,
+    tls: Option<listen::tls::TlsSetup>,
+}
+
+impl Rules {
+    fn load(config: &Config) -> Result<Self, Error> {
+        let (policy, policy_origin) = load_policy(config)?;
+        let tokens = match &config.tokens {
+            Some(path) => TokenTable::load(path)?,
+            None => TokenTable::load_or_generate(&config.data_dir)?,
+        };
+        let tls = match &config.tls {
+            Some(files) => Some(listen::tls::TlsSetup::load(&files.certificate, &files.key)?),
+            None => None,
+        };
+        Ok(Self { policy, policy_origin, tokens, tls })
+    }
+}
+
+fn token_file(config: &Config) -> PathBuf {
+    config.tokens.clone().unwrap_or_else(|| config.data_dir.join(auth::tokens::FILE_NAME))
+}
+
+fn started(config: &Config, agent_id: &str) -> Started {
+    Started {
+        agent_id: agent_id.to_owned(),
+        version: VERSION.to_owned(),
+        demo: config.demo_mode,
+        dry_run: config.dry_run,
+        frozen: config.freeze,
+    }
+}
+
+async fn forward(mut seen: mpsc::Receiver<act::Sighting>, agent: Handle) {
+    while let Some(sighting) = seen.recv().await {
+        if agent.sighting(sighting).await.is_err() {
+            break;
+        }
+    }
+}
+
+fn serve(
+    listen: Listen<tonic::service::Routes>,
+    listener: TcpListener,
+    tasks: &Tasks,
+) -> JoinHandle<()> {
+    let serving = tasks.clone();
+    tasks.spawn("listen", OnFailure::Shutdown, async move {
+        listen.serve(vec![listener], &serving).await;
+    })
+}
+
+/// Runs the loop; its final statistics come through the channel.
+fn run(
+    agent: Agent,
+    actuator: Arc<dyn Actuator>,
+    tasks: &Tasks,
+) -> (JoinHandle<()>, mpsc::Receiver<Stopped>) {
+    let (report, statistics) = mpsc::channel(1);
+    let running = tasks.spawn("agent", OnFailure::Shutdown, async move {
+        let stopped = agent.run().await;
+        actuator.close().await;
+        // Nobody asks for the statistics when the server is dropped instead of stopped.
+        let _ = report.send(stopped).await;
+    });
+    (running, statistics)
 }
 
 fn make_data_dir(path: &Path) -> Result<(), Error> {

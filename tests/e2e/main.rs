@@ -5,8 +5,7 @@ mod harness;
 
 #[cfg(test)]
 mod approval;
-#[cfg(test)]
-mod demo;
+
 #[cfg(test)]
 mod first_value;
 #[cfg(test)]

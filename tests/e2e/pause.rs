@@ -72,8 +72,7 @@ fn a_halt_stops_a_rollout_at_the_next_safe_point() {
     let app = server.onboard_with("web", 8080, &["--min", "4"]);
     let before = server.records().head();
     // A grace that nobody needs makes each instance take its time: it finishes what was asked of it first.
-    let slow = app.clone();
-    let busy = std::thread::Builder::new().spawn(move || slow.get("/work?ms=1500")).unwrap();
+    let busy = std::thread::Builder::new().spawn(move || app.get("/work?ms=1500")).unwrap();
     server.ctl(&["act", "web", "restart", "--reason", "rolling"]).ok();
     server.ctl(&["pause", "--halt", "--reason", "stop"]).ok();
     let ended =

@@ -83,7 +83,7 @@ fn every_edit_of_a_copy_is_named_by_its_first_bad_entry() {
     doubled.insert(at, sound[at - 1].clone());
     assert_eq!(first_bad(&doubled), number, "replayed");
 
-    let mut garbled = sound.clone();
+    let mut garbled = sound;
     garbled[at] = "{\"seq\":".to_owned();
     assert_eq!(first_bad(&garbled), number, "garbled");
 
@@ -181,10 +181,10 @@ fn a_torn_tail_is_cut_and_the_cut_is_on_record() {
     let files = std::fs::read_dir(wal).unwrap().flatten().map(|entry| entry.path());
     let segments = files.filter(|path| path.extension().is_some_and(|e| e == "seg"));
     let segment = segments.max().unwrap();
-    let bytes = std::fs::read(&segment).unwrap();
-    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let mut torn = std::fs::read(&segment).unwrap();
+    let end = torn.iter().rposition(|byte| *byte != 0).unwrap() + 1;
     // The beginning of a frame that was never finished.
-    let mut torn = bytes.clone();
+
     let at = end.next_multiple_of(8);
     torn[at..at + 24].copy_from_slice(&[7; 24]);
     std::fs::write(&segment, torn).unwrap();

@@ -5,7 +5,7 @@ use crate::harness::{Run, Server};
 const PRINCIPALS: [&str; 5] = ["viewer", "monitor", "operator", "approver", "admin"];
 
 /// A command, and who may run it. Whoever may not ends with 4, and nothing happens.
-const SAMPLE: [(&[&str], &[&str]); 14] = [
+const SAMPLE: [(&[&str], &[&str]); 13] = [
     (&["status"], &["viewer", "operator", "approver", "admin"]),
     (&["status", "web"], &["viewer", "operator", "approver", "admin"]),
     (&["decision", "list"], &["viewer", "operator", "approver", "admin"]),
@@ -19,7 +19,6 @@ const SAMPLE: [(&[&str], &[&str]); 14] = [
     (&["resume", "--app", "web", "--reason", "x"], &["operator", "admin"]),
     (&["freeze", "--reason", "x"], &["operator", "approver", "admin"]),
     (&["unfreeze", "--reason", "x"], &["operator", "admin"]),
-    (&["signal", "send", "web", "--cpu", "0.1"], &["monitor", "admin"]),
 ];
 
 #[test]
@@ -37,6 +36,51 @@ fn every_role_can_do_what_it_is_for_and_nothing_else() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What a monitor in any language does: one greeting, one batch, one farewell. The status code of the answer.
+fn push(server: &Server, who: &str) -> Result<u64, tonic::Code> {
+    use agentctl_api::client::{Client, Target};
+    use agentctl_api::v1;
+    use v1::push_signals_request::Message;
+    let token = agentctl::server::plain_token(&server.data_dir().join("tokens.toml"), who).unwrap();
+    let wrap = |message| v1::PushSignalsRequest { message: Some(message) };
+    let now = Some(agentctl::time::to_proto(agentctl::time::now()));
+    let signal = v1::Signal {
+        app: "web".to_owned(),
+        time: now,
+        cpu_utilization: Some(0.1),
+        ..v1::Signal::default()
+    };
+    let hello = v1::Hello {
+        monitor_id: "probe".to_owned(),
+        epoch: 1,
+        environment: "stage".to_owned(),
+        default_ttl: None,
+    };
+    let messages = [
+        wrap(Message::Hello(hello)),
+        wrap(Message::Batch(v1::SignalBatch { seq: 1, signals: vec![signal], sent_time: now })),
+        wrap(Message::Bye(v1::Bye::default())),
+    ];
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let target = Target::new(server.address(), "the test", Some(token));
+        let client = Client::connect(&target).await.unwrap();
+        let answer = client.telemetry().push_signals(tokio_stream::iter(messages)).await;
+        answer.map(|answer| answer.into_inner().accepted).map_err(|status| status.code())
+    })
+}
+
+#[test]
+fn monitors_push_signals_and_nobody_else_but_the_admin_does() {
+    let server = Server::quick();
+    server.onboard("web");
+    for who in PRINCIPALS {
+        let allowed = matches!(who, "monitor" | "admin");
+        let expected = if allowed { Ok(1) } else { Err(tonic::Code::PermissionDenied) };
+        assert_eq!(push(&server, who), expected, "{who}");
+    }
 }
 
 #[test]

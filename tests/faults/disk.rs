@@ -29,7 +29,7 @@ fn journal(server: &Server) -> Value {
 pub(crate) fn check_nothing_is_done(world: &mut World) -> Vec<String> {
     let mut broken = Vec::new();
     let server = &world.server;
-    let blocked = wait_for(|| (journal(server)["state"] == "unwritable").then_some(()));
+    let blocked = wait_for(|| (journal(server)["state"] == "unavailable").then_some(()));
     if blocked.is_none() {
         broken.push(format!("the status does not say it: {:#}", journal(server)));
     }

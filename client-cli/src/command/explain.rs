@@ -340,6 +340,26 @@ mod tests {
         assert!(!is_code("dec-1077"));
     }
 
+    fn verdicts() -> Vec<v1::Verdict> {
+        vec![
+            v1::Verdict {
+                gate: "source".to_owned(),
+                group: 1,
+                effect: v1::GateEffect::Pass.into(),
+                ..Default::default()
+            },
+            v1::Verdict {
+                gate: "cooldown".to_owned(),
+                group: 4,
+                effect: v1::GateEffect::Refuse.into(),
+                reason: "COOLDOWN_ACTIVE".to_owned(),
+                value: "28s".to_owned(),
+                limit: "60s".to_owned(),
+                ..Default::default()
+            },
+        ]
+    }
+
     #[test]
     fn an_explanation_says_what_was_seen_wanted_and_in_the_way() {
         let explanation = v1::Explanation {
@@ -363,23 +383,7 @@ mod tests {
                         ..Default::default()
                     },
                 ],
-                verdicts: vec![
-                    v1::Verdict {
-                        gate: "source".to_owned(),
-                        group: 1,
-                        effect: v1::GateEffect::Pass.into(),
-                        ..Default::default()
-                    },
-                    v1::Verdict {
-                        gate: "cooldown".to_owned(),
-                        group: 4,
-                        effect: v1::GateEffect::Refuse.into(),
-                        reason: "COOLDOWN_ACTIVE".to_owned(),
-                        value: "28s".to_owned(),
-                        limit: "60s".to_owned(),
-                        ..Default::default()
-                    },
-                ],
+                verdicts: verdicts(),
                 ..Default::default()
             }),
             saw: vec![v1::Evidence {

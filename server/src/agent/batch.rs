@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use agentd_core::app::AppName;
 use agentd_core::permit::Permit;
 use agentd_core::record::{Body, LINE_MAX, Record};
 use agentd_core::replay::Replay;
@@ -14,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::handle::{Ask, Asked, Unavailable};
 use super::{Agent, AgentState, AgentView, BATCH, Event, is_refusal};
+use crate::act::Delivery;
 use crate::failpoint;
 use crate::journal;
 use crate::publish::Published;
@@ -28,6 +30,8 @@ struct Batch {
     lines: Vec<Bytes>,
     steps: Vec<Step>,
     answers: Vec<Answer>,
+    /// Deliveries judged in this turn: nobody reports them twice, so they are kept if the turn is lost.
+    delivered: Vec<(AppName, u64, Delivery)>,
     first_seq: u64,
 }
 
@@ -89,6 +93,7 @@ impl Agent {
             Event::Delivered { app, decision, delivery } => {
                 self.in_flight.remove(&decision);
                 let Some(reading) = self.close_window(&app, now) else { return };
+                batch.delivered.push((app.clone(), decision, delivery.clone()));
                 let (ok, detail) = (delivery.ok, delivery.detail);
                 self.judge(&Input::Delivered { app, decision, ok, detail, reading }, batch);
             }
@@ -201,7 +206,7 @@ impl Agent {
         counters.last_app.clone_from(&record.app);
     }
 
-    fn repeat(&mut self, app: agentd_core::app::AppName, decision: u64) {
+    fn repeat(&mut self, app: AppName, decision: u64) {
         self.counters.repeated = self.counters.repeated.saturating_add(1);
         let entry = self.repeats.entry(app).or_insert((decision, 0));
         if entry.0 == decision {
@@ -213,7 +218,7 @@ impl Agent {
 
     /// Makes the batch durable; then, and only then, answers, publishes and acts.
     async fn settle(&mut self, batch: Batch) {
-        let Batch { published, lines, steps, answers, first_seq } = batch;
+        let Batch { published, lines, steps, answers, delivered, first_seq } = batch;
         if lines.is_empty() {
             for (reply, answer) in answers {
                 let _ = reply.send(Ok(answer));
@@ -241,7 +246,10 @@ impl Agent {
                 self.act(steps, durable.last_seq);
                 self.enter(AgentState::ObservingResults);
             }
-            Err(error) => self.lose(&error, answers),
+            Err(error) => {
+                self.undelivered.extend(delivered);
+                self.lose(&error, answers);
+            }
         }
     }
 

@@ -12,7 +12,7 @@ mod list;
 mod propose;
 mod watch;
 
-pub use list::fill_last_decisions;
+use list::fill_last_decisions;
 pub(super) use list::read_decision;
 
 /// The service.

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use agentd_core::app::Millis;
 use agentd_core::chain::Hash;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,11 @@ use crate::journal;
 use crate::publish::Published;
 use crate::tasks::OnFailure;
 
+/// Streams of this kind at once in this process. Each holds its queue and its place in the log, nothing else.
+const STREAMS: usize = 1_024;
+static OPEN: Semaphore = Semaphore::const_new(STREAMS);
+/// Time after which a client may try again when there are too many.
+const STREAMS_RETRY: Duration = Duration::from_secs(5);
 /// Items that wait for a reader.
 const QUEUE: usize = 16;
 /// A reader that takes nothing for so long is let go.
@@ -120,7 +125,14 @@ impl<T> Stream for Outlet<T> {
 }
 
 /// Starts a stream whose items `fill` sends.
-pub(super) fn stream<T, F, R>(services: &Services, name: &'static str, fill: F) -> Outlet<T>
+///
+/// # Errors
+/// `RESOURCE_EXHAUSTED` when [`STREAMS`] are open.
+pub(super) fn stream<T, F, R>(
+    services: &Services,
+    name: &'static str,
+    fill: F,
+) -> Result<Outlet<T>, Status>
 where
     T: Send + 'static,
     F: FnOnce(Inlet<T>) -> R + Send + 'static,
@@ -134,12 +146,16 @@ fn stream_with<T, F, R>(
     name: &'static str,
     stall: Duration,
     fill: F,
-) -> Outlet<T>
+) -> Result<Outlet<T>, Status>
 where
     T: Send + 'static,
     F: FnOnce(Inlet<T>) -> R + Send + 'static,
     R: Future<Output = Result<(), Ended>> + Send + 'static,
 {
+    let place = OPEN.try_acquire().map_err(|_none_left| {
+        let message = format!("{STREAMS} streams are open");
+        status::exhausted("STREAMS", name, &message, Some(STREAMS_RETRY))
+    })?;
     let (items, taken) = mpsc::channel(QUEUE);
     let (told, end) = oneshot::channel();
     let inlet = Inlet { items: items.clone(), stop: services.tasks.stopping(), stall };
@@ -148,13 +164,13 @@ where
         let result = match fill(inlet).await {
             Ok(()) | Err(Ended::Left) => Ok(()),
             Err(Ended::Draining) => Err(draining()),
-            Err(Ended::Stalled) => Err(stalled("")),
+            Err(Ended::Stalled) => Err(stalled("cursor", "")),
             Err(Ended::With(status)) => Err(status),
         };
         let _ = told.send(result);
-        drop(items);
+        drop((items, place));
     });
-    Outlet { items: taken, end: Some(end) }
+    Ok(Outlet { items: taken, end: Some(end) })
 }
 
 fn draining() -> Status {
@@ -164,9 +180,10 @@ fn draining() -> Status {
     status::unavailable("DRAINING", "the server stops; resume from the last cursor", Some(retry))
 }
 
-fn stalled(cursor: &str) -> Status {
-    let message = "the reader takes nothing; resume from the cursor";
-    status::conflict("SLOW_CONSUMER", message, &[("cursor", cursor)])
+/// The reader took nothing for too long; `name` is the field of a request that goes on from `value`.
+pub(super) fn stalled(name: &str, value: &str) -> Status {
+    let message = format!("the reader takes nothing; resume from the `{name}` given");
+    status::conflict("SLOW_CONSUMER", &message, &[(name, value)])
 }
 
 /// The bookmark interval a watcher asks for.
@@ -288,7 +305,7 @@ impl Feed {
                 inlet.offer(show.bookmark(&self.cursor(), &self.mark(Phase::Draining)));
                 Err(Ended::Draining)
             }
-            Err(Ended::Stalled) => Err(Ended::With(stalled(&self.cursor().to_string()))),
+            Err(Ended::Stalled) => Err(Ended::With(stalled("cursor", &self.cursor().to_string()))),
             other => other,
         }
     }

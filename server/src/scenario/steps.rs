@@ -1,7 +1,7 @@
 //! Steps that several scenarios share.
 
 use agentd_core::action::Action;
-use agentd_core::app::OnboardRequest;
+use agentd_core::app::{Millis, OnboardRequest};
 use agentd_core::choose::Params;
 use agentd_core::detect::FindingKind;
 use agentd_core::plan::Fence;
@@ -100,43 +100,54 @@ pub(super) fn shim_fence(fence: &Fence) -> protocol::Fence {
     protocol::Fence { boot_id, pid, start_time }
 }
 
-/// Kills what runs as instance 0, and exactly that: the identity is compared again behind the open pidfd.
+/// Puts a kill on record, kills what runs as instance 0, and waits until it is found.
 pub(super) async fn kill(play: &mut Play) -> Result<Seen, Unmet> {
+    kill_and(play, "").await
+}
+
+/// [`kill`], with more put on record about what is going to be done.
+pub(super) async fn kill_and(play: &mut Play, more: &str) -> Result<Seen, Unmet> {
     let fence = fence(play, 0).await?;
     let pid = fence.pid;
     play.log.catch_up().await?;
     play.notes.since = play.log.mark();
-    play.announce(&format!("kill -9 of pid {pid}")).await?;
-    let gone = || Unmet::Differs(format!("pid {pid} is gone already"));
-    let pidfd = procfs::open_incarnation(&shim_fence(&fence)).ok_or_else(gone)?;
-    play.notes.hit_at = play.doors().clock.now_ms();
-    pidfd_send_signal(&pidfd, Signal::KILL)
-        .map_err(|error| Unmet::Differs(format!("pid {pid} cannot be killed: {error}")))?;
-    play.notes.victim = Some(fence.clone());
-    let since = play.notes.since;
-    let deadline = Play::within(play.tempo.reaction());
-    let seen_at =
-        play.log
-            .find(since, deadline, "the end of the process", |record| match &record.body {
-                Body::Observed {
-                    what: Observation::Exited { fence: Some(f), exit, .. }, ..
-                } if *f == fence => Some((record.at, *exit)),
-                _ => None,
-            })
-            .await?;
-    let (at, exit) = seen_at;
-    if exit != Exit::Signal(9) {
-        return Err(Unmet::Differs(format!("pid {pid} ended with {exit}")));
-    }
+    play.announce(&format!("kill -9 of pid {pid}{more}")).await?;
+    let after = end(play, fence).await?;
     let raised = |record: &Record| match &record.body {
         Body::Raised(f) if matches!(f.kind, FindingKind::Crash | FindingKind::CrashLoop) => {
             Some(f.detail.clone())
         }
         _ => None,
     };
+    let (since, deadline) = (play.notes.since, Play::within(play.tempo.reaction()));
     let detail = play.log.find(since, deadline, "the finding CRASH", raised).await?;
-    let after = at.saturating_sub(play.notes.hit_at);
     Ok(Seen::new(format!("pid {pid}: {detail}, seen after {after} ms")))
+}
+
+/// Kills exactly this incarnation: its identity is compared again behind the open pidfd. Gives the time until its end was on
+/// record, in milliseconds.
+pub(super) async fn end(play: &mut Play, fence: Fence) -> Result<Millis, Unmet> {
+    let pid = fence.pid;
+    let gone = || Unmet::Differs(format!("pid {pid} is gone already"));
+    let pidfd = procfs::open_incarnation(&shim_fence(&fence)).ok_or_else(gone)?;
+    play.notes.hit_at = play.doors().clock.now_ms();
+    pidfd_send_signal(&pidfd, Signal::KILL)
+        .map_err(|error| Unmet::Differs(format!("pid {pid} cannot be killed: {error}")))?;
+    play.notes.victim = Some(fence.clone());
+    let (since, deadline) = (play.notes.since, Play::within(play.tempo.reaction()));
+    let exited = |record: &Record| match &record.body {
+        Body::Observed { what: Observation::Exited { fence: Some(f), exit, .. }, .. }
+            if *f == fence =>
+        {
+            Some((record.at, *exit))
+        }
+        _ => None,
+    };
+    let (at, exit) = play.log.find(since, deadline, "the end of the process", exited).await?;
+    if exit != Exit::Signal(9) {
+        return Err(Unmet::Differs(format!("pid {pid} ended with {exit}")));
+    }
+    Ok(at.saturating_sub(play.notes.hit_at))
 }
 
 /// The agent has restarted what was killed last.

@@ -32,8 +32,9 @@ async fn the_right_password_lets_in_and_is_shown_nowhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_and_missing_passwords_are_refused_and_shown_nowhere() {
     const SECRET: &str = "canary-wrong-4712";
-    let Some(redis) = Redis::locked("canary-other-4713") else { return };
-    for (url, secret) in [(format!("{}?pass={SECRET}", redis.url()), SECRET), (redis.url(), "4713")]
+    const OTHER: &str = "canary-other-4713";
+    let Some(redis) = Redis::locked(OTHER) else { return };
+    for (url, secret) in [(format!("{}?pass={SECRET}", redis.url()), SECRET), (redis.url(), OTHER)]
     {
         let mut world = World::new(&url, 0);
         world.publish(1);

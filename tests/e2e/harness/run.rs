@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -148,10 +148,7 @@ impl Stream {
 
     /// The next line; `None` at the end, or when it does not come in time.
     pub(crate) fn line(&mut self, deadline: Instant) -> Option<String> {
-        match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(line) => Some(line),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
     }
 
     /// Lines as JSON up to and including the first that `last` accepts.

@@ -199,7 +199,7 @@ impl Check {
         let verifier = self.verifier.unwrap_or_default();
         // A broken chain vouches for nothing from the fault on; a decision that differs leaves the chain as it is.
         let broken = self.fault.as_ref().filter(|fault| fault.reason != DIFFERS).map(|f| f.seq);
-        let last_seq = broken.map_or_else(|| verifier.next_seq(), |seq| seq).saturating_sub(1);
+        let last_seq = broken.unwrap_or_else(|| verifier.next_seq()).saturating_sub(1);
         let has_head = self.count > 0 && broken.is_none();
         VerificationView {
             valid: self.fault.is_none(),

@@ -373,10 +373,10 @@ fn settle_revision(state: &mut State, app: Option<&AppName>, concluded: &Conclud
         return;
     };
     let current = history.current;
-    if concluded.outcome == Outcome::Verified {
-        if let Some(revision) = history.revisions.iter_mut().find(|r| r.number == current) {
-            revision.verified_at.get_or_insert(at);
-        }
+    if concluded.outcome == Outcome::Verified
+        && let Some(revision) = history.revisions.iter_mut().find(|r| r.number == current)
+    {
+        revision.verified_at.get_or_insert(at);
     }
     app.profile.rollback_to = rollback_target(history);
 }

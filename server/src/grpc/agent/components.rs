@@ -132,14 +132,25 @@ fn optimizer(view: &AgentView<'_>) -> Part {
 }
 
 fn queue_monitor(shell: &Shell) -> Part {
+    let ring = format!(
+        "log of the last {RING} records, {} watchers, {} monitors",
+        shell.watchers, shell.monitors
+    );
+    let Some(bus) = &shell.bus else {
+        return Part { name: "queue_monitor", healthy: true, detail: ring, last_active: None };
+    };
+    let why = match &bus.last_error {
+        Some(error) if !bus.connected => format!(": {error}"),
+        _ => String::new(),
+    };
     Part {
         name: "queue_monitor",
-        healthy: true,
+        healthy: bus.connected,
         detail: format!(
-            "in-process log of the last {RING} records, {} watchers, {} monitors",
-            shell.watchers, shell.monitors
+            "{ring}; bus {} {}, {} published, {} dropped, {} waiting{why}",
+            bus.backend, bus.place, bus.published, bus.dropped, bus.lag
         ),
-        last_active: None,
+        last_active: bus.last_published,
     }
 }
 

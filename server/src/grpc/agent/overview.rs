@@ -10,6 +10,7 @@ use tonic::Status;
 
 use super::components;
 use crate::agent::{AgentState, AgentView, Counters};
+use crate::bus::{BusStats, Monitor};
 use crate::grpc::log::Log;
 use crate::grpc::onboarding::latest;
 use crate::grpc::{Services, ids, outcome, to_proto};
@@ -47,6 +48,7 @@ pub(super) struct Shell {
     last_signal: Option<Millis>,
     pub(super) monitors: u32,
     pub(super) watchers: u32,
+    pub(super) bus: Option<BusStats>,
 }
 
 impl Shell {
@@ -55,11 +57,18 @@ impl Shell {
         let mut limits = intake.counters.limits();
         limits.insert("monitors_forgotten", intake.forgotten());
         limits.insert("samples_dropped", services.ingest.dropped());
+        if let Some(bus) = &services.bus {
+            limits.insert("bus_records_dropped", bus.stats().dropped);
+        }
         Self {
             limits,
             last_signal: intake.counters.last_signal(),
             monitors: intake.monitors(),
-            watchers: u32::try_from(services.publisher.watchers()).unwrap_or(u32::MAX),
+            // The bus follows the ring like a watcher, and is none.
+            watchers: u32::try_from(services.publisher.watchers())
+                .unwrap_or(u32::MAX)
+                .saturating_sub(u32::from(services.bus.is_some())),
+            bus: services.bus.as_ref().map(Monitor::stats),
         }
     }
 }

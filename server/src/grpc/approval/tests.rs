@@ -8,12 +8,12 @@ use tonic_types::StatusExt as _;
 
 use super::*;
 use crate::auth::{Principal, Role};
-use crate::grpc::decision::tests::{adjustment, propose, ready};
-use crate::grpc::telemetry::harness::Server;
+use crate::grpc::decision::tests::propose;
+use crate::grpc::decision::tests::server::{Server, adjustment};
 
 /// A server where an operator's request waits for a second person.
 async fn waiting() -> (Server, v1::Approval) {
-    let server = ready().await;
+    let server = Server::ready().await;
     let held = propose(&server, adjustment("0.85")).await.unwrap();
     assert_eq!(held.ruling(), v1::Ruling::Held, "{}", held.summary);
     let mut all = list(&server, v1::ListApprovalsRequest::default()).await.unwrap().approvals;

@@ -61,7 +61,8 @@ async fn complete(services: &Services, decision: &mut v1::Decision) -> Result<()
 fn aftermath(reader: &Reader, seq: u64) -> Result<Aftermath, journal::Error> {
     let mut aftermath = Aftermath::default();
     let (mut next, end) = (seq.saturating_add(1), seq.saturating_add(AFTERMATH_RECORDS as u64));
-    while next <= end {
+    // Nothing more happens to a decision whose outcome is known.
+    while next <= end && !aftermath.is_concluded() {
         let entries = match log::read_sound(reader, next, log::READ_RECORDS) {
             // What is known up to the damage is still known.
             Err(journal::Error::Damaged(_)) => break,
@@ -116,7 +117,10 @@ async fn remember(services: &Services, decisions: &mut [v1::Decision]) -> Result
 ///
 /// # Errors
 /// The log cannot be read.
-pub async fn fill_last_decisions(services: &Services, apps: &mut [v1::App]) -> Result<(), Status> {
+pub(super) async fn fill_last_decisions(
+    services: &Services,
+    apps: &mut [v1::App],
+) -> Result<(), Status> {
     let log = Log::of(services);
     for summary in apps.iter_mut().filter_map(|app| app.last_decision.as_mut()) {
         let Ok(seq) = ids::parse_decision("id", &summary.id) else { continue };

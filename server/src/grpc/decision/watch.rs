@@ -55,7 +55,7 @@ pub(super) async fn watch(
     let snapshot = matches!(from, From::Snapshot);
     let follow = Feed::new(services, position, interval);
     let from_services = services.clone();
-    Ok(feed::stream(services, "watch-decisions", move |inlet| async move {
+    feed::stream(services, "watch-decisions", move |inlet| async move {
         inlet.send(opened).await?;
         if snapshot {
             send_snapshot(&from_services, &inlet).await?;
@@ -63,7 +63,7 @@ pub(super) async fn watch(
         // The feed has a handle to the log of its own; the rest is not needed any more.
         drop(from_services);
         follow.run(inlet, show).await
-    }))
+    })
 }
 
 enum From {

@@ -138,6 +138,7 @@ fn services(
         journal,
         ingest,
         intake: Arc::default(),
+        bus: None,
         clock,
         tasks,
         env: Env::Stage,
@@ -289,7 +290,8 @@ async fn a_reader_that_takes_nothing_is_let_go_with_the_cursor_to_go_on_from() {
     let stall = Duration::from_millis(50);
     let mut stream = stream_with(&book.services, "test", stall, move |inlet| async move {
         feed.run(inlet, Everything).await
-    });
+    })
+    .unwrap();
     // Nothing is taken until the stream has given up.
     timeout(PATIENCE, async {
         while !stream.items.is_closed() {

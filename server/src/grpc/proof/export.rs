@@ -45,7 +45,7 @@ pub(super) async fn export(
         return Err(status::out_of_range("AHEAD_OF_HEAD", &message, &cursor));
     }
     let until = last.min(newest);
-    Ok(feed::stream(services, "export-proof", move |inlet| async move {
+    feed::stream(services, "export-proof", move |inlet| async move {
         send(&log, &inlet, &filter, first, until).await?;
         match damaged {
             Some(damage) => {
@@ -54,7 +54,7 @@ pub(super) async fn export(
             }
             None => Ok(()),
         }
-    }))
+    })
 }
 
 async fn send(
@@ -65,7 +65,7 @@ async fn send(
     last: u64,
 ) -> Result<(), Ended> {
     let mut next = first;
-    let mut chunk = Chunk::default();
+    let mut chunk = Chunk { sent: first.saturating_sub(1), ..Chunk::default() };
     while next <= last {
         let from = next;
         let entries = log.reading(move |reader| log::read_sound(reader, from, log::READ_RECORDS));
@@ -110,6 +110,8 @@ fn wanted(filter: &ProofFilter, entry: &Entry) -> bool {
 struct Chunk {
     lines: Vec<u8>,
     last_seq: u64,
+    /// The last one that was handed over.
+    sent: u64,
 }
 
 impl Chunk {
@@ -124,6 +126,16 @@ impl Chunk {
             return Ok(());
         }
         let (lines, last_seq) = (std::mem::take(&mut self.lines), self.last_seq);
-        inlet.send(v1::ExportProofResponse { lines, last_seq }).await
+        inlet.send(v1::ExportProofResponse { lines, last_seq }).await.map_err(
+            |ended| match ended {
+                Ended::Stalled => {
+                    let next = self.sent.saturating_add(1).to_string();
+                    Ended::With(feed::stalled("first_seq", &next))
+                }
+                other => other,
+            },
+        )?;
+        self.sent = last_seq;
+        Ok(())
     }
 }

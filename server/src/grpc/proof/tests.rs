@@ -8,6 +8,8 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use super::*;
+use crate::grpc::decision::tests::propose;
+use crate::grpc::decision::tests::server::{Server, adjustment, proposal};
 use crate::grpc::feed::tests::Book;
 
 async fn list(
@@ -174,6 +176,41 @@ async fn a_sound_log_verifies() {
     assert!(report.valid, "{report:?}");
     assert_eq!((report.entry_count, report.first_seq, report.last_seq), (50, 1, 50));
     assert_eq!(report.head_hash, book.services.journal.head().hash.to_string());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_recorded_decision_comes_out_the_same_again() {
+    let server = Server::ready().await;
+    for action in ["drop_database", "RESTART"] {
+        propose(&server, proposal(action)).await.unwrap();
+    }
+    propose(&server, adjustment("0.85")).await.unwrap();
+    let proof = Service(server.services.clone());
+    let verify = v1::VerifyProofRequest { recheck_decisions: true };
+    let report = proof.verify_proof(Request::new(verify)).await.unwrap().into_inner();
+    assert!(report.valid, "{report:?}");
+    assert!(report.decisions_rechecked >= 4, "{report:?}");
+    assert_eq!(report.decisions_different, 0);
+
+    let filter = v1::ProofFilter {
+        events: vec!["RL_DECISION".into()],
+        reasons: vec!["UNSAFE_ACTION_REFUSED".into()],
+        ..Default::default()
+    };
+    let request = v1::ListProofEntriesRequest { filter: Some(filter), ..Default::default() };
+    let found = proof.list_proof_entries(Request::new(request)).await.unwrap().into_inner();
+    let [entry] = &found.entries[..] else { panic!("one decision: {found:?}") };
+    assert_eq!(entry.decision_id, format!("dec-{}", entry.seq));
+
+    // Everything that belongs to it, by its id alone.
+    let decision_ids = vec![entry.decision_id.clone()];
+    let filter = v1::ProofFilter { decision_ids, ..Default::default() };
+    let request = v1::ListProofEntriesRequest { filter: Some(filter), ..Default::default() };
+    let found = proof.list_proof_entries(Request::new(request)).await.unwrap().into_inner();
+    let events: Vec<&str> = found.entries.iter().map(|entry| entry.event.as_str()).collect();
+    for expected in ["RL_DECISION", "UNSAFE_ACTION_REFUSED", "ORCH_REFUSE"] {
+        assert!(events.contains(&expected), "{events:?}");
+    }
 }
 
 /// Flips a byte inside of the line of record `seq`.

@@ -56,10 +56,10 @@ pub(super) async fn watch(
     let position = feed::position(&log, start).await?;
     let first = first(&log, &show, position);
     let follow = Feed::new(services, position, interval);
-    Ok(feed::stream(services, "watch-proof", move |inlet| async move {
+    feed::stream(services, "watch-proof", move |inlet| async move {
         inlet.send(first).await?;
         follow.run(inlet, show).await
-    }))
+    })
 }
 
 /// The first item of every watch says where it starts.

@@ -117,6 +117,7 @@ impl Server {
             journal: opened.journal,
             ingest,
             intake: Arc::default(),
+            bus: None,
             clock,
             tasks,
             env,
