@@ -76,12 +76,14 @@ fn write_stamp(file: &Path) {
 /// The supervised program that serves: on the socket it is handed, or none.
 fn serve(file: &Path) -> ! {
     write_stamp(file);
-    let listener: TcpListener = listenfd::ListenFd::from_env().take_tcp_listener(0).unwrap().unwrap();
+    let listener: TcpListener =
+        listenfd::ListenFd::from_env().take_tcp_listener(0).unwrap().unwrap();
     for stream in listener.incoming() {
         let Ok(mut stream) = stream else { continue };
         let mut buffer = [0; 64];
         let _ = stream.read(&mut buffer);
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        let _ =
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     }
     loop {
         std::thread::park();

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use agentd_core::app::{AppName, AppSpec, Millis};
 use agentd_core::permit::Permit;
 use agentd_core::record::Observation;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub mod memory;
@@ -19,9 +18,6 @@ pub mod process;
 
 /// A boxed future, because the loop holds its actuator as a trait object.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// Sightings that may wait for the loop; an actuator that finds it full waits.
-pub const SIGHTINGS: usize = 4_096;
 
 /// Something an actuator saw about an instance, on its own or because it caused it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +65,7 @@ pub struct Capabilities {
 
 /// A backend that runs applications.
 ///
-/// Everything it sees goes as a [`Sighting`] into the channel it was made with: edges when they happen, and the whole level
+/// Everything it sees goes as a [`Sighting`] to the loop it was made with: edges when they happen, and the whole level
 /// once after [`Actuator::discover`].
 pub trait Actuator: Send + Sync + fmt::Debug {
     /// Name of the backend.
@@ -95,5 +91,6 @@ pub trait Actuator: Send + Sync + fmt::Debug {
     fn close(&self) -> Boxed<'_, ()>;
 }
 
-/// The sending half of an actuator's sightings.
-pub type Sightings = mpsc::Sender<Sighting>;
+/// Where an actuator's sightings go: straight into the loop's inbox. A delivery takes the same way, so it never overtakes what was
+/// seen before it.
+pub type Sightings = crate::agent::Handle;

@@ -188,6 +188,22 @@ pub struct Agent {
     started_at: Millis,
 }
 
+/// The receiving end of the inbox. It exists before the agent does, because an actuator that reports to the agent is one of the
+/// agent's parts.
+#[derive(Debug)]
+pub struct Inbox {
+    events: mpsc::Receiver<Event>,
+    handle: Handle,
+}
+
+/// Makes an inbox and the handle to it.
+#[must_use]
+pub fn inbox() -> (Handle, Inbox) {
+    let (sender, events) = mpsc::channel(INBOX);
+    let handle = Handle::new(sender);
+    (handle.clone(), Inbox { events, handle })
+}
+
 /// What is known from the log when the agent starts.
 #[derive(Debug)]
 pub struct Restored {
@@ -200,11 +216,10 @@ pub struct Restored {
 }
 
 impl Agent {
-    /// An agent on a log that was replayed, and the handle to reach it. It does nothing before [`Agent::run`].
+    /// An agent on a log that was replayed, behind an inbox made by [`inbox`]. It does nothing before [`Agent::run`].
     #[must_use]
-    pub fn new(parts: Parts, policy: Policy, restored: Restored) -> (Self, Handle) {
-        let (sender, inbox) = mpsc::channel(INBOX);
-        let handle = Handle::new(sender);
+    pub fn new(parts: Parts, policy: Policy, restored: Restored, inbox: Inbox) -> Self {
+        let Inbox { events: inbox, handle } = inbox;
         let Restored { state, head, bytes_cut } = restored;
         parts.clock.not_before(state.last_at);
         let started_at = parts.clock.now_ms();
@@ -217,13 +232,13 @@ impl Agent {
             policy: Box::new(policy.clone()),
             bytes_cut,
         }]);
-        let agent = Self {
+        Self {
             parts,
             state,
             policy,
             head,
             inbox,
-            handle: handle.clone(),
+            handle,
             own,
             readings: BTreeMap::new(),
             in_flight: BTreeMap::new(),
@@ -233,8 +248,7 @@ impl Agent {
             phase: AgentState::Idle,
             counters: Counters::default(),
             started_at,
-        };
-        (agent, handle)
+        }
     }
 
     /// Runs until the stop signal fires, then finishes the step it is in and returns its final statistics.
@@ -291,7 +305,12 @@ impl Agent {
             let Some(reading) = self.close_window(&name, now) else { continue };
             let quiet = self.state.apps.get(&name).is_none_or(|app| {
                 let (policy, reading) = (&self.policy, &reading);
-                agentd_core::detect::is_quiet(&agentd_core::detect::View { app, policy, reading, now })
+                agentd_core::detect::is_quiet(&agentd_core::detect::View {
+                    app,
+                    policy,
+                    reading,
+                    now,
+                })
             });
             if !quiet {
                 self.own.push_back(Input::Reading(reading.clone()));

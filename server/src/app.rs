@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::act::process::ProcessActuator;
 use crate::act::{self, Actuator};
-use crate::agent::{Agent, Handle, Parts, Restored};
+use crate::agent::{self, Agent, Handle, Parts, Restored};
 use crate::auth::{self, Authorizer, tokens::TokenTable};
 use crate::bus;
 use crate::clock::Clock;
@@ -105,8 +105,7 @@ pub enum Error {
 }
 
 fn faults(faults: &[Fault]) -> String {
-    let line =
-        |f: &Fault| format!("  {}: `{}` {}; {}", f.field, f.value, f.rule, f.fix);
+    let line = |f: &Fault| format!("  {}: `{}` {}; {}", f.field, f.value, f.rule, f.fix);
     faults.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
@@ -133,24 +132,17 @@ impl App {
     pub async fn start(config: Config, host: Host) -> Result<Self, Error> {
         make_data_dir(&config.data_dir)?;
         let rules = Rules::load(&config)?;
-        // Bound before the replay: whoever connects early waits in the backlog instead of being refused.
-        let bind = |source| Error::Bind { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
-        let address = listener.local_addr().map_err(bind)?;
+        let (listener, address) = bind(config.listen).await?;
         let (journal, restored) = open_log(&config)?;
-        if let Err(error) = crate::specs::restore(&config.data_dir, &restored.state.specs) {
-            // They are copies of what the log holds; the next start tries again.
-            tracing::warn!(%error, "specification files cannot be written");
-        }
         let tasks = Tasks::new();
         let clock = Arc::new(Clock::system());
         let ingest = Arc::new(Ingest::new());
-        let (sightings, seen) = mpsc::channel(act::SIGHTINGS);
+        let (handle, inbox) = agent::inbox();
         let actuator = ProcessActuator::open(
             config.data_dir.join("apps"),
             &host.shim,
             config.loop_interval,
-            (sightings, Arc::clone(&ingest), Arc::clone(&clock)),
+            (handle.clone(), Arc::clone(&ingest), Arc::clone(&clock)),
             tasks.clone(),
         )
         .await?;
@@ -171,11 +163,8 @@ impl App {
             publisher: publisher.clone(),
             tasks: tasks.clone(),
         };
-        let (agent, handle) = Agent::new(parts, rules.policy, restored);
-        tasks.spawn("sightings", OnFailure::Shutdown, forward(seen, handle.clone()));
+        let agent = Agent::new(parts, rules.policy, restored, inbox);
         let (health, health_service) = tonic_health::server::health_reporter();
-        let stage = (config.env != Env::Prod && !host.demo_app.is_empty())
-            .then(|| Arc::new(Stage::new(host.demo_app.clone())));
         let services = Services {
             agent: handle.clone(),
             publisher,
@@ -188,17 +177,15 @@ impl App {
             env: config.env,
             data_dir: config.data_dir.clone(),
             policy_origin: rules.policy_origin,
-            stage,
+            stage: stage(&config, &host),
             health: health.clone(),
         };
         let routes = grpc::routes(&services, health_service)?;
         tasks.spawn("health", OnFailure::Log, watch_health(journal, health, tasks.clone()));
-        let listen = Listen::new(routes, Arc::new(Authorizer::new(rules.tokens)))
-            .with_limits(config.limits.clone())
-            .with_tls(rules.tls);
-        let (served, (agent, statistics)) =
-            (serve(listen, listener, &tasks), run(agent, actuator, &tasks));
-        let tokens = token_file(&config);
+        let listen = Listen::new(routes, Arc::new(Authorizer::new(rules.tokens)));
+        let listen = listen.with_limits(config.limits.clone()).with_tls(rules.tls);
+        let served = serve(listen, listener, &tasks);
+        let (agent, statistics) = run(agent, actuator, &tasks);
         Ok(Self {
             address,
             agent_id,
@@ -209,7 +196,7 @@ impl App {
             statistics,
             handle,
             bus,
-            tokens,
+            tokens: token_file(&config),
         })
     }
 
@@ -302,6 +289,20 @@ impl Rules {
     }
 }
 
+/// Binds before the replay: whoever connects early waits in the backlog instead of being refused.
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+    let fail = |source| Error::Bind { address, source };
+    let listener = TcpListener::bind(address).await.map_err(fail)?;
+    let bound = listener.local_addr().map_err(fail)?;
+    Ok((listener, bound))
+}
+
+/// Where scenarios run: not in prod, and not without an app to run them on.
+fn stage(config: &Config, host: &Host) -> Option<Arc<Stage>> {
+    let possible = config.env != Env::Prod && !host.demo_app.is_empty();
+    possible.then(|| Arc::new(Stage::new(host.demo_app.clone())))
+}
+
 fn token_file(config: &Config) -> PathBuf {
     config.tokens.clone().unwrap_or_else(|| config.data_dir.join(auth::tokens::FILE_NAME))
 }
@@ -313,14 +314,6 @@ fn started(config: &Config, agent_id: &str) -> Started {
         demo: config.demo_mode,
         dry_run: config.dry_run,
         frozen: config.freeze,
-    }
-}
-
-async fn forward(mut seen: mpsc::Receiver<act::Sighting>, agent: Handle) {
-    while let Some(sighting) = seen.recv().await {
-        if agent.sighting(sighting).await.is_err() {
-            break;
-        }
     }
 }
 
@@ -402,6 +395,10 @@ fn open_log(config: &Config) -> Result<(Journal, Restored), Error> {
         tracing::error!(seq = damage.seq, segment = %damage.segment, why = %damage.why,
             "the proof log is damaged: no action will be taken");
     }
+    if let Err(error) = crate::specs::restore(&config.data_dir, &replay.state.specs) {
+        // They are copies of what the log holds; the next start tries again.
+        tracing::warn!(%error, "specification files cannot be written");
+    }
     Ok((opened.journal, Restored { state: replay.state, head: opened.head, bytes_cut }))
 }
 
@@ -413,9 +410,7 @@ fn agent_id(config: &Config) -> Result<String, Error> {
     let path = config.data_dir.join("agent_id");
     let io = |source| Error::DataDir { path: path.clone(), source };
     match std::fs::read_to_string(&path) {
-        Ok(id) if crate::config::parse_agent_id(id.trim()).is_some() => {
-            Ok(id.trim().to_owned())
-        }
+        Ok(id) if crate::config::parse_agent_id(id.trim()).is_some() => Ok(id.trim().to_owned()),
         Ok(_) | Err(_) => {
             let random = uuid::Uuid::new_v4().simple().to_string();
             let id = format!("agent-{}", random.get(..8).unwrap_or("00000000"));

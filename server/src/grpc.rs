@@ -81,10 +81,7 @@ pub struct Services {
 ///
 /// # Errors
 /// The compiled descriptor set cannot be read, which a test rules out.
-pub fn routes<H>(
-    services: &Services,
-    health: H,
-) -> Result<Routes, tonic_reflection::server::Error>
+pub fn routes<H>(services: &Services, health: H) -> Result<Routes, tonic_reflection::server::Error>
 where
     H: tonic::codegen::Service<
             http::Request<tonic::body::Body>,

@@ -119,7 +119,7 @@ fn a_rejected_plan_is_not_carried_out() {
     approve(&server, "approver", &approval).exits(5);
     let records = server.records();
     assert_eq!((records.attempts("RESTART"), records.count("APPROVAL_REJECTED")), (0, 1));
-    assert!(app.get("/healthz").is_none(), "it is still down");
+    assert_eq!(server.app_status("web")["ready_instances"], 0, "it is still down");
 }
 
 #[test]

@@ -8,6 +8,7 @@
     clippy::unwrap_used,
     clippy::disallowed_methods,
     clippy::float_arithmetic,
+    clippy::indexing_slicing,
     reason = "a benchmark prints a table and reads the clock"
 )]
 
@@ -102,14 +103,8 @@ fn reading(app: &AppName, now: u64, cpu: i64) -> Reading {
         ] {
             let at = now - 5_000 + tick * 1_000;
             let source = "monitor".to_owned();
-            let sample = Sample {
-                metric,
-                micro,
-                instance: None,
-                source,
-                observed_ms: at,
-                received_ms: at,
-            };
+            let sample =
+                Sample { metric, micro, instance: None, source, observed_ms: at, received_ms: at };
             window.push(&sample);
         }
         let _ = window.close(now - 5_000 + tick * 1_000, &policy.freshness, 0);
@@ -200,7 +195,13 @@ fn main() {
     let _: Row = Row::default();
     println!("decisions per second on one core (best of 7 runs of 0.3 s)");
     println!("{:<44} {:>12} {:>12}", "case", "measured", "goal");
-    println!("{:<44} {:>12.0} {:>12}", "healthy app: looked at and found quiet", quiet, "1,000,000");
-    println!("{:<44} {:>12.0} {:>12}", "overload: findings, candidates, 29 gates", overload, "200,000");
+    println!(
+        "{:<44} {:>12.0} {:>12}",
+        "healthy app: looked at and found quiet", quiet, "1,000,000"
+    );
+    println!(
+        "{:<44} {:>12.0} {:>12}",
+        "overload: findings, candidates, 29 gates", overload, "200,000"
+    );
     println!("{:<44} {:>12.0} {:>12}", "crash: findings, candidates, 29 gates", crashed, "200,000");
 }

@@ -73,8 +73,8 @@ impl Memory {
     }
 
     async fn report(&self, app: &AppName, slot: u32, what: Observation) {
-        // A closed channel means that the loop is gone and with it everybody who could care.
-        let _ = self.sightings.send(Sighting { app: app.clone(), slot, what }).await;
+        // The loop is gone, and with it everybody who could care.
+        let _ = self.sightings.sighting(Sighting { app: app.clone(), slot, what }).await;
     }
 
     async fn start(&self, app: &AppName, slot: u32) {

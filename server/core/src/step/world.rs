@@ -37,7 +37,7 @@ impl World {
         let policy = Policy::default_for(env);
         let mut world = Self {
             state: State::new(env),
-            policy: policy.clone(),
+            policy,
             now: 1_000_000,
             log: Vec::new(),
             windows: BTreeMap::new(),

@@ -11,7 +11,7 @@ use agentd_core::permit::Permit;
 use agentd_core::plan::{Fence, Operation};
 use agentd_core::record::Observation;
 use agentd_core::signal::{Exit, MICRO, Metric, Sample as CoreSample};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::rollout::{Progress, ReadyCheck, Report, Rollout};
@@ -32,6 +32,8 @@ const SAMPLES: usize = 4_096;
 const STEPS: usize = 256;
 /// Failed probes in a row that make an instance unready (the default of Kubernetes' `failureThreshold`).
 const UNREADY_AFTER: u32 = 3;
+/// Longest wait for events of instances that are on their way when a rollout ends.
+const CATCH_UP: Duration = Duration::from_secs(1);
 /// Source of the figures the kernel gives.
 const PROCFS: &str = "sense/procfs";
 
@@ -50,6 +52,8 @@ struct Shared {
     ingest: Arc<Ingest>,
     clock: Arc<Clock>,
     apps: Mutex<BTreeMap<AppName, Watched>>,
+    /// Host events reported so far.
+    handled: watch::Sender<u64>,
 }
 
 /// What is known of an app besides its instances.
@@ -77,14 +81,16 @@ impl ProcessActuator {
         tasks: Tasks,
     ) -> Result<Self, Error> {
         let (sightings, ingest, clock) = shared;
-        let shared = Arc::new(Shared { sightings, ingest, clock, apps: Mutex::default() });
+        let handled = watch::Sender::new(0);
+        let shared = Arc::new(Shared { sightings, ingest, clock, apps: Mutex::default(), handled });
         let (events, mut happened) = mpsc::channel(EVENTS);
         let (listening, spawner) = (Arc::clone(&shared), tasks.clone());
-        let (host_ready, host_known) = tokio::sync::watch::channel(None::<ProcessHost>);
+        let (host_ready, host_known) = watch::channel(None::<ProcessHost>);
         tasks.spawn("process-events", OnFailure::Shutdown, async move {
             while let Some(event) = happened.recv().await {
                 let host = host_known.borrow().clone();
                 listening.on_event(event, host.as_ref(), &spawner).await;
+                listening.handled.send_modify(|n| *n = n.wrapping_add(1));
             }
         });
         let command = shim.iter().map(|part| part.clone().into_os_string()).collect();
@@ -176,9 +182,23 @@ impl ProcessActuator {
         };
         let report = self.carry_out(&rollout, &plan.operation).await;
         drop(progress);
-        // Every step is reported before the end of the rollout is.
+        // Every step, and everything that was seen meanwhile, is reported before the end of the rollout is.
         let _ = follow.await;
+        self.catch_up(&plan.app).await;
         delivery(&report)
+    }
+
+    /// Waits until what was reported of an app is what its instances are, for a bounded time: the host tells its events in order,
+    /// but on a way of its own.
+    async fn catch_up(&self, app: &AppName) {
+        let mut handled = self.shared.handled.subscribe();
+        let deadline = tokio::time::Instant::now() + CATCH_UP;
+        while !self.shared.is_level(app, &self.host.views_of(app.as_str())) {
+            if tokio::time::timeout_at(deadline, handled.changed()).await.is_err() {
+                tracing::warn!(%app, "events of the instances are late");
+                break;
+            }
+        }
     }
 
     async fn carry_out(&self, rollout: &Rollout<'_>, operation: &Operation) -> Report {
@@ -242,9 +262,20 @@ impl Shared {
         self.apps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the running instances are those that were reported as running.
+    fn is_level(&self, app: &AppName, views: &[InstanceView]) -> bool {
+        let apps = self.lock();
+        let Some(watched) = apps.get(app) else { return true };
+        views.iter().all(|view| {
+            let reported = watched.reported.get(&view.slot).map(|(fence, _)| fence);
+            let running = view.fence.as_ref().filter(|_| view.running).map(core_fence);
+            reported == running.as_ref()
+        })
+    }
+
     async fn report(&self, app: &AppName, slot: u32, what: Observation) {
-        // A closed channel means that the loop has ended.
-        let _ = self.sightings.send(Sighting { app: app.clone(), slot, what }).await;
+        // The loop has ended, and with it everybody who could care.
+        let _ = self.sightings.sighting(Sighting { app: app.clone(), slot, what }).await;
     }
 
     async fn on_event(
@@ -358,8 +389,7 @@ impl Shared {
                 let failures = {
                     let mut apps = self.lock();
                     let Some(watched) = apps.get_mut(&app) else { return };
-                    watched.failures =
-                        if healthy { 0 } else { watched.failures.saturating_add(1) };
+                    watched.failures = if healthy { 0 } else { watched.failures.saturating_add(1) };
                     watched.failures
                 };
                 if healthy {
@@ -488,8 +518,7 @@ fn probe_of(probe: &app::Probe) -> Result<Probe, String> {
                 Some(at) => rest.split_at(at),
                 None => (rest, "/"),
             };
-            let host =
-                if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
+            let host = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
             Ok(Probe::Http { address: address_of(&host)?, path: path.to_owned() })
         }
         app::Probe::Tcp { address } => Ok(Probe::Tcp { address: address_of(address)? }),

@@ -107,7 +107,7 @@ fn services(
     head: journal::Head,
     dir: &std::path::Path,
 ) -> Services {
-    let (sightings, _) = mpsc::channel(1);
+    let (agent, inbox) = crate::agent::inbox();
     let (clock, ingest) = (Arc::new(Clock::manual(5_000)), Arc::new(Ingest::new()));
     let tasks = Tasks::new();
     let started = Started {
@@ -125,12 +125,12 @@ fn services(
         clock: Arc::clone(&clock),
         journal: journal.clone(),
         ingest: Arc::clone(&ingest),
-        actuator: Arc::new(Memory::new(sightings)) as Arc<dyn Actuator>,
+        actuator: Arc::new(Memory::new(agent.clone())) as Arc<dyn Actuator>,
         publisher: publisher.clone(),
         tasks: tasks.clone(),
     };
     let restored = Restored { state: State::new(Env::Stage), head, bytes_cut: None };
-    let (_, agent) = Agent::new(parts, Policy::default_for(Env::Stage), restored);
+    let _ = Agent::new(parts, Policy::default_for(Env::Stage), restored, inbox);
     let (health, _) = tonic_health::server::health_reporter();
     Services {
         agent,

@@ -11,11 +11,10 @@ use agentd_core::policy::Policy;
 use agentd_core::record::{Record, Started};
 use agentd_core::replay::Replay;
 use tempfile::TempDir;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tonic::Request;
 
-use crate::act::{Actuator, SIGHTINGS, memory::Memory};
+use crate::act::{Actuator, memory::Memory};
 use crate::agent::{Agent, AgentView, Parts, Restored};
 use crate::auth::{Principal, Role};
 use crate::clock::Clock;
@@ -66,8 +65,8 @@ impl Server {
             replay.fold(&Record::parse(line).unwrap());
         });
         let opened = opened.unwrap();
-        let (sightings, mut seen) = mpsc::channel(SIGHTINGS);
-        let memory = Arc::new(Memory::new(sightings));
+        let (handle, inbox) = crate::agent::inbox();
+        let memory = Arc::new(Memory::new(handle.clone()));
         let tasks = Tasks::new();
         let clock = Arc::new(clock);
         let ingest = Arc::new(Ingest::new());
@@ -93,22 +92,9 @@ impl Server {
             tasks: tasks.clone(),
         };
         let restored = Restored { state: replay.state, head: opened.head, bytes_cut: None };
-        let (agent, handle) = Agent::new(parts, Policy::default_for(env), restored);
+        let agent = Agent::new(parts, Policy::default_for(env), restored, inbox);
         let agent = tasks.spawn("agent", OnFailure::Shutdown, async move {
             agent.run().await;
-        });
-        let (forward, stopping) = (handle.clone(), tasks.stopping());
-        tasks.spawn("sightings", OnFailure::Log, async move {
-            loop {
-                let sighting = tokio::select! {
-                    sighting = seen.recv() => sighting,
-                    () = stopping.cancelled() => None,
-                };
-                let Some(sighting) = sighting else { break };
-                if forward.sighting(sighting).await.is_err() {
-                    break;
-                }
-            }
         });
         let (health, _) = tonic_health::server::health_reporter();
         let services = Services {

@@ -212,7 +212,6 @@ impl Intake {
     }
 }
 
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is guarded is valid between any two statements that change it.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -6,20 +6,15 @@ use std::time::Duration;
 
 use agentctl_api::v1;
 use agentd_core::app::{AppName, Env};
-use agentd_core::permit::Permit;
 use agentd_core::policy::Policy;
-use agentd_core::record::{Observation, Started};
+use agentd_core::record::Started;
 use agentd_core::signal::{MICRO, Metric, Sample};
 use agentd_core::state::State;
 use tempfile::TempDir;
-use tokio::sync::{Semaphore, mpsc};
-use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
+use crate::act::Actuator;
 use crate::act::memory::Memory;
-use crate::act::{
-    Actuator, Boxed, Capabilities, Delivery, SIGHTINGS, Sighting, Sightings, Workload,
-};
 use crate::agent::{Agent, AgentView, Ask, Parts, Restored};
 use crate::auth::{Principal, Role};
 use crate::clock::Clock;
@@ -31,51 +26,6 @@ use crate::tasks::{OnFailure, Tasks};
 
 /// Longest wait for something that has to happen.
 pub(in crate::grpc) const PATIENCE: Duration = Duration::from_secs(60);
-/// An instance that never exists: its sighting says that all before it were handed on.
-const MARK: u32 = u32::MAX;
-
-#[derive(Debug)]
-struct Unhurried {
-    memory: Arc<Memory>,
-    sightings: Sightings,
-    marks: Arc<Semaphore>,
-}
-
-impl Actuator for Unhurried {
-    fn kind(&self) -> &'static str {
-        self.memory.kind()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.memory.capabilities()
-    }
-
-    fn discover<'a>(&'a self, workloads: &'a [Workload]) -> Boxed<'a, ()> {
-        self.memory.discover(workloads)
-    }
-
-    fn execute<'a>(
-        &'a self,
-        permit: Permit,
-        workload: Workload,
-        stop: CancellationToken,
-    ) -> Boxed<'a, Delivery> {
-        Box::pin(async move {
-            let app = permit.plan().app.clone();
-            let delivery = self.memory.execute(permit, workload, stop).await;
-            let mark = Sighting { app, slot: MARK, what: Observation::Removed };
-            if self.sightings.send(mark).await.is_ok() {
-                self.marks.acquire().await.unwrap().forget();
-            }
-            delivery
-        })
-    }
-
-    fn close(&self) -> Boxed<'_, ()> {
-        self.memory.close()
-    }
-}
-
 pub(in crate::grpc) struct Server {
     pub(in crate::grpc) services: Services,
     pub(in crate::grpc) memory: Arc<Memory>,
@@ -94,14 +44,11 @@ impl Server {
         let dir = tempfile::tempdir().unwrap();
         let config = journal::Config::new(dir.path().join("proof"));
         let opened = journal::open(config, &mut |_, _| {}).unwrap();
-        let (sightings, seen) = mpsc::channel(SIGHTINGS);
-        let memory = Arc::new(Memory::new(sightings.clone()));
-        let marks = Arc::new(Semaphore::new(0));
+        let (handle, inbox) = crate::agent::inbox();
+        let memory = Arc::new(Memory::new(handle.clone()));
         let (tasks, ingest) = (Tasks::new(), Arc::new(Ingest::new()));
         let clock = Arc::new(Clock::manual(1_800_000_000_000));
         let publisher = Publisher::new(0);
-        let actuator =
-            Unhurried { memory: Arc::clone(&memory), sightings, marks: Arc::clone(&marks) };
         let started = Started {
             agent_id: "agent-0badcafe".to_owned(),
             version: "test".to_owned(),
@@ -117,16 +64,15 @@ impl Server {
             clock: Arc::clone(&clock),
             journal: opened.journal.clone(),
             ingest: Arc::clone(&ingest),
-            actuator: Arc::new(actuator),
+            actuator: Arc::clone(&memory) as Arc<dyn Actuator>,
             publisher: publisher.clone(),
             tasks: tasks.clone(),
         };
         let restored = Restored { state: State::new(env), head: opened.head, bytes_cut: None };
-        let (agent, handle) = Agent::new(parts, Policy::default_for(env), restored);
+        let agent = Agent::new(parts, Policy::default_for(env), restored, inbox);
         tasks.spawn("agent", OnFailure::Shutdown, async move {
             agent.run().await;
         });
-        forward(&tasks, handle.clone(), seen, marks);
         let (health, _) = tonic_health::server::health_reporter();
         let services = Services {
             agent: handle,
@@ -227,29 +173,6 @@ impl Server {
         request.extensions_mut().insert(Principal::new(role.as_str(), [role], None));
         request
     }
-}
-
-fn forward(
-    tasks: &Tasks,
-    handle: crate::agent::Handle,
-    mut seen: mpsc::Receiver<Sighting>,
-    marks: Arc<Semaphore>,
-) {
-    let stopping = tasks.stopping();
-    tasks.spawn("sightings", OnFailure::Log, async move {
-        loop {
-            let sighting = tokio::select! {
-                sighting = seen.recv() => sighting,
-                () = stopping.cancelled() => None,
-            };
-            let Some(sighting) = sighting else { break };
-            if sighting.slot == MARK {
-                marks.add_permits(1);
-            } else if handle.sighting(sighting).await.is_err() {
-                break;
-            }
-        }
-    });
 }
 
 /// A request for an action of `web`.
