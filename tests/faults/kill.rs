@@ -1,5 +1,6 @@
 //! `kill -9` of agentd at every step between a fact and its outcome.
 
+use crate::harness::{processes, wait_for};
 use crate::world::World;
 
 /// Goes through the main job with a kill armed, recovers, and checks every promise.
@@ -99,6 +100,27 @@ fn before_the_outcome_is_recorded() {
     world.server.wait_verified(&world.app, head);
     assert_eq!(world.app.pid(), pid);
     assert_eq!(world.server.records().attempts("RESTART"), 1);
+    assert_eq!(world.broken_promises(), Vec::<String>::new());
+}
+
+#[test]
+fn between_an_effect_and_the_record_that_it_was_seen() {
+    let mut world = World::with_app();
+    let head = world.server.records().head();
+    let old = world.app.pid();
+    // The third write is the one that would say that the new process was seen.
+    assert!(world.restart_armed("journal.write=sleep(30000)@3"));
+    world.app.kill9();
+    let app = world.app.clone();
+    let unseen = wait_for(|| app.find_pid().filter(|pid| *pid != old)).expect("it was restarted");
+    world.server.kill9();
+    processes::kill(unseen);
+    world.recover();
+    // A process that nobody saw begin has ended: that is a crash like any other.
+    world.server.wait_verified(&app, head);
+    assert!(![old, unseen].contains(&app.pid()));
+    let seen = world.server.records().started();
+    assert!(seen.contains(&u64::from(unseen)), "its life is on record afterwards: {seen:?}");
     assert_eq!(world.broken_promises(), Vec::<String>::new());
 }
 

@@ -114,6 +114,12 @@ impl FindingKind {
         }
     }
 
+    /// About what is known rather than about the app: no action clears it, so no outcome is judged by it.
+    #[must_use]
+    pub const fn is_ambient(self) -> bool {
+        matches!(self, Self::Contradiction | Self::Flapping | Self::Silence)
+    }
+
     /// Hard facts are observed by the supervisor itself and need no telemetry to be believed.
     #[must_use]
     pub const fn is_hard(self) -> bool {

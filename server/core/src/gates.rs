@@ -216,14 +216,14 @@ fn judge(gate: &Gate, case: &Case<'_>) -> Verdict {
     Verdict { gate, group, effect, reason, value, limit, clears_at, self_imposed }
 }
 
-/// The most restrictive effect wins; among equals the lowest group and then the gate id names the primary reason, so the order
-/// of the list cannot matter. No gate at all means that nobody looked: refuse.
+/// The most restrictive effect wins; among equals the lowest group and then the order of the catalogue of reasons names the primary
+/// one, so the order of the list cannot matter. No gate at all means that nobody looked: refuse.
 fn rule(verdicts: &[Verdict], action: Action) -> Ruling {
     let worst = verdicts.iter().map(|v| v.effect).max().unwrap_or(Effect::Refuse);
     let primary = verdicts
         .iter()
         .filter(|v| v.effect == worst)
-        .min_by(|a, b| (a.group, &a.gate).cmp(&(b.group, &b.gate)))
+        .min_by_key(|v| (v.group, v.reason))
         .and_then(|v| v.reason);
     match (worst, primary) {
         (Effect::Pass, _) => Ruling::Permitted,

@@ -518,11 +518,6 @@ impl AppState {
     /// fault, and an app that is being deployed for the first time has not failed yet.
     #[must_use]
     pub fn is_unhealthy(&self) -> bool {
-        self.open.keys().any(|kind| {
-            !matches!(
-                kind,
-                FindingKind::Silence | FindingKind::Contradiction | FindingKind::Flapping
-            )
-        })
+        self.open.keys().any(|kind| !kind.is_ambient())
     }
 }

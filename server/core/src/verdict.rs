@@ -82,7 +82,7 @@ pub enum Ruling {
     },
     /// Not now, or never.
     Refused {
-        /// The primary reason: lowest group first, then gate id, whatever the order of the list.
+        /// The primary reason: lowest group first, then catalogue order, whatever the order of the list.
         reason: Reason,
         /// What is done instead.
         instead: Action,

@@ -22,7 +22,8 @@ impl App {
     /// Asks the app itself; `None` when it does not answer.
     pub(crate) fn get(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(&self.address).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
+        // The socket is there even while nobody answers, so this is how long a silent app costs.
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
         write!(stream, "GET {path} HTTP/1.1\r\nhost: app\r\nconnection: close\r\n\r\n").ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
@@ -34,7 +35,8 @@ impl App {
         self.find_pid().expect("the app answers")
     }
 
-    fn find_pid(&self) -> Option<u32> {
+    /// As [`App::pid`]; `None` when it does not answer.
+    pub(crate) fn find_pid(&self) -> Option<u32> {
         let info: Value = serde_json::from_str(&self.get("/info")?).ok()?;
         u32::try_from(info["pid"].as_u64()?).ok()
     }

@@ -44,11 +44,13 @@ const DEPLOY_BLAME_MS: Millis = 30 * 60 * 1_000;
 /// Attempts in a row that did not help before the next remedy gets its turn.
 const TRIED: usize = 2;
 
-/// The finding an action must answer: the most urgent one, but a hard fact before a contradiction of signals, because the
-/// supervisor saw it itself.
+/// The finding an action must answer: a hard fact, because the supervisor saw it itself; else the most urgent one that an action can
+/// clear. A contradiction of signals does not hide what would be done if they could be believed: its gate refuses that.
 #[must_use]
 pub fn primary(findings: &[Finding]) -> Option<&Finding> {
-    findings.iter().find(|finding| finding.kind.is_hard()).or_else(|| findings.first())
+    let hard = || findings.iter().find(|finding| finding.kind.is_hard());
+    let clearable = || findings.iter().find(|finding| !finding.kind.is_ambient());
+    hard().or_else(clearable).or_else(|| findings.first())
 }
 
 /// The candidates for `finding`, best first. Doing nothing is always among them, and last unless nothing is wrong.

@@ -201,13 +201,19 @@ fn evidence_that_ages_or_is_disputed_is_worth_less() {
 }
 
 #[test]
-fn contradiction_and_flapping_are_observed() {
+fn contradiction_and_flapping_alone_are_observed_and_hide_no_remedy_from_the_gates() {
+    let mut story = Story::healthy(1);
+    story.claims(MONITOR, "memory_high", true);
+    story.claims(MONITOR, "memory_low", true);
+    story.look();
+    check(&story, Action::Observe);
     let mut story = overloaded(CPU, 95 * PERCENT);
     story.claims(MONITOR, "memory_high", true);
     story.claims(MONITOR, "memory_low", true);
     story.look();
-    let proposal = check(&story, Action::Observe);
-    assert_eq!(proposal.because, [FindingKind::Contradiction, FindingKind::CpuOverload]);
+    // What would be done if the signals could be believed; the gate `conflict` refuses it.
+    let proposal = check(&story, Action::ScaleUp);
+    assert_eq!(proposal.because, [FindingKind::CpuOverload, FindingKind::Contradiction]);
 
     let mut story = Story::healthy(1);
     for ago in [500_000, 400_000, 300_000] {

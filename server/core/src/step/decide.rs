@@ -106,7 +106,8 @@ fn clear_approval(ctx: &mut Context<'_>, app: &mut AppState) {
 
 /// Whether the attempt in flight is the answer to everything that is wrong: then its outcome is awaited.
 fn covers(attempt: &Attempt, findings: &[Finding]) -> bool {
-    attempt.trigger.is_empty() || findings.iter().all(|f| attempt.trigger.contains(&f.kind))
+    let answered = |f: &Finding| f.kind.is_ambient() || attempt.trigger.contains(&f.kind);
+    attempt.trigger.is_empty() || findings.iter().all(answered)
 }
 
 fn row(state: &State, findings: &[Finding]) -> Row {
@@ -247,7 +248,7 @@ fn permitted(
         plan: plan.clone(),
         started_at: ctx.now,
         delivered_at: None,
-        trigger: decided.proposal.because.clone(),
+        trigger: triggers(&decided.proposal),
         human,
         approval: decided.proposal.grant.as_ref().map(|g| g.approval),
         indeterminate: false,
@@ -265,6 +266,11 @@ fn permitted(
         };
         ctx.write_app(app, Some(seq), Body::Concluded(concluded));
     }
+}
+
+/// The findings an action can clear.
+fn triggers(proposal: &Proposal) -> Vec<FindingKind> {
+    proposal.because.iter().copied().filter(|kind| !kind.is_ambient()).collect()
 }
 
 fn held(ctx: &mut Context<'_>, app: &mut AppState, seq: u64, decided: &Decided, plan: &Plan) {

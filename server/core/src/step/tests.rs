@@ -334,14 +334,16 @@ fn contradicting_monitors_lead_to_observation() {
         world.tick(1_000);
     }
     assert_eq!(world.executed.len(), before);
-    let observed = world.decisions().any(|d| {
-        d.proposal.action == Action::Observe
-            || matches!(
-                d.ruling,
-                Ruling::Refused { reason: Reason::SignalConflictObserve, instead: Action::Observe }
-            )
-    });
-    assert!(observed);
+    let refused = |d: &crate::record::Decided| {
+        let reason = Reason::SignalConflictObserve;
+        d.ruling == Ruling::Refused { reason, instead: Action::Observe }
+    };
+    let rulings: Vec<_> = world
+        .decisions()
+        .map(|d| (d.proposal.action, d.ruling.clone(), d.findings.clone()))
+        .collect();
+    assert!(world.decisions().any(refused), "{rulings:?}");
+    assert_eq!(world.count("SIGNAL_CONFLICT_OBSERVE"), 1);
     world.assert_replays();
 }
 
