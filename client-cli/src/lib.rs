@@ -3,6 +3,7 @@
 //! One noun or verb per file in [`command`]; everything that is printed goes through [`output`], everything that fails
 //! through [`failure`], and every way to end is in [`exit`].
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -41,8 +42,14 @@ pub fn main() -> ExitCode {
         Ok(cli) => run(cli),
         Err(error) => {
             // Help and version are answers; everything else is a usage error. A closed stream changes neither.
-            let _ = error.print();
-            if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() }
+            if !error.use_stderr() {
+                let _ = error.print();
+                return Exit::Ok.into();
+            }
+            // What was typed may come from anywhere: it is shown, never obeyed.
+            let text = error.render().to_string();
+            let _ = write!(std::io::stderr(), "{}", agentctl_api::text::block(&text));
+            Exit::Usage.into()
         }
     }
 }

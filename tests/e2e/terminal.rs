@@ -39,7 +39,6 @@ fn reasons_are_shown_and_not_obeyed() {
         &["explain", HOSTILE],
         &["status", HOSTILE],
         &["approve", HOSTILE, "--reason", HOSTILE, "--yes"],
-        &["proof", "tail", "--since", HOSTILE],
         &["watch", HOSTILE, "--until", "1", "--timeout", "1s"],
         &["signal", "send", HOSTILE, "--cpu", "0.5"],
         &["signal", "send", "web", "--cpu", "0.5", "--monitor-id", HOSTILE],
@@ -71,6 +70,19 @@ fn reasons_are_shown_and_not_obeyed() {
     check(&server.ctl(&["proof", "export"]));
     let log = server.log();
     assert_eq!(hostile(&log), None, "nor into the log of the server: {log:?}");
+}
+
+#[test]
+fn a_command_line_that_cannot_be_read_is_shown_and_not_obeyed() {
+    let server = Server::quick();
+    for words in [
+        &["proof", "tail", "--since", HOSTILE][..],
+        &["watch", "--tail", HOSTILE],
+        &["status", "--output", HOSTILE],
+        &[HOSTILE],
+    ] {
+        check(&server.ctl(words).exits(2));
+    }
 }
 
 #[test]

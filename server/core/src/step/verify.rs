@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::app::{AppName, Millis};
 use crate::choose::{Lesson, Taught};
 use crate::detect::FindingKind;
-use crate::plan::Operation;
+use crate::plan::{Fence, Operation};
 use crate::record::{Body, Concluded, Observation};
 use crate::signal::Reading;
 use crate::state::{AppState, Attempt, Outcome, Phase, is_expected_exit};
@@ -21,10 +21,16 @@ pub(super) fn on_observed(
     reading: &Reading,
 ) {
     let Some(app) = ctx.state.apps.get(name) else { return };
-    if is_known(app, slot, what) {
+    let unseen = unseen(app, slot, what);
+    if unseen.is_none() && is_known(app, slot, what) {
         return;
     }
     let mut app = app.clone();
+    if let Some(fence) = unseen {
+        // agentd was away when it began. Its end only makes sense behind its beginning, and every later plan has to name it.
+        let began = Observation::Started { fence };
+        ctx.write_app(&mut app, None, Body::Observed { slot, what: began });
+    }
     let what = match what {
         Observation::Exited { fence, exit, expected } => Observation::Exited {
             fence: fence.clone(),
@@ -54,6 +60,22 @@ fn is_known(app: &AppState, slot: u32, what: &Observation) -> bool {
         }
         Observation::Removed => false,
     }
+}
+
+/// The incarnation that ended although nobody recorded that it began: agentd was killed between the effect and the record of it.
+fn unseen(app: &AppState, slot: u32, what: &Observation) -> Option<Fence> {
+    let Observation::Exited { fence: Some(fence), .. } = what else { return None };
+    let Some(instance) = app.instances.get(&slot) else { return Some(fence.clone()) };
+    let is_later = |known: &Fence| {
+        if fence.boot_id == known.boot_id {
+            // Start times grow; the process id decides within one tick of them.
+            (fence.start_time, fence.pid) > (known.start_time, known.pid)
+        } else {
+            // Boots have no order, but what runs was not there before the last one.
+            !instance.phase.is_running()
+        }
+    };
+    instance.fence.as_ref().is_none_or(is_later).then(|| fence.clone())
 }
 
 /// The actuator reports the end of an effect.
@@ -193,4 +215,63 @@ fn unlearned(ctx: &Context<'_>, attempt: &Attempt, outcome: Outcome) -> Option<&
 pub(super) fn teach(ctx: &mut Context<'_>, app: &mut AppState, cause: u64, lesson: Lesson) {
     let (before, after) = ctx.state.table.clone().learn(&lesson);
     ctx.write_app(app, Some(cause), Body::Learned { lesson, before, after });
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::app::{AppName, Env};
+    use crate::plan::Fence;
+    use crate::record::{Body, Observation};
+    use crate::signal::Exit;
+    use crate::step::world::World;
+
+    const MINUTE: u64 = 60_000;
+
+    fn ended(pid: u32, start_time: u64) -> Observation {
+        let fence = Some(Fence { boot_id: "test".to_owned(), pid, start_time });
+        Observation::Exited { fence, exit: Exit::Signal(9), expected: false }
+    }
+
+    fn fence(world: &World, app: &AppName) -> Fence {
+        world.app(app).instances[&0].fence.clone().unwrap()
+    }
+
+    #[test]
+    fn a_process_that_began_and_ended_unseen_is_on_record_and_what_follows_names_it() {
+        let mut world = World::new(Env::Stage);
+        let app = world.onboard("web", 1);
+        world.pass(2 * MINUTE);
+        let known = fence(&world, &app);
+        let from = world.log.len();
+        world.see(&app, 0, ended(900, 900));
+        let observed: Vec<_> = world.log[from..]
+            .iter()
+            .filter_map(|record| match &record.body {
+                Body::Observed { what, .. } => Some(what),
+                _ => None,
+            })
+            .take(2)
+            .collect();
+        let later = Fence { boot_id: "test".to_owned(), pid: 900, start_time: 900 };
+        assert!(matches!(observed[0], Observation::Started { fence } if *fence == later));
+        assert!(matches!(observed[1], Observation::Exited { .. }));
+        world.pass(2 * MINUTE);
+        assert_eq!(world.restarts(), 1, "it is a crash like any other");
+        assert_ne!(fence(&world, &app), known);
+        world.assert_replays();
+    }
+
+    #[test]
+    fn the_late_end_of_an_older_process_still_says_nothing() {
+        let mut world = World::new(Env::Stage);
+        let app = world.onboard("web", 1);
+        world.pass(2 * MINUTE);
+        let known = fence(&world, &app);
+        let from = world.log.len();
+        world.see(&app, 0, ended(known.pid, known.start_time - 1));
+        world.see(&app, 0, ended(known.pid - 1, known.start_time));
+        let observed = world.log[from..].iter().any(|r| matches!(r.body, Body::Observed { .. }));
+        assert!(!observed, "it runs on");
+        assert_eq!(world.restarts(), 0);
+    }
 }
