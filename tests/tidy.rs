@@ -150,6 +150,7 @@ mod tidy {
     fn only_output_prints() {
         let words = ["println!", "print!(", "io::stdout()", "io::stderr()"];
         let allowed = [
+            ("client-cli/src/lib.rs", "usage errors, before there are settings"),
             ("client-cli/src/output.rs", "it is the printer"),
             ("client-cli/src/command.rs", "asks a question before it reads the answer"),
             ("client-cli/src/demo_app.rs", "another program: its output is what agentd captures"),
