@@ -1,6 +1,6 @@
 //! Starting: what is refused at the door, what a caller without a server is told, and two servers that want one log.
 
-use crate::harness::{Options, Run, Server, own_ip};
+use crate::harness::{Options, Run, Server, event, own_ip};
 
 #[test]
 fn a_server_that_is_not_there_is_named_together_with_the_fix() {
@@ -44,7 +44,8 @@ fn a_port_that_is_taken_is_named() {
 #[test]
 fn a_data_directory_belongs_to_one_environment() {
     let mut server = Server::quick();
-    server.stop();
+    server.wait_record("the log is begun", |r| event(r) == "AGENT_STARTED");
+    assert_eq!(server.stop(), 0);
     let mut command = server.program();
     command.args(["up", "--env", "dev", "--listen", "127.0.0.1:0", "--data-dir"]);
     command.arg(server.data_dir());

@@ -41,13 +41,13 @@ pub struct OnboardArgs {
     /// Program that is already built: absolute path, and arguments that do not begin with a dash
     #[arg(long, value_name = "PATH [ARG]", num_args = 1..)]
     exec: Vec<String>,
-    /// Repository to build from: https:// or ssh:// URL without credentials
+    /// Repository to build from: https:// URL without credentials
     #[arg(long, value_name = "URL")]
     repo: Option<String>,
     /// Branch, tag or commit of the repository
     #[arg(long, value_name = "REV", requires = "repo")]
     revision: Option<String>,
-    /// Runtime: nodejs, python, go, rust, java or container
+    /// Runtime: nodejs, python, go, rust, java, static or binary
     #[arg(long, value_name = "RUNTIME")]
     runtime: String,
     /// Environment [default: the one the server serves]

@@ -49,7 +49,7 @@ struct RunArgs {
     /// Scenarios, or `all`
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
-    /// App to run them on [default: one of their own, removed at the end]
+    /// App to run them on [default: one of their own, left healthy at the end]
     #[arg(long, value_name = "APP")]
     app: Option<String>,
 }

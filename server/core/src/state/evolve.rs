@@ -201,6 +201,12 @@ fn remember(app: &mut AppState, decided: &Decided, seq: u64, at: Millis) {
     let action = decided.proposal.action;
     let human = decided.proposal.source.is_human();
     let remembered = Remembered { seq, at, action, executed: false, human, outcome: None };
+    // What was carried out is what the gates count: refusals make room first.
+    if app.decisions.len() >= DECISIONS
+        && let Some(unexecuted) = app.decisions.iter().position(|d| !d.executed)
+    {
+        app.decisions.remove(unexecuted);
+    }
     push_bounded(&mut app.decisions, remembered, DECISIONS);
     app.last_decision = Some(LastDecision { seq, at, signature: decided.signature() });
 }
