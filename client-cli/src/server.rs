@@ -158,15 +158,13 @@ impl Local {
         plain_token(self.app.tokens(), principal)
     }
 
-    /// Returns when the server is asked to stop.
+    /// Ends when the server is asked to stop. From the moment this is called, so it comes before anybody is told of the server.
     ///
     /// # Errors
     /// Signals cannot be received.
-    pub async fn wait(&self) -> Result<(), Failure> {
-        self.app
-            .wait_for_stop()
-            .await
-            .map_err(|error| Failure::because(Exit::Failure, "cannot wait for signals", &error))
+    pub fn asked_to_stop(&self) -> Result<impl Future<Output = ()> + use<>, Failure> {
+        let because = |error| Failure::because(Exit::Failure, "cannot wait for signals", &error);
+        self.app.asked_to_stop().map_err(because)
     }
 
     /// Drains and stops. Apps go on running.

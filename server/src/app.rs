@@ -236,21 +236,23 @@ impl App {
         self.bus.monitor().stats()
     }
 
-    /// Waits until SIGTERM or SIGINT, or until a task that the server cannot do without has ended.
+    /// Takes SIGTERM and SIGINT over at once; what is returned ends at the first of them, or when a task has ended that the server
+    /// cannot do without. Called before the server is announced: whoever knows of it may ask it to stop.
     ///
     /// # Errors
     /// The signal handlers cannot be installed.
-    pub async fn wait_for_stop(&self) -> std::io::Result<()> {
+    pub fn asked_to_stop(&self) -> std::io::Result<impl Future<Output = ()> + use<>> {
         use tokio::signal::unix::{SignalKind, signal};
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let stopping = self.tasks.stopping();
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            () = stopping.cancelled() => {}
-        }
-        Ok(())
+        Ok(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                () = stopping.cancelled() => {}
+            }
+        })
     }
 
     /// Drains: streams end, the step in progress is finished, the last record is written. Applications go on running.

@@ -58,9 +58,12 @@ async fn serve(config: Config) -> ExitCode {
         Ok(app) => app,
         Err(error) => return fail(&chain(&error), EX_CONFIG),
     };
-    tracing::info!(address = %app.address(), agent_id = app.agent_id(), "serving");
-    if let Err(error) = app.wait_for_stop().await {
-        tracing::error!(%error, "cannot wait for signals");
+    match app.asked_to_stop() {
+        Ok(asked) => {
+            tracing::info!(address = %app.address(), agent_id = app.agent_id(), "serving");
+            asked.await;
+        }
+        Err(error) => tracing::error!(%error, "cannot wait for signals"),
     }
     match app.stop().await {
         Some(_) => ExitCode::SUCCESS,

@@ -40,8 +40,9 @@ pub(super) async fn run(args: UpArgs, context: &mut Context) -> Result<Exit, Fai
     let config = server::configure(&args.server)?;
     server::log(&config)?;
     let local = Local::start(config).await?;
+    let asked = local.asked_to_stop()?;
     announce(&local, context)?;
-    local.wait().await?;
+    asked.await;
     context.output.say("! stopping: streams end, the last record is written, apps go on");
     local.stop().await;
     context.output.say("✔ stopped");
