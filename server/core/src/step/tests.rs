@@ -394,6 +394,23 @@ fn a_monitor_cannot_make_anything_happen() {
 }
 
 #[test]
+fn an_app_whose_deployment_was_refused_is_not_started_by_healing_it() {
+    let mut world = World::new(Env::Stage);
+    world.policy.levels.insert(Action::Deploy, Level::Off);
+    world.start_agent();
+    let reply = world.try_onboard(World::request("web", 1), World::by("olivia"));
+    assert!(matches!(reply, Reply::Onboarded { .. }), "{reply:?}");
+    let app = crate::app::AppName::parse("web").unwrap();
+    // The next start finds no process where one is wanted.
+    world.start_agent();
+    let gone = Observation::Exited { fence: None, exit: Exit::Unknown, expected: false };
+    world.see(&app, 0, gone);
+    world.pass(10 * MINUTE);
+    assert!(world.executed.is_empty(), "{:?}", world.executed);
+    world.assert_replays();
+}
+
+#[test]
 fn the_same_request_id_is_carried_out_once() {
     let mut world = World::new(Env::Stage);
     let by = World::with_request("olivia", "6c1e0b", "digest-1");

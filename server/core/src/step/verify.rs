@@ -46,7 +46,13 @@ pub(super) fn on_observed(
 /// Observations are levels as well as edges: one that says what is known already changes nothing.
 fn is_known(app: &AppState, slot: u32, what: &Observation) -> bool {
     let Some(instance) = app.instances.get(&slot) else {
-        return matches!(what, Observation::Removed);
+        // An app that was never brought up has not crashed: what no deployment was permitted for is not started by healing it.
+        let never_ran = app.instances.is_empty() && app.attempt.is_none();
+        return match what {
+            Observation::Removed => true,
+            Observation::Exited { fence: None, .. } => never_ran,
+            _ => false,
+        };
     };
     match what {
         Observation::Started { fence } => {
