@@ -110,6 +110,14 @@ fn in_prod_a_crash_waits_for_a_human_and_the_requester_cannot_be_the_one() {
     world.pass(2 * MINUTE);
     assert_eq!(world.state.approvals[&approval].state, ApprovalState::Verified);
     assert_eq!(world.restarts(), 1);
+    world.crash(&app, 0);
+    world.pass(5 * MINUTE);
+    assert_ne!(world.app(&app).approval, None, "the next crash asks anew");
+    assert_eq!(
+        world.state.approvals[&approval].state,
+        ApprovalState::Verified,
+        "and ends no old one"
+    );
     world.assert_replays();
 }
 
@@ -373,6 +381,20 @@ fn every_unsafe_name_is_refused_on_record_and_nothing_is_done() {
     assert_eq!(world.count("UNSAFE_ACTION_REFUSED"), crate::action::UNSAFE_NAMES.len());
     let reply = world.act(&app, "make_coffee", World::by("olivia"));
     assert_eq!(reply, Reply::Failed(Failure::UnknownAction("make_coffee".to_owned())));
+    world.assert_replays();
+}
+
+#[test]
+fn refusals_do_not_push_what_was_carried_out_from_memory() {
+    let mut world = World::new(Env::Stage);
+    let app = world.onboard("web", 1);
+    world.crash(&app, 0);
+    for _ in 0..2 * crate::state::DECISIONS {
+        world.act(&app, "drop_database", World::by("olivia"));
+    }
+    let decisions = &world.app(&app).decisions;
+    assert_eq!(decisions.len(), crate::state::DECISIONS);
+    assert!(decisions.iter().any(|d| d.executed && d.action == Action::Restart));
     world.assert_replays();
 }
 
