@@ -138,19 +138,20 @@ impl Shared {
     }
 
     /// Publishes a group that is on disk: (offset, end) of each frame, in order.
+    ///
+    /// The number goes out under the lock that readers take to find a record: whoever was given a record sees a number that
+    /// is not below it.
     pub(super) fn publish(&self, place: Place, frames: &[(u64, u64)], chain: LineVerifier) {
-        {
-            let mut extent = self.extent.write().unwrap_or_else(PoisonError::into_inner);
-            if extent.segments.last().is_none_or(|s| s.first_seq != place.first_seq) {
-                extent.segments.push(SegmentMap::new(place.first_seq, place.prev));
-            }
-            if let Some(map) = extent.segments.last_mut() {
-                for (offset, end) in frames {
-                    map.push(*offset, *end);
-                }
-            }
-            extent.chain = chain;
+        let mut extent = self.extent.write().unwrap_or_else(PoisonError::into_inner);
+        if extent.segments.last().is_none_or(|s| s.first_seq != place.first_seq) {
+            extent.segments.push(SegmentMap::new(place.first_seq, place.prev));
         }
+        if let Some(map) = extent.segments.last_mut() {
+            for (offset, end) in frames {
+                map.push(*offset, *end);
+            }
+        }
+        extent.chain = chain;
         self.durable.send_replace(chain.next_seq().saturating_sub(1));
     }
 
