@@ -164,7 +164,7 @@ pub(super) fn decide(
         around,
         row,
     };
-    if is_repeat(app, &decided) {
+    if is_repeat(ctx, app, &decided) {
         ctx.repeats = app.last_decision.as_ref().map(|last| (app.profile.name.clone(), last.seq));
         return (app.last_decision.as_ref().map_or(0, |last| last.seq), decided);
     }
@@ -181,12 +181,20 @@ pub(super) fn decide(
     (seq, decided)
 }
 
-/// A decision that equals the last one and changes nothing is only counted.
-fn is_repeat(app: &AppState, decided: &Decided) -> bool {
+/// A decision that equals the last one of the same incident and changes nothing is only counted; one that goes on for longer than
+/// the repetition window is written again.
+fn is_repeat(ctx: &Context<'_>, app: &AppState, decided: &Decided) -> bool {
     let effective = decided.ruling == Ruling::Permitted && decided.proposal.plan.is_some();
     decided.trigger == Trigger::Reading
         && !effective
-        && app.last_decision.as_ref().is_some_and(|last| last.signature == decided.signature())
+        && app.last_decision.as_ref().is_some_and(|last| {
+            last.signature == decided.signature()
+                && decided
+                    .findings
+                    .iter()
+                    .all(|f| app.cleared.get(&f.kind).is_none_or(|at| *at <= last.at))
+                && ctx.now.saturating_sub(last.at) < ctx.policy.repetition.window_ms
+        })
 }
 
 fn follow(ctx: &mut Context<'_>, app: &mut AppState, seq: u64, decided: &Decided) {

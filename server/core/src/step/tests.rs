@@ -74,6 +74,29 @@ fn a_second_crash_within_the_cooldown_is_refused_with_the_time_it_clears_and_hea
 }
 
 #[test]
+fn a_contradiction_is_decided_on_once_until_it_comes_back_or_goes_on_for_long() {
+    let mut world = World::new(Env::Stage);
+    let app = world.onboard("web", 1);
+    let contradict = |world: &mut World, ticks: u32| {
+        for _ in 0..ticks {
+            world.say(&app, "one", Metric::CpuUtilization, MICRO);
+            world.say(&app, "two", Metric::CpuUtilization, MICRO / 100);
+            world.tick(1_000);
+        }
+        world.count("RL_DECISION")
+    };
+    let first = contradict(&mut world, 20);
+    assert_eq!(contradict(&mut world, 20), first, "a steady repeat is counted, not written");
+    world.pass(5 * MINUTE);
+    let quiet = world.count("RL_DECISION");
+    let again = contradict(&mut world, 20);
+    assert!(again > quiet, "what comes back is decided on anew");
+    let long = contradict(&mut world, 20 * 60);
+    assert_eq!(long, again + 1, "what goes on is said again every quarter of an hour");
+    world.assert_replays();
+}
+
+#[test]
 fn a_crash_loop_of_four_hours_gets_at_most_eight_restarts_and_still_heals_after_the_fix() {
     let mut world = World::new(Env::Stage);
     let app = world.onboard("web", 1);

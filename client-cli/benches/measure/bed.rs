@@ -1,0 +1,215 @@
+//! The bed the benchmarks lie in: a server with real apps under it, and the limits that are measured beside it.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Duration;
+
+use agentctl_api::v1;
+use agentd::app::{App, Host};
+use agentd::config::{Config, ServerArgs};
+use agentd_core::app::{AppName, Env};
+use agentd_core::policy::Policy;
+use rustix::time::{ClockId, clock_gettime};
+use tonic::Request;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::Channel;
+
+/// Nanoseconds of the monotonic clock, which all processes of the host share.
+pub(crate) fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    u64::try_from(now.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap()
+}
+
+fn ms(ns: u64) -> f64 {
+    ns as f64 / 1e6
+}
+
+/// One line of a table of times.
+#[derive(Clone)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    samples: Vec<u64>,
+}
+
+impl Row {
+    pub(crate) fn new(name: &str, mut samples: Vec<u64>) -> Self {
+        samples.sort_unstable();
+        Self { name: name.to_owned(), samples }
+    }
+
+    fn at(&self, percent: usize) -> f64 {
+        let last = self.samples.len().saturating_sub(1);
+        ms(self.samples.get(last * percent / 100).copied().unwrap_or(0))
+    }
+
+    /// Milliseconds.
+    pub(crate) fn median(&self) -> f64 {
+        self.at(50)
+    }
+
+    pub(crate) fn header() {
+        println!(
+            "{:<52} {:>5} {:>9} {:>9} {:>9} {:>9}",
+            "case (milliseconds)", "n", "min", "median", "p95", "max"
+        );
+    }
+
+    pub(crate) fn print(&self) {
+        println!(
+            "{:<52} {:>5} {:>9.2} {:>9.2} {:>9.2} {:>9.2}",
+            self.name,
+            self.samples.len(),
+            self.at(0),
+            self.median(),
+            self.at(95),
+            self.at(100)
+        );
+    }
+
+    /// Prints the median beside what it should not exceed.
+    pub(crate) fn compare(&self, goal: f64) {
+        let share = self.median() / goal;
+        println!("  {:<50} {:>6.2} ms = {share:.2} of the goal", self.name, self.median());
+    }
+}
+
+/// The limit: one 4 KiB write into zeroed space and `fdatasync`.
+pub(crate) fn fdatasync(dir: &Path) -> Row {
+    let file = File::create(dir.join("sync")).unwrap();
+    file.write_all_at(&vec![0; 4 << 20], 0).unwrap();
+    file.sync_all().unwrap();
+    let block = [7_u8; 4096];
+    let samples = (0..200_u64)
+        .map(|n| {
+            let began = now_ns();
+            file.write_all_at(&block, n * 4096).unwrap();
+            file.sync_data().unwrap();
+            now_ns() - began
+        })
+        .collect();
+    Row::new("limit: 4 KiB write + fdatasync", samples)
+}
+
+/// A policy with the default gates and short times, so that the twentieth incident is judged like the first.
+pub(crate) fn policy() -> Policy {
+    let mut policy = Policy::default_for(Env::Stage);
+    policy.verification.hold_ms = 50;
+    policy.verification.min_uptime_ms = 20;
+    for cooldown in policy.cooldown.base_ms.values_mut() {
+        *cooldown = 1;
+    }
+    policy.cooldown.restart_cap_ms = 1;
+    policy.cooldown.scale_down_after_up_ms = 1;
+    policy.repetition.window_ms = 100;
+    policy.memory.window_ms = 100;
+    policy.stability.crash_loop_window_ms = 100;
+    policy.stability.flap_window_ms = 100;
+    policy.stability.flap_exit_ms = 100;
+    policy
+}
+
+/// Starts a server of stage in this process. `me` is a program that is a shim when its first argument is `shim`.
+pub(crate) async fn serve(me: &Path, dir: &Path) -> App {
+    let policy_file = dir.join("policy.toml");
+    std::fs::write(&policy_file, toml::to_string(&policy()).unwrap()).unwrap();
+    let args = ServerArgs {
+        env: Some("stage".into()),
+        listen: Some("127.0.0.1:0".into()),
+        data_dir: Some(dir.join("data").display().to_string()),
+        policy: Some(policy_file.display().to_string()),
+        loop_interval: Some("100ms".into()),
+        ..ServerArgs::default()
+    };
+    let config = Config::load(&args).unwrap();
+    let host = Host { shim: vec![me.to_owned(), "shim".into()], demo_app: Vec::new() };
+    App::start(config, host).await.unwrap()
+}
+
+/// A client of the server at `address`, as one of the principals of its token file.
+pub(crate) struct Client {
+    pub(crate) channel: Channel,
+    token: MetadataValue<Ascii>,
+}
+
+impl Client {
+    pub(crate) async fn connect(address: &str, tokens: &Path, principal: &str) -> Self {
+        let token = agentd::auth::tokens::plain_token(tokens, principal).unwrap();
+        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"));
+        let channel = endpoint.unwrap().tcp_nodelay(true).connect().await.unwrap();
+        Self { channel, token: format!("Bearer {token}").parse().unwrap() }
+    }
+
+    /// A request in the name of the principal.
+    pub(crate) fn say<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert("authorization", self.token.clone());
+        request
+    }
+
+    /// Onboards `me MODE FILE`.
+    pub(crate) async fn onboard(
+        &self,
+        name: &str,
+        me: &Path,
+        mode: &str,
+        file: &Path,
+        listen: &str,
+    ) {
+        let request = self.say(v1::OnboardAppRequest {
+            name: name.into(),
+            environment: "stage".into(),
+            runtime: "binary".into(),
+            source: Some(v1::onboard_app_request::Source::Exec(v1::ExecSource {
+                path: me.display().to_string(),
+                args: vec![mode.into(), file.display().to_string()],
+            })),
+            listen: listen.into(),
+            ..v1::OnboardAppRequest::default()
+        });
+        let mut onboarding =
+            v1::onboarding_service_client::OnboardingServiceClient::new(self.channel.clone());
+        onboarding.onboard_app(request).await.unwrap();
+    }
+}
+
+/// Waits until nothing about the app is open or in flight: the next incident meets a verified app.
+pub(crate) async fn settle(server: &App, name: &str) {
+    let app = AppName::parse(name).unwrap();
+    for _ in 0..1_000 {
+        let app = app.clone();
+        let calm = server
+            .agent()
+            .query(move |view| {
+                view.state.apps.get(&app).is_some_and(|a| {
+                    a.attempt.is_none() && a.open.is_empty() && a.ready() >= a.desired
+                })
+            })
+            .await
+            .unwrap();
+        if calm {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let said = server.agent().query(move |view| format!("{:#?}", view.state.apps.get(&app))).await;
+    panic!("{name} does not settle: {}", said.unwrap());
+}
+
+/// Ends every app below `dir` by ending its shim, which stops what it was started for.
+pub(crate) fn end_apps(dir: &Path) {
+    let below = format!("{}/", dir.display());
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if line.contains(" shim ")
+            && line.contains(&below)
+            && let Some(pid) = rustix::process::Pid::from_raw(pid)
+        {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+    }
+}
