@@ -333,7 +333,7 @@ impl Policy {
                 trust: 5,
             },
             fetch: Fetch::default(),
-            sandbox: Sandbox::default(),
+            sandbox: Sandbox::default_for(env),
             windows: Vec::new(),
         }
     }

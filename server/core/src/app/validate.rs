@@ -97,7 +97,7 @@ pub fn validate(
     let listen = check.optional(request.listen.as_deref(), |check, text| {
         check.noted("listen", text, address::listen(text).map(|()| text.to_owned()))
     });
-    check.served(request);
+    check.built(request);
     let health = check.optional(request.health.as_ref(), |check, health| {
         check.health(health, request.listen.as_deref())
     });
@@ -269,10 +269,15 @@ impl Check {
         known
     }
 
-    /// Static files are served by agentd's own small server, which has no other way to learn its address.
-    fn served(&mut self, request: &OnboardRequest) {
-        let repo = matches!(request.source, RequestedSource::Repo { .. });
-        if repo && request.runtime == Runtime::Static.as_str() && request.listen.is_none() {
+    /// What comes from a repository works in its release; and static files are served by agentd's own small server, which has no
+    /// other way to learn its address.
+    fn built(&mut self, request: &OnboardRequest) {
+        let RequestedSource::Repo { .. } = request.source else { return };
+        if let Some(directory) = &request.working_dir {
+            let rule = "must be absent: an app from a repository works in its release";
+            self.break_rule("working_dir", FORBIDDEN, directory, rule, "leave it out");
+        }
+        if request.runtime == Runtime::Static.as_str() && request.listen.is_none() {
             let rule = "is needed for static files: it is where they are served";
             self.break_rule("listen", REQUIRED, "", rule, "give an address like 127.0.0.1:8080");
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lint::Faults;
 use super::{HOUR, MINUTE};
-use crate::app::{Millis, is_host};
+use crate::app::{Env, Millis, is_host};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -128,6 +128,19 @@ impl Default for Sandbox {
     }
 }
 
+impl Sandbox {
+    /// The built-in one of an environment: environments on one host share no users.
+    pub(super) fn default_for(env: Env) -> Self {
+        let usual = Self::default();
+        let first_uid = match env {
+            Env::Dev => usual.first_uid,
+            Env::Stage => usual.first_uid + 1_000,
+            Env::Prod => usual.first_uid + 2_000,
+        };
+        Self { first_uid, ..usual }
+    }
+}
+
 pub(super) fn lint(fetch: &Fetch, sandbox: &Sandbox, faults: &mut Faults) {
     hosts(&fetch.hosts, faults);
     faults.within("fetch.bytes_max", fetch.bytes_max, 1, 64 * GIB);
@@ -170,7 +183,6 @@ fn hosts(hosts: &[Host], faults: &mut Faults) {
 mod tests {
     use super::super::{Policy, lint};
     use super::*;
-    use crate::app::Env;
 
     fn faults(change: impl FnOnce(&mut Policy)) -> Vec<String> {
         let mut policy = Policy::default_for(Env::Stage);

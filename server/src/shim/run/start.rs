@@ -79,8 +79,9 @@ impl Supervisor {
             argv: prepared.argv,
             env: prepared.env,
             listener,
-            born,
+            born: Some(born),
             limits: prepared.limits,
+            user: config.user,
         };
         if let Err(error) = spawn(&mut program, image) {
             born::abandon();

@@ -232,7 +232,7 @@ fn what_was_let_in_says_where_it_leads() {
 }
 
 #[test]
-fn static_files_need_an_address_to_be_served_at() {
+fn an_app_from_a_repository_works_in_its_release_and_files_need_an_address() {
     let files = |r: &mut OnboardRequest| {
         r.runtime = "static".to_owned();
         r.source = repo("https://github.com/a/b");
@@ -243,4 +243,9 @@ fn static_files_need_an_address_to_be_served_at() {
         r.listen = text("127.0.0.1:8080");
     };
     check("an address", heard, &[]);
+    let elsewhere = |r: &mut OnboardRequest| {
+        r.source = repo("https://github.com/a/b");
+        r.working_dir = text("/srv");
+    };
+    check("it works in its release", elsewhere, &[("working_dir", "FORBIDDEN")]);
 }
