@@ -294,6 +294,13 @@ impl Deployer {
         })
         .await?;
         build::build(&bench, stage, spec.runtime).await?;
+        let (src, runtime) = (stage.src.clone(), spec.runtime);
+        blocking(move || {
+            tree::check(&src)?;
+            // A release that cannot be started is none.
+            build::start(&src, runtime, &[])
+        })
+        .await?;
         Ok(commit)
     }
 
