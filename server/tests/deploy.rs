@@ -5,5 +5,8 @@ mod deploy {
     mod bad_builds;
     mod bad_repositories;
     mod git;
+    mod revisions;
+    mod runtimes;
+    mod server;
     mod world;
 }

@@ -96,7 +96,8 @@ async fn a_build_that_forks_into_sessions_of_their_own_is_ended_too() {
     world.rules.sandbox.processes_max = 64;
     world.rules.sandbox.build_timeout_ms = 3_000;
     let script = "#!/bin/sh\nsetsid ./bomb.sh & setsid ./bomb.sh & setsid ./bomb.sh &\nwait\n";
-    let files = [("go.mod", "module x\n"), ("behave.sh", "./bomb.sh\nsleep 1000\n"), ("bomb.sh*", script)];
+    let files =
+        [("go.mod", "module x\n"), ("behave.sh", "./bomb.sh\nsleep 1000\n"), ("bomb.sh*", script)];
     world.git.commit("sessions", &files);
     let app = world.app("sessions", agentd_core::app::Runtime::Go);
     let error = world.refused(&app).await;

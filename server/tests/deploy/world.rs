@@ -40,7 +40,7 @@ pub(super) fn rules(git: &GitServer, tools: &Path) -> Rules {
 }
 
 /// User ids that no other test uses: the kernel counts the processes of a user wherever they are.
-fn own_uids() -> u32 {
+pub(super) fn own_uids() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
     assert!(n < 100, "one test program has enough users for 100 worlds");
