@@ -282,6 +282,7 @@ impl Deployer {
             user: users.map(|owners| owners.build),
             sandbox: &rules.sandbox,
             cwd: stage.src.clone(),
+            writable: stage.root.clone(),
             log: stage.log.clone(),
             stop,
         };

@@ -17,6 +17,7 @@ use rustix::fs::{FileType, FlockOperation, Mode};
 use rustix::io::Errno;
 
 mod born;
+mod confine;
 pub mod files;
 mod output;
 mod prepare;

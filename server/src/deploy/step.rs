@@ -43,6 +43,8 @@ pub(super) struct Bench<'a> {
     pub(super) sandbox: &'a Sandbox,
     /// Working directory.
     pub(super) cwd: PathBuf,
+    /// The only place to write to.
+    pub(super) writable: PathBuf,
     /// File the output goes to.
     pub(super) log: PathBuf,
     /// Ends them.
@@ -92,6 +94,7 @@ impl Bench<'_> {
                 user: self.user,
             },
             deadline_ms: millis(bounds.deadline.saturating_duration_since(Instant::now())),
+            writable: Some(self.writable.clone()),
         };
         let ended = self.carry_out(&order, bounds).await?;
         if ended == Ended::Code(0) {

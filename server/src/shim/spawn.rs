@@ -9,8 +9,11 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
+use rustix::io::Errno;
 use rustix::process::{Gid, Resource, Rlimit, Uid};
+use rustix::thread::UnshareFlags;
 
+use super::confine::{Confinement, confine};
 use super::protocol::User;
 
 /// What the child becomes.
@@ -30,6 +33,8 @@ pub(super) struct Image {
     pub(super) limits: Vec<(Resource, Rlimit)>,
     /// Whom to become.
     pub(super) user: Option<User>,
+    /// The one place to write to, where there is only one.
+    pub(super) confinement: Option<Confinement>,
 }
 
 /// Starts `image` with the standard streams and working directory of `command`.
@@ -42,9 +47,17 @@ pub(super) struct Image {
 pub(super) fn spawn(command: &mut Command, image: Image) -> io::Result<Child> {
     let shim = rustix::process::getpid();
     // SAFETY: the shim has a single thread, so the child may allocate and call anything; it touches nothing but itself, and the
-    // pointers given to `execve` point into `image`, which lives until then.
+    // pointers given to `execve` point into `image`, which lives until then. No descriptor table is shared with another thread.
     unsafe {
         command.pre_exec(move || {
+            if let Some(confinement) = &image.confinement {
+                match rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) {
+                    Ok(()) => confine(confinement)?,
+                    // A container may not let its root do this; the user and the limits are still its own.
+                    Err(Errno::PERM) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
             prepare(&image, shim)?;
             let mut env = image.env.clone();
             if image.listener.is_some() {

@@ -7,6 +7,7 @@
 use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::{Command as Program, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
+use super::confine::Confinement;
 use super::prepare::{self, exec_error};
 use super::protocol::{Config, LINE_BYTES_MAX};
 use super::spawn::{Image, spawn};
@@ -33,6 +35,8 @@ pub struct Step {
     pub config: Config,
     /// It is ended after this time.
     pub deadline_ms: u64,
+    /// The only directory it may write below, where the shim is root; otherwise, and if absent, wherever its user may.
+    pub writable: Option<PathBuf>,
 }
 
 /// How a step ended.
@@ -95,7 +99,7 @@ fn run(step: &Step) -> io::Result<Report> {
     let own = format!("step-{}", std::process::id());
     let group = Group::enter(&group_name(&config.label, own.as_ref()));
     let deadline = Instant::now() + Duration::from_millis(step.deadline_ms);
-    let ended = match launch(config) {
+    let ended = match launch(step) {
         Ok(leader) => wait(leader, &signals, deadline)?,
         Err(why) => Ended::NotStarted(why),
     };
@@ -126,7 +130,8 @@ impl Signals {
     }
 }
 
-fn launch(config: &Config) -> Result<u32, String> {
+fn launch(step: &Step) -> Result<u32, String> {
+    let config = &step.config;
     let io = |error: io::Error| chain(&error);
     let prepared = prepare::prepare(config).map_err(|error| chain(&error))?;
     let said = || io::stderr().as_fd().try_clone_to_owned().map(Stdio::from).map_err(io);
@@ -141,10 +146,18 @@ fn launch(config: &Config) -> Result<u32, String> {
         born: None,
         limits: prepared.limits,
         user: config.user,
+        confinement: confinement(step),
     };
     // Reaped with everything else.
     let child = spawn(&mut program, image).map_err(|error| chain(&exec_error(&path, error)))?;
     Ok(child.id())
+}
+
+/// Only root can close what is open to others.
+fn confinement(step: &Step) -> Option<Confinement> {
+    let writable = step.writable.clone().filter(|_| rustix::process::geteuid().is_root())?;
+    let cwd = step.config.cwd.clone().unwrap_or_else(|| "/".into());
+    Some(Confinement { writable, cwd })
 }
 
 /// Waits for the end of the leader, of the time, or of whoever asked.

@@ -176,6 +176,32 @@ async fn a_build_is_told_nothing_and_reaches_nothing_that_is_agentds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_build_writes_nowhere_but_below_its_own_directory() {
+    let Some(world) = world() else { return };
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("NOT RUN: only root can close what is open to everybody");
+        return;
+    }
+    // The test's own look: this place is open to everybody.
+    let open = world.dir.path().join("open");
+    std::fs::create_dir(&open).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(&open, mode).unwrap();
+    let script = format!(
+        "mkdir .release\nfor d in /tmp /var/tmp /dev/shm {}; do\n\
+         echo x > $d/agentd-left-$$ && echo OPEN $d\ndone > .release/app 2>&1\n\
+         echo x > $HOME/scratch && echo x > /dev/null && echo OWN >> .release/app\n",
+        open.display()
+    );
+    let app = world.build("spills", &script);
+    let release = world.make(&app, 1).await.unwrap();
+    let seen = std::fs::read_to_string(release.dir.join(".release/app")).unwrap();
+    assert!(!seen.contains("OPEN"), "{seen}");
+    assert_eq!(seen.matches("Read-only file system").count(), 4, "{seen}");
+    assert!(seen.contains("OWN"), "{seen}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_halt_ends_a_build_at_once() {
     let Some(world) = world() else { return };
     let app = world.build("halted", "sleep 1000\n");

@@ -34,7 +34,7 @@ async fn server() -> Option<Server> {
 /// An app whose first revision is deployed and verified.
 async fn first_revision(server: &Server) {
     server.git.commit("web", &[("main.py", &python("v1"))]);
-    server.deploy(server.request("web", "python"), false).await;
+    assert!(server.deploy(server.request("web", "python"), false).await);
     server.wait_concluded(Action::Deploy, Outcome::Verified, 1).await;
     server.wait_answer("v1").await;
 }
@@ -43,7 +43,12 @@ async fn first_revision(server: &Server) {
 async fn next_revision(server: &Server, label: &str) {
     let mut request = server.request("web", "python");
     request.labels.insert("version".to_owned(), label.to_owned());
-    server.deploy(request, true).await;
+    // Refused while the agent is busy with the app; every try is a revision, of which only so many are remembered.
+    let permitted = async || {
+        let idle = server.state("web").await.attempt.is_none();
+        (idle && server.deploy(request.clone(), true).await).then_some(())
+    };
+    server.wait("a deployment is permitted", permitted).await;
 }
 
 fn revision_of(release: Option<String>) -> String {
@@ -87,7 +92,8 @@ async fn a_bad_revision_is_retried_and_then_taken_back_by_a_second_person() {
         async || server.pending().await.filter(|approval| approval.plan.action == Action::Rollback);
     let approval = server.wait("a rollback waits for approval", is_rollback).await;
     // The newest verified one, not merely the one before.
-    assert!(matches!(approval.plan.operation, Operation::Rollback { from: 3, to: 1, .. }));
+    let plan = &approval.plan.operation;
+    assert!(matches!(plan, Operation::Rollback { from: 3.., to: 1, .. }), "{plan:?}");
     // What was built once needs no repository any more.
     server.git.behave(Manner::Gone);
     let asked = server.git.requests();
@@ -125,7 +131,7 @@ async fn a_first_deployment_that_fails_is_a_finding_and_is_tried_again() {
     let Some(server) = server().await else { return };
     server.git.commit("web", &[("main.py", &python("v1"))]);
     server.git.behave(Manner::HalfWay);
-    server.deploy(server.request("web", "python"), false).await;
+    assert!(server.deploy(server.request("web", "python"), false).await);
     server.wait_concluded(Action::Deploy, Outcome::Failed, 1).await;
     server.git.behave(Manner::Serve);
     server.wait_concluded(Action::RetryDeployment, Outcome::Verified, 1).await;

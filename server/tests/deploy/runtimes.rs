@@ -60,7 +60,7 @@ async fn deployed(runtime: &str, tools: &[&str], files: &[(&str, &str)]) {
     }
     let server = Server::start().await;
     server.git.commit("web", files);
-    server.deploy(server.request("web", runtime), false).await;
+    assert!(server.deploy(server.request("web", runtime), false).await);
     server.wait_concluded(Action::Deploy, Outcome::Verified, 1).await;
     let is_root = rustix::process::geteuid().is_root();
     let release = server.releases("web").join(server.current("web").unwrap());

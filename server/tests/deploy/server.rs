@@ -15,6 +15,7 @@ use agentd_core::policy::Policy;
 use agentd_core::record::{Body, Concluded, Record};
 use agentd_core::state::{AppState, Approval, ApprovalState, Outcome};
 use agentd_core::step::{By, Reply};
+use agentd_core::verdict::Ruling;
 
 use super::git::GitServer;
 use super::world::{self, own_uids, processes_of};
@@ -108,15 +109,20 @@ impl Server {
         }
     }
 
-    /// Onboards, or deploys the next revision.
-    pub(super) async fn deploy(&self, request: OnboardRequest, update: bool) {
+    /// Onboards, or deploys the next revision. Whether it was permitted: the agent may be busy with the app.
+    pub(super) async fn deploy(&self, request: OnboardRequest, update: bool) -> bool {
         let request = Box::new(request);
         let ask = match update {
             false => Ask::Onboard(request, Vec::new()),
             true => Ask::Update(request, Vec::new()),
         };
         let reply = self.ask(ask, "olivia").await;
-        assert!(matches!(reply, Reply::Onboarded { .. }), "{reply:?}");
+        let Reply::Onboarded { decision: Some(decision), .. } = reply else {
+            panic!("no deployment: {reply:?}");
+        };
+        let records = self.records();
+        let decided = records.iter().find(|record| record.seq == decision).unwrap();
+        decided.decision().unwrap().ruling == Ruling::Permitted
     }
 
     async fn ask(&self, ask: Ask, principal: &str) -> Reply {

@@ -144,7 +144,10 @@ const JAVA: Template = Template {
         when: Some("pom.xml"),
         argv: &["mvn", "--batch-mode", "--quiet", "-DskipTests", "package"],
     }],
-    environment: &[("MAVEN_OPTS", "-Duser.home={home} -Dmaven.repo.local={home}/m2")],
+    environment: &[(
+        "MAVEN_OPTS",
+        "-Duser.home={home} -Djava.io.tmpdir={home} -Dmaven.repo.local={home}/m2",
+    )],
     start: Start::Built {
         before: &["java", "-jar"],
         directory: "target",

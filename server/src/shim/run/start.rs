@@ -82,6 +82,7 @@ impl Supervisor {
             born: Some(born),
             limits: prepared.limits,
             user: config.user,
+            confinement: None,
         };
         if let Err(error) = spawn(&mut program, image) {
             born::abandon();
