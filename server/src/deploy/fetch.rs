@@ -233,6 +233,32 @@ mod tests {
     }
 
     #[test]
+    fn the_pin_holds_git_connects_to_the_address_and_not_to_what_the_name_says() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let host = "no-such-host.invalid".to_owned();
+        let url = RepoUrl { scheme: Scheme::Http, host, port, listed: true };
+        let ask = |settings: &[String]| {
+            let mut git = std::process::Command::new("git");
+            git.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").args(settings);
+            git.args(["ls-remote", &format!("http://no-such-host.invalid:{port}/x")]);
+            git.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn()
+        };
+        let Ok(mut pinned) = ask(&settings(&url, &ips(&["127.0.0.1"]))) else {
+            assert!(std::env::var("CI").is_err(), "git is part of the machine that decides");
+            eprintln!("NOT RUN: there is no `git`");
+            return;
+        };
+        let (caller, _) = listener.accept().unwrap();
+        drop(caller);
+        assert!(!pinned.wait().unwrap().success());
+        // Without the pin the name counts, and it leads nowhere.
+        listener.set_nonblocking(true).unwrap();
+        assert!(!ask(&settings(&url, &[])[..0]).unwrap().wait().unwrap().success());
+        assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
     fn a_git_that_cannot_be_told_is_too_old() {
         assert_eq!(version_of("git version 2.39.5"), Some((2, 39)));
         assert_eq!(version_of("git version 2.36.1 (Apple Git-146)"), Some((2, 36)));

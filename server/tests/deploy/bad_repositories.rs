@@ -63,7 +63,9 @@ async fn a_redirect_is_not_followed_to_wherever_it_leads() {
     assert!(matches!(error, Error::Failed { .. }), "{error}");
     assert_eq!(private.requests(), 0, "nobody knocked");
     world.assert_clean(&app);
-    // The other server is there for whoever may talk to it: the redirect is what was refused.
+    // A git that is not told otherwise follows it, so there was something to refuse.
+    world.git.git("moved", &["ls-remote", &world.git.url("moved")]);
+    assert!(private.requests() > 0);
     world.git.behave(Manner::Serve);
     world.make(&app, 1).await.unwrap();
 }

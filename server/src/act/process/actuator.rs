@@ -1,12 +1,12 @@
 //! The process backend as an [`Actuator`]: permits in, sightings out.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use agentd_core::app::{self, AppName, AppSpec, HealthCheck, Source};
+use agentd_core::app::{AppName, HealthCheck, Source};
 use agentd_core::permit::Permit;
 use agentd_core::plan::{Fence, Operation, Plan};
 use agentd_core::record::Observation;
@@ -14,13 +14,13 @@ use agentd_core::signal::{Exit, MICRO, Metric, Sample as CoreSample};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::rollout::{Progress, ReadyCheck, Report, Rollout};
+use super::rollout::{Progress, Report, Rollout};
+use super::spec::{bare, probe_of, ready_check};
 use super::{AppProcess, Config, Error, HostEvent, InstanceView, ProcessHost};
 use crate::act::{Actuator, Boxed, Capabilities, Delivery, Sighting, Sightings, Workload};
 use crate::clock::Clock;
 use crate::deploy::{Deployer, Launch, Release};
 use crate::ingest::Ingest;
-use crate::sense::probe::Probe;
 use crate::sense::{self, Sample, Samples, Schedule};
 use crate::shim::protocol::{self, ExitRecord, ExitStatus};
 use crate::tasks::{OnFailure, Tasks};
@@ -542,59 +542,6 @@ const fn core_exit(exit: &ExitRecord) -> Exit {
         ExitStatus::Signal(signal) => Exit::Signal(signal),
         ExitStatus::Unknown => Exit::Unknown,
     }
-}
-
-/// What the specification alone says of how an app is run.
-fn bare(spec: &AppSpec, revision: u32) -> Result<AppProcess, String> {
-    Ok(AppProcess {
-        name: spec.name.to_string(),
-        revision: revision.to_string(),
-        argv: Vec::new(),
-        env: BTreeMap::new(),
-        cwd: None,
-        listen: spec.listen.as_deref().map(address_of).transpose()?,
-        grace: Duration::from_millis(spec.stop_grace_ms),
-        log: protocol::LogLimits::default(),
-        limits: protocol::ResourceLimits::default(),
-        user: None,
-    })
-}
-
-/// An address as the specification gives it; `localhost` is loopback, any other name would need a resolver that can lie.
-fn address_of(text: &str) -> Result<SocketAddr, String> {
-    if let Some(port) = text.strip_prefix("localhost:").and_then(|p| p.parse().ok()) {
-        return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-    }
-    text.parse().map_err(|_bad| format!("`{text}` is not an ip:port address"))
-}
-
-fn probe_of(probe: &app::Probe) -> Result<Probe, String> {
-    match probe {
-        app::Probe::Http { url } => {
-            let rest = url.strip_prefix("http://").ok_or_else(|| format!("`{url}` is not http"))?;
-            let (host, path) = match rest.find('/') {
-                Some(at) => rest.split_at(at),
-                None => (rest, "/"),
-            };
-            let host = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
-            Ok(Probe::Http { address: address_of(&host)?, path: path.to_owned() })
-        }
-        app::Probe::Tcp { address } => Ok(Probe::Tcp { address: address_of(address)? }),
-        app::Probe::Grpc { address, service } => {
-            Ok(Probe::Grpc { address: address_of(address)?, service: service.clone() })
-        }
-    }
-}
-
-fn ready_check(workload: &Workload) -> Result<ReadyCheck, String> {
-    let health = workload.spec.health.as_ref();
-    let probe = health.map(|h| probe_of(&h.probe)).transpose()?;
-    Ok(ReadyCheck {
-        probe,
-        min_uptime: Duration::from_millis(workload.min_uptime_ms),
-        deadline: Duration::from_millis(workload.ready_deadline_ms),
-        ..ReadyCheck::default()
-    })
 }
 
 fn delivery(report: &Report) -> Delivery {
