@@ -157,6 +157,8 @@ mod tidy {
             ("server/src/failpoint.rs", "says why it aborts; not in a release"),
             ("server/src/main.rs", "errors before there is a log"),
             ("server/src/shim.rs", "another program: its errors go to shim.err"),
+            ("server/src/shim/files.rs", "another program: its output is what agentd captures"),
+            ("server/src/shim/step.rs", "another program: it answers on standard output"),
             ("server/src/telemetry.rs", "it is the log"),
         ];
         assert_eq!(elsewhere(&words, &allowed), Vec::<String>::new());
@@ -174,11 +176,13 @@ mod tidy {
     }
 
     #[test]
-    fn no_program_is_started_but_the_shim_and_by_the_shim_the_app() {
+    fn no_program_is_started_but_the_shim_and_by_the_shim_the_app_or_a_step_of_its_build() {
         let words = ["Command::new(", "Program::new("];
         let allowed = [
             ("server/src/act/process/instance.rs", "starts shims"),
+            ("server/src/deploy/step.rs", "starts shims for the steps of a build"),
             ("server/src/shim/run/start.rs", "starts the app"),
+            ("server/src/shim/step.rs", "starts a step of a build"),
         ];
         assert_eq!(elsewhere(&words, &allowed), Vec::<String>::new());
         let shell = elsewhere(&["\"sh\"", "/bin/sh", "\"bash\""], &[]);

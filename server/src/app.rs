@@ -21,6 +21,7 @@ use crate::auth::{self, Authorizer, tokens::TokenTable};
 use crate::bus;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::deploy::{self, Deployer};
 use crate::grpc::{self, Services};
 use crate::ingest::Ingest;
 use crate::journal::{self, Journal};
@@ -138,15 +139,8 @@ impl App {
         let clock = Arc::new(Clock::system());
         let ingest = Arc::new(Ingest::new());
         let (handle, inbox) = agent::inbox();
-        let actuator = ProcessActuator::open(
-            config.data_dir.join("apps"),
-            &host.shim,
-            config.loop_interval,
-            (handle.clone(), Arc::clone(&ingest), Arc::clone(&clock)),
-            tasks.clone(),
-        )
-        .await?;
-        let actuator: Arc<dyn Actuator> = Arc::new(actuator);
+        let shared = (handle.clone(), Arc::clone(&ingest), Arc::clone(&clock));
+        let (actuator, workers) = processes(&config, &host, shared, &tasks).await?;
         let publisher = Publisher::new(restored.head.next_seq.saturating_sub(1));
         let bus = bus::start(config.redis.clone(), config.env, &publisher, &clock, &tasks);
         let agent_id = agent_id(&config)?;
@@ -172,6 +166,7 @@ impl App {
             ingest,
             intake: Arc::default(),
             bus: Some(bus.monitor()),
+            workers: Some(workers),
             clock,
             tasks: tasks.clone(),
             env: config.env,
@@ -297,6 +292,22 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
     let listener = TcpListener::bind(address).await.map_err(fail)?;
     let bound = listener.local_addr().map_err(fail)?;
     Ok((listener, bound))
+}
+
+/// Takes over what runs, with what makes releases of apps that come from repositories.
+async fn processes(
+    config: &Config,
+    host: &Host,
+    shared: (Handle, Arc<Ingest>, Arc<Clock>),
+    tasks: &Tasks,
+) -> Result<(Arc<dyn Actuator>, deploy::Monitor), Error> {
+    let root = config.data_dir.join("apps");
+    let shim = host.shim.iter().map(|part| part.clone().into_os_string()).collect();
+    let deployer = Deployer::open(root.clone(), shim);
+    let workers = deployer.monitor();
+    let (period, tasks) = (config.loop_interval, tasks.clone());
+    let opened = ProcessActuator::open((root, deployer), &host.shim, period, shared, tasks).await?;
+    Ok((Arc::new(opened), workers))
 }
 
 /// Where scenarios run: not in prod, and not without an app to run them on.

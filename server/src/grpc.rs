@@ -61,6 +61,8 @@ pub struct Services {
     pub intake: Arc<telemetry::intake::Intake>,
     /// How the bus is; `None` where a test runs without one.
     pub bus: Option<crate::bus::Monitor>,
+    /// How busy the deploy workers are; `None` where a test runs without them.
+    pub workers: Option<crate::deploy::Monitor>,
     /// The clock.
     pub clock: Arc<Clock>,
     /// The spawner, and the stop signal that ends streams.

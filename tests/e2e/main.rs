@@ -15,6 +15,8 @@ mod pause;
 #[cfg(test)]
 mod proof;
 #[cfg(test)]
+mod repos;
+#[cfg(test)]
 mod roles;
 #[cfg(test)]
 mod start;

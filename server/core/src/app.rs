@@ -10,9 +10,14 @@ use serde::{Deserialize, Serialize};
 use crate::action::Level;
 use crate::signal::Metric;
 
+mod template;
 mod validate;
 
-pub use validate::{OnboardRequest, RequestedHealth, RequestedSource, Violation, validate};
+pub use template::{Start, Step, Template};
+pub(crate) use validate::is_host;
+pub use validate::{
+    OnboardRequest, RepoUrl, RequestedHealth, RequestedSource, Violation, is_public, validate,
+};
 
 /// Milliseconds since the Unix epoch, or a span of them.
 pub type Millis = u64;

@@ -9,8 +9,10 @@ use crate::app::{AppName, Env, Millis};
 use crate::signal::{MICRO, Metric};
 
 mod lint;
+mod repositories;
 
 pub use lint::{Fault, lint};
+pub use repositories::{Fetch, Host, Sandbox, Scheme};
 
 const SECOND: Millis = 1_000;
 const MINUTE: Millis = 60 * SECOND;
@@ -50,6 +52,12 @@ pub struct Policy {
     pub approval: ApprovalRule,
     /// Learning.
     pub learning: Learning,
+    /// Where repositories may be fetched from.
+    #[serde(default)]
+    pub fetch: Fetch,
+    /// How what was fetched is built and run.
+    #[serde(default)]
+    pub sandbox: Sandbox,
     /// Maintenance windows: no effect on the named apps while one is open.
     #[serde(default)]
     pub windows: Vec<Window>,
@@ -324,6 +332,8 @@ impl Policy {
                 seed: 1,
                 trust: 5,
             },
+            fetch: Fetch::default(),
+            sandbox: Sandbox::default_for(env),
             windows: Vec::new(),
         }
     }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use agentd_core::app::{AppName, AppSpec};
 use agentd_core::permit::Permit;
 use agentd_core::plan::Operation;
-use agentd_core::state::Scope;
+use agentd_core::state::{Revision, Scope, SpecHistory};
 use tokio_util::sync::CancellationToken;
 
 use super::Agent;
 use crate::act::{Delivery, Workload};
+use crate::deploy;
 use crate::failpoint;
 use crate::tasks::OnFailure;
 
@@ -45,16 +46,25 @@ impl Agent {
             Operation::Rollback { to, .. } => to,
             _ => history.current,
         };
-        Some(self.workload(&history.revision(number)?.spec, app.desired))
+        Some(self.workload(&history.revision(number)?.spec, app.desired, history))
     }
 
-    fn workload(&self, spec: &AppSpec, desired: u32) -> Workload {
+    fn workload(&self, spec: &AppSpec, desired: u32, history: &SpecHistory) -> Workload {
         let rule = &self.policy.verification;
+        let verified = |revision: &&Revision| revision.verified_at.is_some();
+        let keep = history.revisions.iter().filter(verified).map(|revision| revision.number);
+        let known = history.revisions.iter().map(|r| (r.number, Arc::new(r.spec.clone())));
         Workload {
             spec: Arc::new(spec.clone()),
             desired,
             min_uptime_ms: rule.min_uptime_ms,
             ready_deadline_ms: rule.deadline_ms,
+            revisions: known.collect(),
+            rules: deploy::Rules {
+                fetch: self.policy.fetch.clone(),
+                sandbox: self.policy.sandbox.clone(),
+                keep: keep.collect(),
+            },
         }
     }
 
@@ -65,7 +75,8 @@ impl Agent {
             .apps
             .iter()
             .filter_map(|(name, app)| {
-                Some(self.workload(self.state.specs.get(name)?.spec()?, app.desired))
+                let history = self.state.specs.get(name)?;
+                Some(self.workload(history.spec()?, app.desired, history))
             })
             .collect();
         if workloads.is_empty() {

@@ -93,7 +93,9 @@ async fn onboard(
 ) -> Result<v1::OnboardAppResponse, Status> {
     let (request, mut found) = from_proto::onboard(wire);
     let looked = request.clone();
-    let seen = tokio::task::spawn_blocking(move || host::look(&looked)).await;
+    let search = services.agent.query(|view| view.policy.sandbox.path.clone()).await;
+    let search = search.map_err(outcome::gone)?;
+    let seen = tokio::task::spawn_blocking(move || host::look(&looked, &search)).await;
     found.extend(seen.map_err(|_panicked| status::internal("onboard"))?);
     match ask(services, request, found, by).await? {
         Reply::Onboarded { spec, seq: None, .. } => Ok(preview(&spec)),
@@ -126,10 +128,6 @@ fn refused(violations: &[Violation]) -> Status {
         if reason == Reason::ProdSafetyBlock.as_str() {
             let subject = format!("{field}:{value}");
             return status::precondition(reason, &subject, &format!("{rule}; {fix}"));
-        }
-        if reason == host::REPO_UNSUPPORTED {
-            let text = format!("a repository {rule}; {fix}");
-            return status::precondition(reason, &from_proto::field(field), &text);
         }
     }
     let wire: Vec<status::Violation> = violations

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::action::Level;
 use crate::detect::claim_of;
+use crate::policy::Fetch;
 use crate::reason::Reason;
 use crate::signal::{MICRO, Metric};
 
@@ -27,6 +28,8 @@ mod address;
 mod repo;
 mod request;
 
+pub(crate) use address::is_host;
+pub use repo::{RepoUrl, is_public};
 pub use request::{OnboardRequest, RequestedHealth, RequestedSource, Violation};
 
 /// Time between TERM and KILL when nobody says.
@@ -71,13 +74,14 @@ const FORBIDDEN_VARIABLES: [&str; 12] = [
 /// An app of this name would be the control plane itself.
 const CONTROL_PLANE: &str = "agentd";
 
-/// Turns a request into a specification for the environment this server serves. `taken` says whether an app of that name exists
-/// here already.
+/// Turns a request into a specification for the environment this server serves. `fetch` says which repositories may be fetched,
+/// `taken` whether an app of that name exists here already.
 ///
 /// # Errors
 /// All violations, in the order of the fields.
 pub fn validate(
     served: Env,
+    fetch: &Fetch,
     request: &OnboardRequest,
     taken: bool,
 ) -> Result<AppSpec, Vec<Violation>> {
@@ -85,7 +89,7 @@ pub fn validate(
     let env = check.env(served, &request.env);
     let name = check.name(&request.name, taken && env.is_some());
     let runtime = check.runtime(&request.runtime);
-    let source = check.source(&request.source);
+    let source = check.source(&request.source, fetch);
     let working_dir = check.optional(request.working_dir.as_deref(), |check, path| {
         check.path("working_dir", path, true)
     });
@@ -93,6 +97,7 @@ pub fn validate(
     let listen = check.optional(request.listen.as_deref(), |check, text| {
         check.noted("listen", text, address::listen(text).map(|()| text.to_owned()))
     });
+    check.built(request);
     let health = check.optional(request.health.as_ref(), |check, health| {
         check.health(health, request.listen.as_deref())
     });
@@ -264,7 +269,21 @@ impl Check {
         known
     }
 
-    fn source(&mut self, source: &RequestedSource) -> Option<Source> {
+    /// What comes from a repository works in its release; and static files are served by agentd's own small server, which has no
+    /// other way to learn its address.
+    fn built(&mut self, request: &OnboardRequest) {
+        let RequestedSource::Repo { .. } = request.source else { return };
+        if let Some(directory) = &request.working_dir {
+            let rule = "must be absent: an app from a repository works in its release";
+            self.break_rule("working_dir", FORBIDDEN, directory, rule, "leave it out");
+        }
+        if request.runtime == Runtime::Static.as_str() && request.listen.is_none() {
+            let rule = "is needed for static files: it is where they are served";
+            self.break_rule("listen", REQUIRED, "", rule, "give an address like 127.0.0.1:8080");
+        }
+    }
+
+    fn source(&mut self, source: &RequestedSource, fetch: &Fetch) -> Option<Source> {
         match source {
             RequestedSource::None => {
                 let rule = "must be a program that is built already, or a repository";
@@ -280,7 +299,8 @@ impl Check {
             RequestedSource::Repo { url, revision } => {
                 // What may hold a password is not repeated.
                 let shown = if url.contains('@') { "(withheld)" } else { url.as_str() };
-                let url = self.noted("repo", shown, repo::url(url).map(|()| url.clone()));
+                let url =
+                    self.noted("repo", shown, RepoUrl::judge(url, fetch).map(|_| url.clone()));
                 let revision = match revision {
                     None => Some(None),
                     Some(text) => {

@@ -11,7 +11,7 @@ use crate::detect::claim_of;
 use crate::signal::{Metric, Series};
 use crate::state::{DECISIONS, EXITS, STATES};
 
-use super::{Confidence, Policy, Window};
+use super::{Confidence, Policy, Window, repositories};
 
 /// Longest span a policy may name: longer ones are a mistake of unit.
 const SPAN_MAX: Millis = 366 * 24 * 3_600_000;
@@ -59,6 +59,7 @@ pub fn lint(policy: &Policy) -> Vec<Fault> {
     stability(policy, &mut faults);
     verification(policy, &mut faults);
     learning(policy, &mut faults);
+    repositories::lint(&policy.fetch, &policy.sandbox, &mut faults);
     windows(policy, &mut faults);
     faults.0
 }
@@ -78,10 +79,10 @@ impl Policy {
 }
 
 /// Collects faults.
-struct Faults(Vec<Fault>);
+pub(super) struct Faults(Vec<Fault>);
 
 impl Faults {
-    fn unless(
+    pub(super) fn unless(
         &mut self,
         holds: bool,
         field: impl Into<String>,
@@ -96,7 +97,7 @@ impl Faults {
     }
 
     /// A number within bounds.
-    fn within(&mut self, field: &str, value: u64, least: u64, most: u64) {
+    pub(super) fn within(&mut self, field: &str, value: u64, least: u64, most: u64) {
         let rule = format!("must be {least} to {most}");
         let fix = format!("set it to a number from {least} to {most}");
         self.unless((least..=most).contains(&value), field, value, rule, fix);

@@ -43,7 +43,7 @@ pub(super) fn onboard(ctx: &mut Context<'_>, input: &Input) {
         return;
     }
     let taken = known.is_some() && !*update;
-    let (spec, mut violations) = match validate(ctx.state.env, request, taken) {
+    let (spec, mut violations) = match validate(ctx.state.env, &ctx.policy.fetch, request, taken) {
         Ok(spec) => (Some(spec), Vec::new()),
         Err(all) => (None, all),
     };

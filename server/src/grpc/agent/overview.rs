@@ -10,7 +10,8 @@ use tonic::Status;
 
 use super::components;
 use crate::agent::{AgentState, AgentView, Counters};
-use crate::bus::{BusStats, Monitor};
+use crate::bus::{self, BusStats};
+use crate::deploy::{Load, Monitor};
 use crate::grpc::log::Log;
 use crate::grpc::onboarding::latest;
 use crate::grpc::{Services, ids, outcome, to_proto};
@@ -49,6 +50,7 @@ pub(super) struct Shell {
     pub(super) monitors: u32,
     pub(super) watchers: u32,
     pub(super) bus: Option<BusStats>,
+    pub(super) workers: Option<Load>,
 }
 
 impl Shell {
@@ -60,6 +62,10 @@ impl Shell {
         if let Some(bus) = &services.bus {
             limits.insert("bus_records_dropped", bus.stats().dropped);
         }
+        let workers = services.workers.as_ref().map(Monitor::load);
+        if let Some(load) = &workers {
+            limits.insert("deployments_refused", load.refused);
+        }
         Self {
             limits,
             last_signal: intake.counters.last_signal(),
@@ -68,7 +74,8 @@ impl Shell {
             watchers: u32::try_from(services.publisher.watchers())
                 .unwrap_or(u32::MAX)
                 .saturating_sub(u32::from(services.bus.is_some())),
-            bus: services.bus.as_ref().map(Monitor::stats),
+            bus: services.bus.as_ref().map(bus::Monitor::stats),
+            workers,
         }
     }
 }

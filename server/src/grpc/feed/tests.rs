@@ -139,6 +139,7 @@ fn services(
         ingest,
         intake: Arc::default(),
         bus: None,
+        workers: None,
         clock,
         tasks,
         env: Env::Stage,

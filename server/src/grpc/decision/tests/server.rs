@@ -81,6 +81,7 @@ impl Server {
             ingest,
             intake: Arc::default(),
             bus: None,
+            workers: None,
             clock,
             tasks,
             env,

@@ -134,7 +134,7 @@ proptest! {
         request in any_request(),
         taken in any::<bool>(),
     ) {
-        match validate(Env::Stage, &request, taken) {
+        match validate(Env::Stage, &Fetch::default(), &request, taken) {
             Ok(spec) => {
                 prop_assert!(!taken);
                 assert_holds(&spec);
@@ -147,8 +147,8 @@ proptest! {
             }
         }
         prop_assert_eq!(
-            validate(Env::Stage, &request, taken),
-            validate(Env::Stage, &request, taken)
+            validate(Env::Stage, &Fetch::default(), &request, taken),
+            validate(Env::Stage, &Fetch::default(), &request, taken)
         );
     }
 
