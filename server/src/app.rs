@@ -104,6 +104,26 @@ pub enum Error {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
+impl Error {
+    /// True if somebody has to change the configuration or a file it names; starting again would not help.
+    #[must_use]
+    pub const fn is_configuration(&self) -> bool {
+        match self {
+            Self::DataDir { .. }
+            | Self::Tokens(_)
+            | Self::Tls(_)
+            | Self::Policy { .. }
+            | Self::Lint(_)
+            | Self::Environment { .. } => true,
+            Self::Bind { .. }
+            | Self::Journal(_)
+            | Self::Log { .. }
+            | Self::Processes(_)
+            | Self::Reflection(_) => false,
+        }
+    }
+}
+
 fn faults(faults: &[Fault]) -> String {
     let line = |f: &Fault| format!("  {}: `{}` {}; {}", f.field, f.value, f.rule, f.fix);
     faults.iter().map(line).collect::<Vec<_>>().join("\n")
