@@ -25,6 +25,8 @@ use crate::grpc::{self, Services};
 use crate::ingest::Ingest;
 use crate::journal::{self, Journal};
 use crate::listen::{self, Listen};
+use crate::metrics::Metrics;
+use crate::pages::Pages;
 use crate::publish::Publisher;
 use crate::scenario::Stage;
 use crate::tasks::{OnFailure, Tasks};
@@ -169,6 +171,7 @@ impl App {
         let actuator: Arc<dyn Actuator> = Arc::new(actuator);
         let publisher = Publisher::new(restored.head.next_seq.saturating_sub(1));
         let bus = bus::start(config.redis.clone(), config.env, &publisher, &clock, &tasks);
+        let metrics = Arc::new(Metrics::new(config.env));
         let agent_id = agent_id(&config)?;
         let policy_digest = rules.policy.digest();
         let parts = Parts {
@@ -181,6 +184,7 @@ impl App {
             ingest: Arc::clone(&ingest),
             actuator: Arc::clone(&actuator),
             publisher: publisher.clone(),
+            metrics: Arc::clone(&metrics),
             tasks: tasks.clone(),
         };
         let agent = Agent::new(parts, rules.policy, restored, inbox);
@@ -191,6 +195,7 @@ impl App {
             journal: journal.clone(),
             ingest,
             intake: Arc::default(),
+            metrics,
             bus: Some(bus.monitor()),
             clock,
             tasks: tasks.clone(),
@@ -203,7 +208,9 @@ impl App {
         let routes = grpc::routes(&services, health_service)?;
         tasks.spawn("health", OnFailure::Log, watch_health(journal, health, tasks.clone()));
         let listen = Listen::new(routes, Arc::new(Authorizer::new(rules.tokens)));
+        let pages = Pages::new(&services, listen.counters(), config.metrics_open);
         let listen = listen.with_limits(config.limits.clone()).with_tls(rules.tls);
+        let listen = listen.with_pages(pages);
         let served = serve(listen, listener, &tasks);
         let (agent, statistics) = run(agent, actuator, &tasks);
         Ok(Self {
