@@ -160,15 +160,8 @@ impl App {
         let clock = Arc::new(Clock::system());
         let ingest = Arc::new(Ingest::new());
         let (handle, inbox) = agent::inbox();
-        let actuator = ProcessActuator::open(
-            config.data_dir.join("apps"),
-            &host.shim,
-            config.loop_interval,
-            (handle.clone(), Arc::clone(&ingest), Arc::clone(&clock)),
-            tasks.clone(),
-        )
-        .await?;
-        let actuator: Arc<dyn Actuator> = Arc::new(actuator);
+        let doors = (handle.clone(), Arc::clone(&ingest), Arc::clone(&clock));
+        let actuator = processes(&config, &host, doors, &tasks).await?;
         let publisher = Publisher::new(restored.head.next_seq.saturating_sub(1));
         let bus = bus::start(config.redis.clone(), config.env, &publisher, &clock, &tasks);
         let metrics = Arc::new(Metrics::new(config.env));
@@ -208,10 +201,8 @@ impl App {
         let routes = grpc::routes(&services, health_service)?;
         tasks.spawn("health", OnFailure::Log, watch_health(journal, health, tasks.clone()));
         let listen = Listen::new(routes, Arc::new(Authorizer::new(rules.tokens)));
-        let pages = Pages::new(&services, listen.counters(), config.metrics_open);
-        let listen = listen.with_limits(config.limits.clone()).with_tls(rules.tls);
-        let listen = listen.with_pages(pages);
-        let served = serve(listen, listener, &tasks);
+        let listen = listen.with_tls(rules.tls);
+        let served = serve(with_pages(listen, &services, &config), listener, &tasks);
         let (agent, statistics) = run(agent, actuator, &tasks);
         Ok(Self {
             address,
@@ -344,6 +335,28 @@ fn started(config: &Config, agent_id: &str) -> Started {
         dry_run: config.dry_run,
         frozen: config.freeze,
     }
+}
+
+/// Takes over the processes that run, and starts others.
+async fn processes(
+    config: &Config,
+    host: &Host,
+    doors: (Handle, Arc<Ingest>, Arc<Clock>),
+    tasks: &Tasks,
+) -> Result<Arc<dyn Actuator>, Error> {
+    let (apps, interval) = (config.data_dir.join("apps"), config.loop_interval);
+    let opened = ProcessActuator::open(apps, &host.shim, interval, doors, tasks.clone());
+    Ok(Arc::new(opened.await?))
+}
+
+/// With the limits of the port and what it serves beside gRPC.
+fn with_pages(
+    listen: Listen<tonic::service::Routes>,
+    services: &Services,
+    config: &Config,
+) -> Listen<tonic::service::Routes> {
+    let pages = Pages::new(services, listen.counters(), config.metrics_open);
+    listen.with_limits(config.limits.clone()).with_pages(pages)
 }
 
 fn serve(

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use agentd::app::{App, Host};
 use agentd::config::{Config, ServerArgs};
+use agentd::telemetry::Settings;
 use clap::Parser;
 
 /// Exit code of a configuration that cannot be used (sysexits.h, `EX_CONFIG`).
@@ -57,19 +58,27 @@ fn main() -> ExitCode {
     if let Some(format) = cli.dump_config {
         return dump(&config, format);
     }
-    if let Err(error) = agentd::telemetry::init(config.log_format, &config.log_filter) {
-        return fail(&error, EX_CONFIG);
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     match runtime {
         Ok(runtime) => {
-            let code = runtime.block_on(serve(config));
+            let code = runtime.block_on(log_and_serve(config));
             // A name look-up that hangs must not hold the process.
             runtime.shutdown_timeout(std::time::Duration::from_secs(1));
             code
         }
         Err(error) => fail(&error, 1),
     }
+}
+
+async fn log_and_serve(config: Config) -> ExitCode {
+    let export = match agentd::telemetry::init(Settings::of(&config)) {
+        Ok(export) => export,
+        Err(error) => return fail(&error, EX_CONFIG),
+    };
+    let code = serve(config).await;
+    // The connection to a collector lives on this runtime, so it is not blocked meanwhile.
+    let sent = tokio::task::spawn_blocking(move || export.shut_down()).await;
+    if sent.is_err() { ExitCode::FAILURE } else { code }
 }
 
 async fn serve(config: Config) -> ExitCode {

@@ -16,7 +16,7 @@ use agentd_core::verdict::{Effect, Ruling};
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 mod scrape;
@@ -65,12 +65,14 @@ impl fmt::Debug for Metrics {
 
 /// From a millisecond to a minute.
 fn short() -> Histogram {
-    Histogram::new(exponential_buckets(0.001, 2.5, 13))
+    Histogram::new([
+        0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    ])
 }
 
 /// From a tenth of a second to an hour.
 fn long() -> Histogram {
-    Histogram::new(exponential_buckets(0.1, 2.5, 13))
+    Histogram::new([0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0])
 }
 
 impl Metrics {
@@ -274,4 +276,4 @@ fn seconds(ms: u64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

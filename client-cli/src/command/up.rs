@@ -46,13 +46,15 @@ pub(super) async fn run(args: UpArgs, context: &mut Context) -> Result<Exit, Fai
         context.output.emit(&config.lines(), |page| page.block(&config.dump()))?;
         return Ok(Exit::Ok);
     }
-    server::log(&config)?;
+    let export = server::log(&config)?;
     let local = Local::start(config).await?;
     let asked = local.asked_to_stop()?;
     announce(&local, context)?;
     asked.await;
     context.output.say("! stopping: streams end, the last record is written, apps go on");
     local.stop().await;
+    // The connection to a collector lives on this runtime, so it is not blocked meanwhile.
+    let _ = tokio::task::spawn_blocking(move || export.shut_down()).await;
     context.output.say("✔ stopped");
     Ok(Exit::Ok)
 }

@@ -33,6 +33,11 @@ fn onboarding() -> Vec<Record> {
     step(&State::new(Env::Stage), &policy, &input, &moment).records
 }
 
+/// A decision with all its verdicts.
+pub(crate) fn decision() -> Record {
+    onboarding().into_iter().find(|record| record.decision().is_some()).expect("one was made")
+}
+
 fn concluded(outcome: Outcome) -> Body {
     Body::Concluded(Concluded {
         decision: 1,
@@ -58,7 +63,7 @@ fn full() -> (Metrics, String) {
         None,
         Body::Escalated { findings: Vec::new(), message: String::new() },
     ));
-    let mut refused = records.iter().find(|record| record.decision().is_some()).unwrap().clone();
+    let mut refused = decision();
     if let Body::Decided(decided) = &mut refused.body {
         let reason = agentd_core::reason::Reason::CooldownActive;
         decided.ruling = Ruling::Refused { reason, instead: Action::Noop };
@@ -150,7 +155,7 @@ fn a_loop_that_does_not_answer_is_shown_and_the_rest_with_it() {
 #[test]
 fn apps_without_end_take_no_labels_without_end() {
     let metrics = Metrics::new(Env::Stage);
-    let base = onboarding().into_iter().find(|record| record.decision().is_some()).unwrap();
+    let base = decision();
     for n in 0..APPS_MAX + 50 {
         let app = Some(AppName::parse(&format!("app-{n}")).unwrap());
         metrics.record(&Record { app, ..base.clone() });
