@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use agentd::app::{App, Host};
 use agentd::auth::tokens;
 use agentd::config::{Config, ServerArgs};
+use agentd::telemetry::{Export, Settings};
 use agentd_core::app::Env;
 
 use crate::exit::Exit;
@@ -71,12 +72,13 @@ pub fn configure(args: &ServerArgs) -> Result<Config, Failure> {
     })
 }
 
-/// Log lines of the server go to stderr.
+/// Log lines of the server go to stderr, and traces to a collector if there is one; the rest of them when what is returned is shut
+/// down.
 ///
 /// # Errors
 /// A filter that is none.
-pub fn log(config: &Config) -> Result<(), Failure> {
-    agentd::telemetry::init(config.log_format, &config.log_filter)
+pub fn log(config: &Config) -> Result<Export, Failure> {
+    agentd::telemetry::init(Settings::of(config))
         .map_err(|error| Failure::because(Exit::Failure, "cannot set up logging", &error))
 }
 

@@ -21,6 +21,7 @@ use agentd_core::step::Input;
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, info_span};
 
 use crate::act::{Actuator, Delivery, Sighting};
 use crate::clock::Clock;
@@ -28,12 +29,15 @@ use crate::ingest::Ingest;
 use crate::journal::{self, Journal};
 use crate::publish::Publisher;
 use crate::tasks::Tasks;
+use crate::telemetry::{speaker, trace};
 
 mod batch;
 mod dispatch;
 mod handle;
 mod view;
 
+#[cfg(test)]
+pub(crate) use batch::tell;
 pub use handle::{Ask, Gone, Handle, Unavailable};
 pub use view::{AgentView, Counters};
 
@@ -137,6 +141,14 @@ impl std::fmt::Debug for Event {
     }
 }
 
+/// What ended the wait of the loop.
+enum Wake {
+    Recover,
+    Heartbeat,
+    Tick,
+    Events,
+}
+
 /// What the agent works with; everything but the state itself.
 #[derive(Debug)]
 pub struct Parts {
@@ -158,6 +170,8 @@ pub struct Parts {
     pub actuator: Arc<dyn Actuator>,
     /// Where records go once they are durable.
     pub publisher: Publisher,
+    /// What is counted of them.
+    pub metrics: Arc<crate::metrics::Metrics>,
     /// The spawner.
     pub tasks: Tasks,
 }
@@ -260,30 +274,46 @@ impl Agent {
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut recover = interval_at(Instant::now() + RECOVER, RECOVER);
         recover.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        self.turn(Vec::new()).await;
-        tracing::info!(agent_id = %self.parts.id, env = %self.state.env, "agent started");
+        speaker::introduce(&self.parts.id);
+        self.turn(Vec::new()).instrument(trace::turn()).await;
+        tracing::info!(env = %self.state.env, version = self.parts.version, "agent started");
         loop {
             self.enter(AgentState::Idle);
             let mut events = Vec::new();
-            tokio::select! {
+            let wake = tokio::select! {
                 biased;
                 () = stopping.cancelled() => break,
-                _ = recover.tick() => self.try_recover().await,
-                _ = heartbeat.tick() => self.beat(),
-                _ = tick.tick() => self.sense(),
+                _ = recover.tick() => Wake::Recover,
+                _ = heartbeat.tick() => Wake::Heartbeat,
+                _ = tick.tick() => Wake::Tick,
                 n = self.inbox.recv_many(&mut events, BATCH) => {
                     if n == 0 {
                         break;
                     }
+                    Wake::Events
                 }
-            }
-            self.turn(events).await;
+            };
+            self.woken(wake, events).instrument(trace::turn()).await;
         }
         self.shut_down().await
     }
 
+    /// One turn, and one trace.
+    async fn woken(&mut self, wake: Wake, events: Vec<Event>) {
+        match wake {
+            Wake::Recover => self.try_recover().await,
+            Wake::Heartbeat => self.beat(),
+            Wake::Tick => {
+                info_span!("sense", apps = self.state.apps.len()).in_scope(|| self.sense());
+            }
+            Wake::Events => {}
+        }
+        self.turn(events).await;
+    }
+
     fn enter(&mut self, phase: AgentState) {
         if phase != self.phase {
+            speaker::enter(phase);
             self.counters.enter(phase);
             self.phase = phase;
         }
@@ -366,7 +396,6 @@ impl Agent {
         self.own.push_back(Input::Stopped(stopped.clone()));
         self.turn(Vec::new()).await;
         tracing::info!(
-            agent_id = %self.parts.id,
             uptime_ms = stopped.uptime_ms,
             loops = stopped.loops,
             decisions = stopped.decisions,

@@ -133,7 +133,8 @@ impl Stage {
             ..ServerArgs::default()
         })?;
         if context.global.verbose {
-            server::log(&config)?;
+            // Nothing is left to send after a demonstration.
+            let _export = server::log(&config)?;
         }
         let local = Local::start(config).await?;
         let address = local.address().to_string();

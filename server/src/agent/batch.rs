@@ -3,15 +3,17 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use agentd_core::app::AppName;
+use agentd_core::app::{AppName, Millis};
 use agentd_core::permit::Permit;
-use agentd_core::record::{Body, LINE_MAX, Record};
+use agentd_core::record::{Body, Decided, LINE_MAX, Record};
 use agentd_core::replay::Replay;
 use agentd_core::signal::Reading;
 use agentd_core::step::{self, Input, Moment, Reply, Step};
 use agentd_core::verdict::Ruling;
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tracing::{Instrument as _, info_span};
 
 use super::handle::{Ask, Asked, Unavailable};
 use super::{Agent, AgentState, AgentView, BATCH, Event, is_refusal};
@@ -19,6 +21,7 @@ use crate::act::Delivery;
 use crate::failpoint;
 use crate::journal;
 use crate::publish::Published;
+use crate::telemetry::speaker;
 
 /// Answers that wait until their records are durable.
 type Answer = (oneshot::Sender<Result<Reply, Unavailable>>, Reply);
@@ -38,12 +41,17 @@ struct Batch {
 impl Agent {
     /// Judges what waits, makes it durable, and only then answers, publishes and acts.
     pub(super) async fn turn(&mut self, mut events: Vec<Event>) {
+        let began = Instant::now();
+        let loops = self.counters.loops;
         loop {
             self.pass(std::mem::take(&mut events)).await;
             // What a pass leads to (a refusal was emitted) is recorded right away, not at the next event.
             if self.own.is_empty() || self.is_blocked() {
                 break;
             }
+        }
+        if self.counters.loops > loops {
+            self.parts.metrics.turn(began.elapsed());
         }
     }
 
@@ -54,19 +62,22 @@ impl Agent {
             self.counters.loops = self.counters.loops.saturating_add(1);
         }
         self.enter(AgentState::Observing);
-        for event in events {
-            match event {
-                Event::Query(query) => queries.push(query),
-                other => self.take(other, &mut batch),
+        let waiting = events.len().saturating_add(self.own.len());
+        info_span!("decide", inputs = waiting).in_scope(|| {
+            for event in events {
+                match event {
+                    Event::Query(query) => queries.push(query),
+                    other => self.take(other, &mut batch),
+                }
             }
-        }
-        for _ in 0..BATCH {
-            if self.is_blocked() {
-                break;
+            for _ in 0..BATCH {
+                if self.is_blocked() {
+                    break;
+                }
+                let Some(input) = self.own.pop_front() else { break };
+                self.judge(&input, &mut batch);
             }
-            let Some(input) = self.own.pop_front() else { break };
-            self.judge(&input, &mut batch);
-        }
+        });
         self.settle(batch).await;
         for query in queries {
             query(&self.view());
@@ -80,19 +91,19 @@ impl Agent {
         let now = self.parts.clock.now_ms();
         match event {
             Event::Urgent(app) => {
-                if let Some(reading) = self.close_window(&app, now) {
+                if let Some(reading) = self.look(&app, now) {
                     self.judge(&Input::Reading(reading), batch);
                 }
             }
             Event::Sighting(seen) => {
-                let known = self.close_window(&seen.app, now);
+                let known = self.look(&seen.app, now);
                 let Some(reading) = known else { return };
                 let (app, slot, what) = (seen.app, seen.slot, seen.what);
                 self.judge(&Input::Observed { app, slot, what, reading }, batch);
             }
             Event::Delivered { app, decision, delivery } => {
                 self.in_flight.remove(&decision);
-                let Some(reading) = self.close_window(&app, now) else { return };
+                let Some(reading) = self.look(&app, now) else { return };
                 batch.delivered.push((app.clone(), decision, delivery.clone()));
                 let (ok, detail) = (delivery.ok, delivery.detail);
                 self.judge(&Input::Delivered { app, decision, ok, detail, reading }, batch);
@@ -100,6 +111,11 @@ impl Agent {
             Event::Ask(asked) => self.asked(*asked, batch),
             Event::Query(_) => {}
         }
+    }
+
+    /// What is known of one app right now, because something happened to it.
+    fn look(&self, app: &AppName, now: Millis) -> Option<Reading> {
+        info_span!("sense", %app).in_scope(|| self.close_window(app, now))
     }
 
     /// While the log cannot be written nothing is judged: asks are told so, deliveries are kept, sightings are looked for again.
@@ -129,12 +145,12 @@ impl Agent {
             Ask::Update(request, found) => Input::Onboard { request, found, update: true, by },
             Ask::Act { app, name, params, reason } => {
                 let silent = || Reading::silent(app.clone(), now, None);
-                let reading = self.close_window(&app, now).unwrap_or_else(silent);
+                let reading = self.look(&app, now).unwrap_or_else(silent);
                 Input::Act { app, name, params, reason, reading, by }
             }
             Ask::Approve { approval, plan_digest, comment } => {
                 let app = self.state.approvals.get(&approval).map(|a| a.plan.app.clone());
-                let reading = app.and_then(|app| self.close_window(&app, now));
+                let reading = app.and_then(|app| self.look(&app, now));
                 Input::Approve { approval, plan_digest, comment, reading, by }
             }
             Ask::Reject { approval, comment } => Input::Reject { approval, comment, by },
@@ -226,14 +242,21 @@ impl Agent {
             return;
         }
         self.enter(AgentState::Enforcing);
+        let enforce = info_span!("enforce", inputs = steps.len());
         let _ = failpoint::hit("agent.before_intent");
         let outcome = if failpoint::bug("agent.act_before_record") {
             // Planted: act first, record afterwards.
             self.act(steps, u64::MAX);
             return drop(self.parts.journal.append(first_seq, lines).await);
         } else {
-            self.parts.journal.append(first_seq, lines).await
+            let began = Instant::now();
+            let records = lines.len();
+            let appending = info_span!(parent: &enforce, "record", records, first_seq);
+            let outcome = self.parts.journal.append(first_seq, lines).instrument(appending).await;
+            self.parts.metrics.append(began.elapsed());
+            outcome
         };
+        drop(enforce);
         match outcome {
             Ok(durable) => {
                 let _ = failpoint::hit("agent.after_intent");
@@ -241,9 +264,9 @@ impl Agent {
                     let _ = reply.send(Ok(answer));
                 }
                 self.enter(AgentState::Explaining);
-                self.publish(published);
+                info_span!("explain").in_scope(|| self.publish(published));
                 self.enter(AgentState::Acting);
-                self.act(steps, durable.last_seq);
+                info_span!("act").in_scope(|| self.act(steps, durable.last_seq));
                 self.enter(AgentState::ObservingResults);
             }
             Err(error) => {
@@ -263,6 +286,10 @@ impl Agent {
     fn publish(&mut self, published: Vec<Arc<Published>>) {
         for one in &published {
             let record = &one.record;
+            self.parts.metrics.record(record);
+            if let Some(decided) = record.decision() {
+                tell(record, decided);
+            }
             if is_refusal(&record.body)
                 && let (Some(app), Some(decision)) = (record.app.clone(), record.cause)
             {
@@ -377,6 +404,22 @@ impl Agent {
             blocked: blocked_reason(&self.parts.journal.status()),
             loop_interval_ms: u64::try_from(self.parts.loop_interval.as_millis()).unwrap_or(0),
         }
+    }
+}
+
+/// Says in the log what was decided.
+pub(crate) fn tell(record: &Record, decided: &Decided) {
+    let data = speaker::Data::of(record, decided);
+    speaker::decided(record, &data);
+    if tracing::enabled!(tracing::Level::INFO) {
+        let json = serde_json::to_string(&data).unwrap_or_default();
+        tracing::info!(
+            event = "decision",
+            decision_type = speaker::KIND,
+            decision_data = json,
+            "{}",
+            data.sentence()
+        );
     }
 }
 

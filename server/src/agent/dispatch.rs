@@ -7,6 +7,7 @@ use agentd_core::permit::Permit;
 use agentd_core::plan::Operation;
 use agentd_core::state::{Revision, Scope, SpecHistory};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::Agent;
 use crate::act::{Delivery, Workload};
@@ -28,13 +29,16 @@ impl Agent {
         self.in_flight.insert(decision, (app.clone(), stop.clone()));
         let (actuator, handle) = (Arc::clone(&self.parts.actuator), self.handle.clone());
         tracing::info!(%app, decision, action = %permit.plan().action, "acting");
-        self.parts.tasks.spawn("effect", OnFailure::Log, async move {
+        // Part of the trace of the turn that permitted it, however long it takes.
+        let span = tracing::info_span!("effect", %app, decision, action = %permit.plan().action);
+        let effect = async move {
             let _ = failpoint::hit("act.before_effect");
             let delivery = actuator.execute(permit, workload, stop).await;
             let _ = failpoint::hit("act.after_effect");
             // The loop is gone only when the server stops; the next start finds the attempt without an outcome and observes.
             let _ = handle.delivered(app, decision, delivery).await;
-        });
+        };
+        self.parts.tasks.spawn("effect", OnFailure::Log, effect.instrument(span));
     }
 
     fn workload_of(&self, permit: &Permit) -> Option<Workload> {
