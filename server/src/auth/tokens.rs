@@ -25,6 +25,8 @@ use subtle::ConstantTimeEq as _;
 
 use super::{Principal, Role};
 
+pub mod edit;
+
 /// Name of the token file in a data directory.
 pub const FILE_NAME: &str = "tokens.toml";
 
