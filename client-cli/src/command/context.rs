@@ -53,8 +53,8 @@ Examples:
   agentctl context set stage --token-file ~/stage.token --as operator
   agentctl context set lab --address 10.0.0.9:7443 --plaintext
 
-A flag that is not given leaves its setting as it is. A token itself is never written: it stays in its
-own file. Comments of the file are not kept.
+A flag that is not given leaves its setting as it is. A token itself is never written: it stays in
+its own file. Comments of the file are not kept.
 
 Exit codes: 0 done, 2 a value is not valid.")]
     Set {

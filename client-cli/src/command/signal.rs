@@ -47,8 +47,8 @@ Examples:
   agentctl signal tail my-api --every 250ms
   agentctl signal tail -o jsonl | jq 'select(.metrics.error_ratio > 0.05) | .app'
 
-A reading is what the signals of all monitors come to after they were checked: where sources disagree, the
-worst of them. What is not known is not shown; it is never zero.")]
+A reading is what the signals of all monitors come to after they were checked: where sources
+disagree, the worst of them. What is not known is not shown; it is never zero.")]
     Tail(tail::TailArgs),
     /// Send recorded signals: JSON lines in the proto3 form of Signal, or CSV with its fields as header
     #[command(after_help = "\
@@ -57,9 +57,9 @@ Examples:
   agentctl signal import incident.csv --as-now
   agentctl signal import - < signals.jsonl
 
-A CSV header names fields of Signal, such as app,time,cpu_utilization,error_ratio; empty cells are unknown.
-`agentctl api describe Signal` shows the fields. Signals older than five minutes are refused, --as-now
-gives them the present time.
+A CSV header names fields of Signal, such as app,time,cpu_utilization,error_ratio; empty cells are
+unknown. `agentctl api describe Signal` shows the fields. Signals older than five minutes are
+refused, --as-now gives them the present time.
 
 Exit codes: 0 all accepted, 2 one was rejected or cannot be read.")]
     Import(import::ImportArgs),

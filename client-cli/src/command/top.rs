@@ -40,9 +40,10 @@ Examples:
   agentctl top --read-only
   agentctl top --context stage
 
-Keys: 1 to 5 or Tab change the page, `:` jumps to one by name, `/` filters, Enter opens, `?` shows all keys,
-q quits. Approving, rejecting and pausing ask for a reason first; what the token may not do is not offered.
-With another format than table one picture of everything is written, and the command ends.")]
+Keys: 1 to 5 or Tab change the page, `:` jumps to one by name, `/` filters, Enter opens, `?` shows
+all keys, q quits. Approving, rejecting and pausing ask for a reason first; what the token may not
+do is not offered. With another format than table one picture of everything is written, and the
+command ends.")]
 pub struct TopArgs {
     /// Offer nothing that changes anything
     #[arg(long)]

@@ -178,10 +178,7 @@ impl Trial {
 }
 
 pub(super) async fn run(args: VerifyArgs, context: &mut Context) -> Result<Exit, Failure> {
-    let promises = tokio::select! {
-        promises = perform(args.command, context) => promises?,
-        () = scratch::interrupted() => return Err(Failure::silent(Exit::Interrupted)),
-    };
+    let promises = perform(args.command, context).await?;
     let lies = promises.iter().filter(|promise| !promise.held).count();
     if context.output.format() == crate::output::Format::Jsonl {
         // They were written as they came.

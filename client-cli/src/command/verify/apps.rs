@@ -5,7 +5,7 @@ use std::time::Duration;
 use agentctl_api::v1;
 
 use crate::command::scratch::Scratch;
-use crate::command::{status, watch};
+use crate::command::status;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
@@ -13,8 +13,25 @@ use crate::failure::Failure;
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Onboards the app that ships with agentctl, with changes, and waits until it is healthy.
+/// Onboards the app that ships with agentctl, with changes, and waits until its deployment is verified.
 pub(super) async fn onboard(
+    stage: &Scratch,
+    name: &str,
+    change: impl FnOnce(&mut v1::OnboardAppRequest),
+) -> Result<(), Failure> {
+    ask_for(stage, name, change).await?;
+    until(&format!("the deployment of `{name}` is verified"), async || {
+        let verified = |d: &v1::Decision| {
+            let outcome = d.outcome.as_ref().map(v1::Outcome::kind);
+            d.action == "DEPLOY" && outcome == Some(v1::OutcomeKind::Verified)
+        };
+        Ok(decisions(stage, name).await?.iter().any(verified).then_some(()))
+    })
+    .await
+}
+
+/// Asks for an app, whatever becomes of the request.
+pub(super) async fn ask_for(
     stage: &Scratch,
     name: &str,
     change: impl FnOnce(&mut v1::OnboardAppRequest),
@@ -36,12 +53,7 @@ pub(super) async fn onboard(
     };
     change(&mut request);
     let answer = session.onboarding().onboard_app(session.unary(request)).await;
-    answer.map_err(|s| session.failure(s))?;
-    until(&format!("`{name}` is healthy"), async || {
-        let app = status::get_app(session, name).await?;
-        Ok(watch::is_stable(&app).then_some(()))
-    })
-    .await
+    answer.map(drop).map_err(|s| session.failure(s))
 }
 
 /// A free address for the socket that the server holds for the app.
@@ -96,19 +108,22 @@ pub(super) async fn decision(
     what: &str,
     is_it: impl Fn(&v1::Decision) -> bool,
 ) -> Result<v1::Decision, Failure> {
-    let session = &stage.operator;
     until(what, async || {
-        let request = v1::ListDecisionsRequest {
-            page_size: 50,
-            filter: Some(v1::DecisionFilter {
-                apps: vec![app.to_owned()],
-                ..v1::DecisionFilter::default()
-            }),
-            ..v1::ListDecisionsRequest::default()
-        };
-        let answer = session.decisions().list_decisions(session.unary(request)).await;
-        let decisions = answer.map_err(|s| session.failure(s))?.into_inner().decisions;
-        Ok(decisions.into_iter().find(|d| d.source() == v1::DecisionSource::Agent && is_it(d)))
+        let mut decisions = decisions(stage, app).await?.into_iter();
+        Ok(decisions.find(|d| d.source() == v1::DecisionSource::Agent && is_it(d)))
     })
     .await
+}
+
+/// The decisions about an app, newest first.
+async fn decisions(stage: &Scratch, app: &str) -> Result<Vec<v1::Decision>, Failure> {
+    let session = &stage.operator;
+    let apps = vec![app.to_owned()];
+    let request = v1::ListDecisionsRequest {
+        page_size: 50,
+        filter: Some(v1::DecisionFilter { apps, ..v1::DecisionFilter::default() }),
+        ..v1::ListDecisionsRequest::default()
+    };
+    let answer = session.decisions().list_decisions(session.unary(request)).await;
+    Ok(answer.map_err(|s| session.failure(s))?.into_inner().decisions)
 }

@@ -15,7 +15,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 
 /// Scenarios that are played on each server.
-const PLAYED: [&str; 3] = ["crash", "signal-conflict", "cooldown"];
+const PLAYED: [&str; 3] = ["crash", "signal-conflict", "unsafe-action"];
 
 /// What one server decided, and whether judging again gave the same bytes.
 struct Run {

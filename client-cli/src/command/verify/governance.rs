@@ -39,15 +39,15 @@ pub(super) async fn run(policy: &str, context: &mut Context) -> Result<Trial, Fa
     Ok(trial)
 }
 
-/// An app whose autonomy is off is not acted on.
+/// An app whose level is OFF is left to its humans, even when it crashes.
 async fn eligibility(trial: &mut Trial, stage: &Scratch) -> Result<(), Failure> {
-    apps::onboard(stage, "verify-off", |request| {
-        request.set_autonomy_level(v1::AutonomyLevel::Off);
-    })
-    .await?;
-    let decision = ask(stage, "verify-off", "RESTART").await?;
+    const APP: &str = "verify-off";
+    apps::onboard(stage, APP, |request| request.set_autonomy_level(v1::AutonomyLevel::Off)).await?;
+    apps::kill(apps::pid(stage, APP).await?)?;
+    let what = "a decision to restart it";
+    let decision = apps::decision(stage, APP, what, |d| d.action == "RESTART").await?;
     let (got, held) = blocked(&decision, "ACTION_ELIGIBILITY_FAILED");
-    trial.found("eligibility", "a restart of an app whose level is OFF is refused", got, held);
+    trial.found("eligibility", "a crashed app whose level is OFF is not restarted", got, held);
     Ok(())
 }
 
@@ -63,7 +63,8 @@ async fn prerequisite(trial: &mut Trial, stage: &Scratch) -> Result<(), Failure>
 
 /// What is labelled protected is left alone, whoever asks.
 async fn protection(trial: &mut Trial, stage: &Scratch) -> Result<(), Failure> {
-    apps::onboard(stage, "verify-kept", |request| {
+    // Nor is it deployed, so there is nothing to wait for.
+    apps::ask_for(stage, "verify-kept", |request| {
         request.labels = BTreeMap::from([("protected".to_owned(), "true".to_owned())]);
     })
     .await?;
