@@ -15,7 +15,9 @@ use tonic::{Request, Status};
 use crate::text;
 use crate::v1::agent_service_client::AgentServiceClient;
 use crate::v1::approval_service_client::ApprovalServiceClient;
+use crate::v1::bus_service_client::BusServiceClient;
 use crate::v1::decision_service_client::DecisionServiceClient;
+use crate::v1::identity_service_client::IdentityServiceClient;
 use crate::v1::onboarding_service_client::OnboardingServiceClient;
 use crate::v1::proof_service_client::ProofServiceClient;
 use crate::v1::scenario_service_client::ScenarioServiceClient;
@@ -161,6 +163,12 @@ impl Client {
         Ok(Self { connection: InterceptedService::new(channel, bearer) })
     }
 
+    /// The connection itself, for calls whose types are only known while the program runs.
+    #[must_use]
+    pub fn connection(&self) -> Connection {
+        self.connection.clone()
+    }
+
     /// The service that takes apps under control.
     #[must_use]
     pub fn onboarding(&self) -> OnboardingServiceClient<Connection> {
@@ -197,6 +205,18 @@ impl Client {
         AgentServiceClient::new(self.connection.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
 
+    /// The service that shows how the bus does.
+    #[must_use]
+    pub fn bus(&self) -> BusServiceClient<Connection> {
+        BusServiceClient::new(self.connection.clone())
+    }
+
+    /// The service that says who calls.
+    #[must_use]
+    pub fn identity(&self) -> IdentityServiceClient<Connection> {
+        IdentityServiceClient::new(self.connection.clone())
+    }
+
     /// The service that runs scenarios.
     #[must_use]
     pub fn scenarios(&self) -> ScenarioServiceClient<Connection> {
@@ -214,6 +234,15 @@ impl Client {
     pub fn watch_proof(&self, request: crate::v1::WatchProofEntriesRequest) -> ProofWatch {
         Watch::new(self.proof(), request)
     }
+}
+
+/// Whether an address is one, without connecting.
+///
+/// # Errors
+/// [`Error::Address`].
+pub fn check_address(address: &str) -> Result<(), Error> {
+    let target = Target { tls: Tls::Plaintext, ..Target::new(address, "", None) };
+    endpoint(&target).map(drop)
 }
 
 fn bearer(token: Option<&str>) -> Result<Bearer, Error> {

@@ -62,7 +62,7 @@ mod tests {
                     }
                     assert!(has(response, "next_page_token"), "{name}");
                 }
-                let reads = ["Get", "List", "Watch", "Explain", "Verify", "Export", "Push"]
+                let reads = ["Get", "List", "Watch", "Explain", "Verify", "Export", "Push", "Who"]
                     .iter()
                     .any(|verb| name.starts_with(verb));
                 if !reads {

@@ -25,6 +25,12 @@ pub fn local_token_files() -> Vec<PathBuf> {
     envs.into_iter().map(|env| agentd::config::default_data_dir(env).join(TOKENS_FILE)).collect()
 }
 
+/// The environment called `name`, if it is one.
+#[must_use]
+pub fn env_of(name: &str) -> Option<Env> {
+    Env::parse(name)
+}
+
 /// The token of `principal` in a server's token file.
 ///
 /// # Errors
@@ -39,6 +45,83 @@ pub fn plain_token(path: &Path, principal: &str) -> Result<String, Failure> {
             _ => failure.hint("give a token with --token-file or AGENTCTL_TOKEN"),
         }
     })
+}
+
+/// Everybody in a server's token file.
+///
+/// # Errors
+/// The file is not usable.
+pub fn principals(path: &Path) -> Result<Vec<tokens::edit::Listed>, Failure> {
+    tokens::edit::list(path).map_err(|error| token_failure(&error))
+}
+
+/// Adds a principal to a server's token file, and returns its token, which is nowhere else.
+///
+/// # Errors
+/// The file is not usable, or the entry breaks rules: all of them are named.
+pub fn create_token(
+    path: &Path,
+    name: &str,
+    roles: &[String],
+    apps: &[String],
+) -> Result<String, Failure> {
+    let mut known = std::collections::BTreeSet::new();
+    for role in roles {
+        known.insert(agentd::auth::Role::parse(role).ok_or_else(|| {
+            Failure::usage(format!("there is no role `{role}`"))
+                .hint("there are viewer, monitor, operator, approver and admin")
+        })?);
+    }
+    let apps = apps.iter().cloned().collect();
+    tokens::edit::create(path, name, &known, &apps).map_err(|error| token_failure(&error))
+}
+
+/// Removes a principal from a server's token file.
+///
+/// # Errors
+/// The file is not usable, or has no such principal.
+pub fn revoke_token(path: &Path, name: &str) -> Result<(), Failure> {
+    tokens::edit::revoke(path, name).map_err(|error| token_failure(&error))
+}
+
+fn token_failure(error: &tokens::Error) -> Failure {
+    match error {
+        tokens::Error::NoToken { .. } => Failure::new(Exit::NotFound, error.to_string())
+            .hint("`agentctl auth token list` shows who is there"),
+        tokens::Error::Invalid { path, problems } => problems.iter().fold(
+            Failure::usage(format!("`{}` is left as it was", path.display())),
+            |failure, problem| failure.fact("rule", problem.as_str()),
+        ),
+        tokens::Error::Io { .. } => Failure::new(Exit::Failure, chain(error))
+            .hint("name the server's data directory with --data-dir"),
+        _ => Failure::new(Exit::Failure, chain(error)),
+    }
+}
+
+/// Where the tokens of a server on this host are: in the directory that was named, else in the first one there is.
+#[must_use]
+pub fn token_file(data_dir: Option<&str>) -> Option<PathBuf> {
+    match data_dir {
+        Some(directory) => Some(Path::new(directory).join(TOKENS_FILE)),
+        None => local_token_files().into_iter().find(|path| path.exists()),
+    }
+}
+
+/// What looks at an app: the same probes and meters as in the server.
+pub mod sense {
+    pub use agentd::sense::probe::Probe;
+    pub use agentd::sense::process::Meter;
+
+    use agentd::shim::procfs;
+    use agentd::shim::protocol::Fence;
+
+    /// Measures a process; `None` if there is none with this number.
+    #[must_use]
+    pub fn meter(pid: u32) -> Option<Meter> {
+        let start_time = procfs::stat(pid)?.start_time;
+        let fence = Fence { boot_id: procfs::boot_id().ok()?, pid, start_time };
+        Meter::open(&fence, None, 0)
+    }
 }
 
 /// Runs this process as the parent of an app.

@@ -101,6 +101,12 @@ impl Principal {
         &self.roles
     }
 
+    /// Apps its token is bound to; `None`: it is bound to none.
+    #[must_use]
+    pub fn apps(&self) -> Option<&BTreeSet<String>> {
+        self.apps.as_deref()
+    }
+
     /// True if its token is not bound to other apps than `app`.
     #[must_use]
     pub fn may_report(&self, app: &str) -> bool {

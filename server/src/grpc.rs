@@ -5,7 +5,9 @@ use std::sync::Arc;
 use agentctl_api::v1;
 use agentctl_api::v1::agent_service_server::AgentServiceServer;
 use agentctl_api::v1::approval_service_server::ApprovalServiceServer;
+use agentctl_api::v1::bus_service_server::BusServiceServer;
 use agentctl_api::v1::decision_service_server::DecisionServiceServer;
+use agentctl_api::v1::identity_service_server::IdentityServiceServer;
 use agentctl_api::v1::onboarding_service_server::OnboardingServiceServer;
 use agentctl_api::v1::proof_service_server::ProofServiceServer;
 use agentctl_api::v1::scenario_service_server::ScenarioServiceServer;
@@ -25,15 +27,18 @@ use crate::tasks::Tasks;
 
 pub mod agent;
 pub mod approval;
+pub mod bus;
 pub mod decision;
 mod feed;
 mod filter;
 pub mod from_proto;
+pub mod identity;
 pub mod ids;
 mod log;
 pub mod onboarding;
 mod opaque;
 pub mod outcome;
+mod pace;
 mod page;
 pub mod proof;
 pub mod scenario;
@@ -81,7 +86,7 @@ pub struct Services {
     pub health: HealthReporter,
 }
 
-/// All routes: the seven services, health and reflection.
+/// All routes: the services, health and reflection.
 ///
 /// # Errors
 /// The compiled descriptor set cannot be read, which a test rules out.
@@ -110,6 +115,13 @@ where
         )
         .add_service(
             ApprovalServiceServer::new(approval::Service(s()))
+                .max_decoding_message_size(REQUEST_MAX),
+        )
+        .add_service(
+            BusServiceServer::new(bus::Service(s())).max_decoding_message_size(REQUEST_MAX),
+        )
+        .add_service(
+            IdentityServiceServer::new(identity::Service(s()))
                 .max_decoding_message_size(REQUEST_MAX),
         )
         .add_service(

@@ -5,6 +5,10 @@ mod harness;
 
 #[cfg(test)]
 mod approval;
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+mod tool;
 
 #[cfg(test)]
 mod first_value;

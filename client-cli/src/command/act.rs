@@ -35,15 +35,12 @@ pub struct ActArgs {
     /// Judge and answer; nothing is recorded or done
     #[arg(long)]
     dry_run: bool,
-    /// UUID: the same one again returns the first answer
-    #[arg(long, value_name = "UUID")]
-    request_id: Option<String>,
 }
 
 pub(super) async fn run(args: ActArgs, context: &mut Context) -> Result<Exit, Failure> {
     let session = context.connect().await?;
     let request = v1::ProposeActionRequest {
-        request_id: args.request_id.unwrap_or_else(super::request_id),
+        request_id: context.request_id(),
         validate_only: args.dry_run,
         app: args.app,
         action: args.action,

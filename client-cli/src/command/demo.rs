@@ -8,26 +8,22 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use agentctl_api::v1;
-use agentd::config::ServerArgs;
 use clap::Args;
-use tempfile::TempDir;
 
 use super::proof::{self, verify};
 use super::scenario::{self, StepView};
+use super::scratch::{self, Rules, Scratch};
 use super::{Context, approval, pieces};
 use crate::connect::Session;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::server::{self, Local};
 
-mod report;
+pub(super) mod report;
 
 use report::{Check, Played, Report};
 
 /// The rules of the demo: those of stage with every time shortened.
-const POLICY: &str = include_str!("../../../deploy/policy/demo.toml");
-/// Time between two ticks of the loop: a finding needs some ticks, and the demo has seconds.
-const LOOP_INTERVAL: &str = "100ms";
+pub(super) const POLICY: &str = include_str!("../../../deploy/policy/demo.toml");
 
 /// The scenarios that have to be there. A server with more of them shows more.
 const REQUIRED: [&str; 8] = [
@@ -75,10 +71,12 @@ pub struct DemoArgs {
 
 pub(super) async fn run(args: DemoArgs, context: &mut Context) -> Result<Exit, Failure> {
     let started = Instant::now();
-    let stage = Stage::build(context).await?;
+    let rules = Rules { policy: POLICY, freeze: true, ..Rules::default() };
+    let stage = Scratch::start("agentctl-demo-", &rules, context).await?;
+    context.output.page(|page| report::banner(page, &stage.local))?;
     let performed = tokio::select! {
         report = perform(&args, &stage, context) => report,
-        _ = interrupted() => Err(Failure::silent(Exit::Interrupted)),
+        () = scratch::interrupted() => Err(Failure::silent(Exit::Interrupted)),
     };
     // Whatever happened: no process of the demo outlives it.
     let directory = stage.close().await?;
@@ -89,72 +87,11 @@ pub(super) async fn run(args: DemoArgs, context: &mut Context) -> Result<Exit, F
     Ok(report.exit())
 }
 
-async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => terminate.recv().await,
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminated => {}
-    }
-}
-
-/// The server of the demo, and two people who talk to it.
-struct Stage {
-    directory: TempDir,
-    local: Local,
-    operator: Session,
-    approver: Session,
-}
-
-impl Stage {
-    async fn build(context: &mut Context) -> Result<Self, Failure> {
-        let io = |error: std::io::Error| {
-            Failure::because(Exit::Failure, "cannot make a temporary data directory", &error)
-        };
-        let directory = tempfile::Builder::new().prefix("agentctl-demo-").tempdir().map_err(io)?;
-        // A file of its own, so that no agentd.toml that happens to lie around changes the demo.
-        let file = directory.path().join("agentd.toml");
-        std::fs::write(&file, "").map_err(io)?;
-        let policy = directory.path().join("policy.toml");
-        std::fs::write(&policy, POLICY).map_err(io)?;
-        let config = server::configure(&ServerArgs {
-            config: Some(file),
-            policy: Some(policy.to_string_lossy().into_owned()),
-            env: Some("stage".to_owned()),
-            listen: Some("127.0.0.1:0".to_owned()),
-            data_dir: Some(directory.path().join("data").to_string_lossy().into_owned()),
-            freeze: Some("true".to_owned()),
-            loop_interval: Some(LOOP_INTERVAL.to_owned()),
-            ..ServerArgs::default()
-        })?;
-        if context.global.verbose {
-            // Nothing is left to send after a demonstration.
-            let _export = server::log(&config)?;
-        }
-        let local = Local::start(config).await?;
-        let address = local.address().to_string();
-        let operator = Session::local(&address, &local.token("operator")?).await?;
-        let approver = Session::local(&address, &local.token("approver")?).await?;
-        let stage = Self { directory, local, operator, approver };
-        context.output.page(|page| report::banner(page, &stage.local))?;
-        Ok(stage)
-    }
-
-    /// Stops the server and every process it started.
-    async fn close(self) -> Result<TempDir, Failure> {
-        let data = self.local.data_dir().to_owned();
-        self.local.stop().await;
-        server::end_apps(data).await?;
-        Ok(self.directory)
-    }
-}
-
-async fn perform(args: &DemoArgs, stage: &Stage, context: &mut Context) -> Result<Report, Failure> {
+async fn perform(
+    args: &DemoArgs,
+    stage: &Scratch,
+    context: &mut Context,
+) -> Result<Report, Failure> {
     let known = scenario::list(&stage.operator).await?;
     let wanted = wanted(args, &known)?;
     let total = wanted.len();
@@ -191,9 +128,9 @@ fn wanted(args: &DemoArgs, known: &[v1::Scenario]) -> Result<Vec<v1::Scenario>, 
 }
 
 /// Plays one scenario; where a human is needed, the approver is that human.
-async fn play(
+pub(super) async fn play(
     scenario: &v1::Scenario,
-    stage: &Stage,
+    stage: &Scratch,
     context: &mut Context,
 ) -> Result<Played, Failure> {
     let started = Instant::now();
@@ -243,7 +180,7 @@ fn shown_action(decision: &v1::Decision) -> String {
     }
 }
 
-async fn decision(session: &Session, id: &str) -> Result<v1::Decision, Failure> {
+pub(super) async fn decision(session: &Session, id: &str) -> Result<v1::Decision, Failure> {
     let request = session.unary(v1::GetDecisionRequest { decision_id: id.to_owned() });
     let answer = session.decisions().get_decision(request).await;
     Ok(answer.map_err(|s| session.failure(s))?.into_inner().decision.unwrap_or_default())
@@ -252,7 +189,7 @@ async fn decision(session: &Session, id: &str) -> Result<v1::Decision, Failure> 
 /// Approves what waits, as a second principal who looked at the plan. Only returns if that fails.
 async fn answer_for_the_human(
     scenario: &str,
-    stage: &Stage,
+    stage: &Scratch,
     approvals: &RefCell<Vec<String>>,
 ) -> Failure {
     if scenario != APPROVAL {
@@ -294,7 +231,7 @@ async fn answer_for_the_human(
 }
 
 /// Verifies the log through the server, exports it, and verifies and replays the export here.
-async fn prove(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
+async fn prove(stage: &Scratch, report: &mut Report) -> Result<(), Failure> {
     let session = &stage.operator;
     let request = session.unary(v1::VerifyProofRequest { recheck_decisions: true });
     let answer = session.proof().verify_proof(request).await.map_err(|s| session.failure(s))?;
@@ -322,7 +259,7 @@ async fn prove(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
     Ok(())
 }
 
-fn event_counts(lines: &[u8]) -> BTreeMap<String, u64> {
+pub(super) fn event_counts(lines: &[u8]) -> BTreeMap<String, u64> {
     #[derive(serde::Deserialize)]
     struct Named {
         event_name: String,

@@ -50,9 +50,6 @@ pub struct OnboardArgs {
     /// Runtime: nodejs, python, go, rust, java, static or binary
     #[arg(long, value_name = "RUNTIME")]
     runtime: String,
-    /// Environment [default: the one the server serves]
-    #[arg(long, value_name = "ENV")]
-    env: Option<String>,
     /// Instances to start with [default: the minimum]
     #[arg(long, value_name = "N")]
     instances: Option<u32>,
@@ -101,9 +98,6 @@ pub struct OnboardArgs {
     /// Only validate and show the specification
     #[arg(long)]
     dry_run: bool,
-    /// UUID: the same one again returns the first answer
-    #[arg(long, value_name = "UUID")]
-    request_id: Option<String>,
     /// Wait until it is healthy
     #[arg(long, value_name = "healthy", num_args = 0..=1, require_equals = true, default_missing_value = "healthy")]
     wait: Option<WaitFor>,
@@ -161,7 +155,7 @@ fn threshold(text: &str) -> Result<v1::ThresholdOverride, String> {
 }
 
 impl OnboardArgs {
-    fn request(&self, environment: String) -> v1::OnboardAppRequest {
+    fn request(&self, environment: String, request_id: String) -> v1::OnboardAppRequest {
         let source = match (&self.repo, self.exec.split_first()) {
             (Some(url), _) => Some(Source::Repo(v1::RepoSource {
                 url: url.clone(),
@@ -176,7 +170,7 @@ impl OnboardArgs {
         let span = |span: Option<time::Span>| span.map(|span| time::span_to_proto(span.0));
         let map = |pairs: &[(String, String)]| pairs.iter().cloned().collect::<BTreeMap<_, _>>();
         v1::OnboardAppRequest {
-            request_id: self.request_id.clone().unwrap_or_else(super::request_id),
+            request_id,
             validate_only: self.dry_run,
             name: self.name.clone(),
             environment,
@@ -221,12 +215,12 @@ impl OnboardArgs {
 
 pub(super) async fn run(args: OnboardArgs, context: &mut Context) -> Result<Exit, Failure> {
     let session = context.connect().await?;
-    let environment = match &args.env {
+    let environment = match &context.global.env {
         Some(environment) => environment.clone(),
         // A server serves exactly one.
         None => served_environment(&session).await?,
     };
-    let request = args.request(environment);
+    let request = args.request(environment, context.request_id());
     let answer = session.onboarding().onboard_app(session.unary(request)).await;
     let response = answer.map_err(|status| refused(session.failure(status)))?.into_inner();
     let (result, exit) = verdict(&response, args.dry_run);

@@ -240,13 +240,13 @@ async fn get(seq: u64, context: &mut Context) -> Result<Exit, Failure> {
         Err(failure) if failure.code() == Some(tonic::Code::OutOfRange) => return Err(missing()),
         other => other?,
     };
-    match context.output.format() {
-        Format::Table | Format::Jsonl => context.output.raw(&lines)?,
-        Format::Json | Format::Yaml => {
-            let value: serde_json::Value =
-                serde_json::from_slice(&lines).map_err(|error| Failure::unprintable(&error))?;
-            context.output.emit(&value, |_| {})?;
-        }
+    // The bytes of the record are what counts, so a line is handed out as it is.
+    if context.output.is_table() || context.output.is_plain(Format::Jsonl) {
+        context.output.raw(&lines)?;
+    } else {
+        let value: serde_json::Value =
+            serde_json::from_slice(&lines).map_err(|error| Failure::unprintable(&error))?;
+        context.output.emit(&value, |_| {})?;
     }
     context.output.flush()?;
     Ok(Exit::Ok)

@@ -14,6 +14,8 @@ pub enum Access {
 const READ: Access = Access::AnyOf(&[Viewer, Operator, Approver, Admin]);
 const REPORT: Access = Access::AnyOf(&[Monitor, Admin]);
 const OPERATE: Access = Access::AnyOf(&[Operator, Admin]);
+/// Whoever has a token may ask what it stands for.
+const ANYBODY: Access = Access::AnyOf(&Role::ALL);
 /// Stopping is always the safe direction: whoever is trusted to say yes may also say stop.
 const STOP: Access = Access::AnyOf(&[Operator, Approver, Admin]);
 const APPROVE: Access = Access::AnyOf(&[Approver]);
@@ -24,6 +26,10 @@ pub const MATRIX: &[(&str, Access)] = &[
     ("/agentctl.v1.OnboardingService/GetApp", READ),
     ("/agentctl.v1.OnboardingService/ListApps", READ),
     ("/agentctl.v1.TelemetryService/PushSignals", REPORT),
+    ("/agentctl.v1.TelemetryService/WatchSignals", READ),
+    ("/agentctl.v1.BusService/GetBusStats", READ),
+    ("/agentctl.v1.BusService/WatchBus", READ),
+    ("/agentctl.v1.IdentityService/WhoAmI", ANYBODY),
     ("/agentctl.v1.DecisionService/WatchDecisions", READ),
     ("/agentctl.v1.DecisionService/GetDecision", READ),
     ("/agentctl.v1.DecisionService/ListDecisions", READ),

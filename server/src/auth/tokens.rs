@@ -25,6 +25,8 @@ use subtle::ConstantTimeEq as _;
 
 use super::{Principal, Role};
 
+pub mod edit;
+
 /// Name of the token file in a data directory.
 pub const FILE_NAME: &str = "tokens.toml";
 
@@ -86,6 +88,14 @@ pub enum Error {
         path: PathBuf,
         /// One line each, with the place of the entry.
         problems: Vec<String>,
+    },
+    /// It has a form that is not changed by a program.
+    #[error("token file `{path}` cannot be changed here: {why}; edit it by hand")]
+    ByHand {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        why: &'static str,
     },
     /// No principal of that name has its token in the file in plain.
     #[error("token file `{path}` holds no token for `{name}`")]

@@ -18,7 +18,7 @@ fn arguments_of_the_program_are_handed_over_as_they_are() {
     let args = parsed(
         "agentctl onboard my-api --runtime python --exec /usr/bin/python3 main.py -- --port 80 -o x",
     );
-    let request = args.request("dev".to_owned());
+    let request = args.request("dev".to_owned(), "7d9f".to_owned());
     let Some(Source::Exec(exec)) = request.source else { panic!("no exec") };
     assert_eq!(exec.path, "/usr/bin/python3");
     assert_eq!(exec.args, ["main.py", "--port", "80", "-o", "x"]);
@@ -30,9 +30,9 @@ fn every_flag_lands_in_its_field() {
         "agentctl onboard my-api --runtime rust --exec /srv/a --instances 3 --min 2 --max 6 \
          --listen 127.0.0.1:8080 --health-url /healthz --health-interval 2s --label team=pay --env-var A=b=c \
          --threshold overload_cpu=0.8:0.6 --threshold latency=:0.5 --autonomy propose --stop-grace 5s \
-         --dry-run --request-id 7d9f",
+         --dry-run",
     );
-    let request = args.request("dev".to_owned());
+    let request = args.request("dev".to_owned(), "7d9f".to_owned());
     assert_eq!(
         (request.desired_instances, request.min_instances, request.max_instances),
         (Some(3), Some(2), Some(6))
