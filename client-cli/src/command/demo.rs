@@ -29,8 +29,8 @@ const POLICY: &str = include_str!("../../../deploy/policy/demo.toml");
 /// Time between two ticks of the loop: a finding needs some ticks, and the demo has seconds.
 const LOOP_INTERVAL: &str = "100ms";
 
-/// The scenarios that have to be there. A server with more of them shows more.
-const REQUIRED: [&str; 8] = [
+/// The scenarios that are shown, and have to be there; others take longer and are run by name.
+const REQUIRED: [&str; 10] = [
     "onboard",
     "crash",
     "overload",
@@ -39,6 +39,8 @@ const REQUIRED: [&str; 8] = [
     "cooldown",
     "repetition",
     "rollback-approval",
+    "kill-switch",
+    "unsafe-action",
 ];
 /// What is shown with `--fast`: the first so many of them.
 const FAST: usize = 4;
@@ -62,7 +64,7 @@ Examples:
 
 Exit codes: 0 every check held, 1 one did not, 10 the proof does not verify.")]
 pub struct DemoArgs {
-    /// Only these scenarios [default: all]
+    /// Only these scenarios, see `agentctl scenario list` [default: ten of them]
     #[arg(long, value_name = "NAME")]
     scenario: Vec<String>,
     /// Only the first four: onboard, crash, overload, false-alarm
@@ -185,8 +187,7 @@ fn wanted(args: &DemoArgs, known: &[v1::Scenario]) -> Result<Vec<v1::Scenario>, 
                 .hint(format!("there are: {}", have.join(", "))));
         }
     }
-    let all = args.scenario.is_empty() && !args.fast;
-    let shown = |scenario: &&v1::Scenario| all || needed.contains(&scenario.name.as_str());
+    let shown = |scenario: &&v1::Scenario| needed.contains(&scenario.name.as_str());
     Ok(known.iter().filter(shown).cloned().collect())
 }
 
