@@ -7,7 +7,11 @@ mod harness;
 mod approval;
 
 #[cfg(test)]
+mod docs;
+#[cfg(test)]
 mod first_value;
+#[cfg(test)]
+mod metrics;
 #[cfg(test)]
 mod outlive;
 #[cfg(test)]

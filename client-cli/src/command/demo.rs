@@ -353,12 +353,14 @@ mod tests {
     }
 
     #[test]
-    fn every_scenario_of_the_server_is_shown_in_its_order() {
+    fn what_is_shown_comes_in_the_order_of_the_server_and_the_rest_is_run_by_name() {
         let mut names = REQUIRED.to_vec();
-        names.push("kill-switch");
         names.reverse();
-        let all = wanted(&args(&[], false), &known(&names)).unwrap();
+        let mut there = names.clone();
+        there.push("storm");
+        let all = wanted(&args(&[], false), &known(&there)).unwrap();
         assert_eq!(all.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), names);
+        assert_eq!(wanted(&args(&["storm"], false), &known(&there)).unwrap().len(), 1);
         assert_eq!(wanted(&args(&[], true), &known(&names)).unwrap().len(), FAST);
     }
 
