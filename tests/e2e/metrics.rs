@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use serde_json::Value;
 
-use crate::harness::{Options, Server};
+use crate::harness::{Options, Server, event};
 
 fn get(server: &Server, path: &str) -> String {
     let mut stream = TcpStream::connect(server.address()).unwrap();
@@ -48,6 +48,14 @@ fn a_healed_crash_shows_in_the_metrics_and_every_line_of_the_log_says_whose_it_i
     assert_eq!(decision["last_decision"]["data"], decision["decision_data"]);
     assert!(decision["agent_id"].as_str().is_some_and(|id| id.starts_with("agent-")));
     let trace = decision["trace_id"].as_str().unwrap();
+    let record = server.wait_record("the decision", |r| r["trace"] == trace);
+    assert_eq!((event(&record), &record["app"]), ("RL_DECISION", &"web".into()));
+    assert!(
+        !crate::harness::body(&record, "decided").to_string().contains(trace),
+        "not in the body"
+    );
+    let explained = server.ctl(&["explain", "--last", "web"]).ok().stdout;
+    assert!(explained.contains(&format!("trace {}", &trace[..8])), "{explained}");
     let acting = lines.iter().find(|line| line["message"] == "acting" && line["trace_id"] == trace);
     assert!(acting.is_some(), "the effect is part of the trace of its decision:\n{log}");
 }
