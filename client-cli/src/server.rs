@@ -183,8 +183,8 @@ impl Local {
     pub async fn start(config: Config) -> Result<Self, Failure> {
         let (env, data_dir) = (config.env, config.data_dir.clone());
         let app = App::start(config, host()?).await.map_err(|error| {
-            let failure =
-                Failure::new(Exit::Failure, format!("cannot start the server: {}", chain(&error)));
+            let exit = if error.is_configuration() { Exit::Usage } else { Exit::Failure };
+            let failure = Failure::new(exit, format!("cannot start the server: {}", chain(&error)));
             match error {
                 agentd::app::Error::Bind { .. } => failure.hint(
                     "`agentctl status` shows the server that runs there; --listen takes another port",

@@ -21,7 +21,7 @@ use agentd_core::step::Input;
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, info_span};
+use tracing::{Instrument as _, Span, info_span};
 
 use crate::act::{Actuator, Delivery, Sighting};
 use crate::clock::Clock;
@@ -198,6 +198,8 @@ pub struct Agent {
     /// Sightings were lost while the log could not be written: look again.
     resync: bool,
     phase: AgentState,
+    /// Trace of the turn under way.
+    trace: Option<trace::TraceId>,
     counters: Counters,
     started_at: Millis,
 }
@@ -260,6 +262,7 @@ impl Agent {
             repeats: BTreeMap::new(),
             resync: was_used,
             phase: AgentState::Idle,
+            trace: None,
             counters: Counters::default(),
             started_at,
         }
@@ -275,7 +278,8 @@ impl Agent {
         let mut recover = interval_at(Instant::now() + RECOVER, RECOVER);
         recover.set_missed_tick_behavior(MissedTickBehavior::Skip);
         speaker::introduce(&self.parts.id);
-        self.turn(Vec::new()).instrument(trace::turn()).await;
+        let turn = self.begin_trace();
+        self.turn(Vec::new()).instrument(turn).await;
         tracing::info!(env = %self.state.env, version = self.parts.version, "agent started");
         loop {
             self.enter(AgentState::Idle);
@@ -293,9 +297,17 @@ impl Agent {
                     Wake::Events
                 }
             };
-            self.woken(wake, events).instrument(trace::turn()).await;
+            let turn = self.begin_trace();
+            self.woken(wake, events).instrument(turn).await;
         }
         self.shut_down().await
+    }
+
+    /// Begins the trace of a turn.
+    fn begin_trace(&mut self) -> Span {
+        let trace::Turn { span, id } = trace::turn();
+        self.trace = id;
+        span
     }
 
     /// One turn, and one trace.

@@ -11,7 +11,11 @@ mod contract;
 mod tool;
 
 #[cfg(test)]
+mod docs;
+#[cfg(test)]
 mod first_value;
+#[cfg(test)]
+mod metrics;
 #[cfg(test)]
 mod outlive;
 #[cfg(test)]

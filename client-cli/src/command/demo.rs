@@ -25,8 +25,8 @@ use report::{Check, Played, Report};
 /// The rules of the demo: those of stage with every time shortened.
 pub(super) const POLICY: &str = include_str!("../../../deploy/policy/demo.toml");
 
-/// The scenarios that have to be there. A server with more of them shows more.
-const REQUIRED: [&str; 8] = [
+/// The scenarios that are shown, and have to be there; others take longer and are run by name.
+const REQUIRED: [&str; 10] = [
     "onboard",
     "crash",
     "overload",
@@ -35,6 +35,8 @@ const REQUIRED: [&str; 8] = [
     "cooldown",
     "repetition",
     "rollback-approval",
+    "kill-switch",
+    "unsafe-action",
 ];
 /// What is shown with `--fast`: the first so many of them.
 const FAST: usize = 4;
@@ -58,7 +60,7 @@ Examples:
 
 Exit codes: 0 every check held, 1 one did not, 10 the proof does not verify.")]
 pub struct DemoArgs {
-    /// Only these scenarios [default: all]
+    /// Only these scenarios, see `agentctl scenario list` [default: ten of them]
     #[arg(long, value_name = "NAME")]
     scenario: Vec<String>,
     /// Only the first four: onboard, crash, overload, false-alarm
@@ -122,8 +124,7 @@ fn wanted(args: &DemoArgs, known: &[v1::Scenario]) -> Result<Vec<v1::Scenario>, 
                 .hint(format!("there are: {}", have.join(", "))));
         }
     }
-    let all = args.scenario.is_empty() && !args.fast;
-    let shown = |scenario: &&v1::Scenario| all || needed.contains(&scenario.name.as_str());
+    let shown = |scenario: &&v1::Scenario| needed.contains(&scenario.name.as_str());
     Ok(known.iter().filter(shown).cloned().collect())
 }
 
@@ -289,12 +290,14 @@ mod tests {
     }
 
     #[test]
-    fn every_scenario_of_the_server_is_shown_in_its_order() {
+    fn what_is_shown_comes_in_the_order_of_the_server_and_the_rest_is_run_by_name() {
         let mut names = REQUIRED.to_vec();
-        names.push("kill-switch");
         names.reverse();
-        let all = wanted(&args(&[], false), &known(&names)).unwrap();
+        let mut there = names.clone();
+        there.push("storm");
+        let all = wanted(&args(&[], false), &known(&there)).unwrap();
         assert_eq!(all.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), names);
+        assert_eq!(wanted(&args(&["storm"], false), &known(&there)).unwrap().len(), 1);
         assert_eq!(wanted(&args(&[], true), &known(&names)).unwrap().len(), FAST);
     }
 

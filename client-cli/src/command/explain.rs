@@ -181,8 +181,9 @@ fn headline(page: &mut Page, decision: &v1::Decision, recheck: &str, style: Opti
     } else {
         format!(" → {}", pieces::action(&decision.effective_action))
     };
+    let trace = decision.trace_id.get(..8).map_or_else(String::new, |id| format!("   trace {id}"));
     page.header(format!(
-        "Decision {}   {} / {}   {}   {}{became}   proof #{}   {recheck}",
+        "Decision {}   {} / {}   {}   {}{became}   proof #{}   {recheck}{trace}",
         decision.id,
         if decision.app.is_empty() { pieces::NONE } else { &decision.app },
         decision.environment,

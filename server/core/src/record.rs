@@ -1,7 +1,7 @@
 //! Records: the only frozen serialized form of the project.
 //!
 //! One record is one JSON line of the proof log, and later one leaf of its Merkle tree. The envelope carries what differs
-//! between two runs (sequence number, time, actor); the body of a decision is a function of its inputs alone, so the same
+//! between two runs (sequence number, time, actor, trace); the body of a decision is a function of its inputs alone, so the same
 //! scenario in stage gives byte-equal bodies.
 
 use std::borrow::Cow;
@@ -45,6 +45,8 @@ pub struct Record {
     pub cause: Option<u64>,
     /// Agent id or principal.
     pub actor: String,
+    /// Trace of the turn of the loop that made it, where the shell keeps one; the brain knows nothing of it.
+    pub trace: Option<String>,
     /// What happened.
     pub body: Body,
 }
@@ -431,6 +433,8 @@ struct EnvelopeOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<u64>,
     actor: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace: Option<&'a str>,
     prev: Hash,
     body: &'a Body,
 }
@@ -444,6 +448,7 @@ struct EnvelopeIn<'a> {
     app: Option<AppName>,
     cause: Option<u64>,
     actor: String,
+    trace: Option<String>,
     body: Body,
 }
 
@@ -480,6 +485,7 @@ impl Record {
             app: self.app.as_ref(),
             cause: self.cause,
             actor: &self.actor,
+            trace: self.trace.as_deref(),
             prev,
             body: &self.body,
         };
@@ -492,16 +498,18 @@ impl Record {
     /// # Errors
     /// [`Error`] when the line is from a newer version or is no record.
     pub fn parse(line: &[u8]) -> Result<Self, Error> {
-        let EnvelopeIn { env, seq, ts, app, cause, actor, body } = serde_json::from_slice(line)
-            .map_err(|error| match serde_json::from_slice::<VersionIn>(line) {
-                Ok(VersionIn { v }) if v > VERSION => Error::Version(v),
-                _ => Error::Json(error),
+        let EnvelopeIn { env, seq, ts, app, cause, actor, trace, body } =
+            serde_json::from_slice(line).map_err(|error| {
+                match serde_json::from_slice::<VersionIn>(line) {
+                    Ok(VersionIn { v }) if v > VERSION => Error::Version(v),
+                    _ => Error::Json(error),
+                }
             })?;
         let at = DateTime::parse_from_rfc3339(&ts)
             .ok()
             .and_then(|t| u64::try_from(t.timestamp_millis()).ok())
             .ok_or_else(|| Error::Time(ts.into_owned()))?;
-        Ok(Self { seq, at, env, app, cause, actor, body })
+        Ok(Self { seq, at, env, app, cause, actor, trace, body })
     }
 
     /// `dec-<seq>`, when this is a decision.
@@ -566,7 +574,8 @@ mod tests {
         let what = "a\u{1b}[2J\u{7f}\u{9b}31m\u{202e}\u{2066}b ä €".to_owned();
         let body = Body::Injected { scenario: "x".to_owned(), what };
         let (seq, at, env, app) = (7, 1_795_448_641_483, Env::Stage, None);
-        let record = Record { seq, at, env, app, cause: None, actor: "t".to_owned(), body };
+        let actor = "t".to_owned();
+        let record = Record { seq, at, env, app, cause: None, actor, trace: None, body };
         let line = record.line(crate::chain::GENESIS);
         let text = std::str::from_utf8(&line).unwrap();
         assert!(!text.contains(|c: char| c.is_control() || is_obeyed(c)), "{text}");

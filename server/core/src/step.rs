@@ -419,7 +419,7 @@ impl Context<'_> {
         let seq = self.next;
         self.next = self.next.saturating_add(1);
         let (at, env, app) = (self.now, self.state.env, app.cloned());
-        self.records.push(Record { seq, at, env, app, cause, actor, body });
+        self.records.push(Record { seq, at, env, app, cause, actor, trace: None, body });
         seq
     }
 

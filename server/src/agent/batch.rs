@@ -188,8 +188,11 @@ impl Agent {
     }
 
     fn stage(&mut self, record: &Record, batch: &mut Batch) {
-        let mut line = record.line(self.head.hash);
         let mut record = record.clone();
+        // In the envelope, so that the same scenario still gives the same body.
+        let trace = self.trace.as_ref().filter(|_| record.decision().is_some());
+        record.trace = trace.map(ToString::to_string);
+        let mut line = record.line(self.head.hash);
         if line.len() > LINE_MAX {
             // A record that does not fit is replaced by one that says so; the state follows the log, so nothing is done.
             self.counters.records_too_long = self.counters.records_too_long.saturating_add(1);

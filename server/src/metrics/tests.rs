@@ -13,7 +13,16 @@ use crate::agent::{AgentState, AgentView};
 
 fn record(seq: u64, app: Option<&str>, body: Body) -> Record {
     let app = app.map(|name| AppName::parse(name).unwrap());
-    Record { seq, at: seq, env: Env::Stage, app, cause: None, actor: "agent-1".to_owned(), body }
+    Record {
+        seq,
+        at: seq,
+        env: Env::Stage,
+        app,
+        cause: None,
+        actor: "agent-1".to_owned(),
+        trace: None,
+        body,
+    }
 }
 
 /// Records of an app that is onboarded: with a decision and all its verdicts.

@@ -1,6 +1,6 @@
 //! A run of a scenario: its app, its way through the doors, and what one step leaves for the next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -64,6 +64,10 @@ pub(super) struct Notes {
     pub(super) since: Mark,
     /// The decision whose outcome is waited for.
     pub(super) decision: Option<u64>,
+    /// Other decisions whose outcomes are waited for.
+    pub(super) others: Vec<u64>,
+    /// What ran before, by slot.
+    pub(super) running: BTreeMap<u32, Fence>,
     /// The approval that is waited for.
     pub(super) approval: Option<u64>,
     /// When what was refused clears.
@@ -78,6 +82,13 @@ pub(super) struct Notes {
     pub(super) good: Option<Box<OnboardRequest>>,
 }
 
+/// An app of a run and where it listens.
+#[derive(Debug)]
+struct Cast {
+    app: AppName,
+    address: SocketAddr,
+}
+
 /// A run.
 #[derive(Debug)]
 pub(super) struct Play {
@@ -90,6 +101,8 @@ pub(super) struct Play {
     pub(super) guest: bool,
     demo_app: Vec<String>,
     address: SocketAddr,
+    /// The other apps of this run.
+    others: VecDeque<Cast>,
     pub(super) log: Follow,
     /// Where the records of the present step begin.
     pub(super) begun: Mark,
@@ -130,6 +143,7 @@ impl Play {
             guest: request.app.is_some(),
             demo_app,
             address,
+            others: VecDeque::new(),
             begun: log.mark(),
             log,
             notes: Notes::default(),
@@ -146,6 +160,38 @@ impl Play {
     /// Where it listens.
     pub(super) const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Brings names and ports for more apps, until there are `n` in all.
+    pub(super) async fn enlarge(&mut self, n: usize) -> Result<(), Unmet> {
+        while self.size() < n {
+            let scenario = self.scenario;
+            let ours: Vec<AppName> = self.others.iter().map(|cast| cast.app.clone()).collect();
+            let ours: Vec<AppName> = ours.into_iter().chain([self.app.clone()]).collect();
+            let named = self.doors.agent.query(move |view| {
+                let known = |name: &AppName| view.state.apps.contains_key(name);
+                free_name(scenario, |name| known(name) || ours.contains(name))
+            });
+            let app = named.await.map_err(|_gone| Unmet::Stopped)?;
+            let app = app.map_err(|error| Unmet::Differs(error.to_string()))?;
+            let address = free_port().await.map_err(|error| Unmet::Differs(error.to_string()))?;
+            self.log.also(app.clone());
+            self.others.push_back(Cast { app, address });
+        }
+        Ok(())
+    }
+
+    /// How many apps the run has.
+    pub(super) fn size(&self) -> usize {
+        self.others.len().saturating_add(1)
+    }
+
+    /// Goes on with the next app of the run; after as many turns as there are apps it is the first one again.
+    pub(super) fn turn(&mut self) {
+        let Some(Cast { app, address }) = self.others.pop_front() else { return };
+        let app = std::mem::replace(&mut self.app, app);
+        let address = std::mem::replace(&mut self.address, address);
+        self.others.push_back(Cast { app, address });
     }
 
     /// The doors.
@@ -361,8 +407,11 @@ impl Play {
         if self.guest {
             return;
         }
-        if let Err(error) = self.heal().await {
-            tracing::warn!(%error, app = %self.app, "an app of a scenario is left as it is");
+        for _ in 0..self.size() {
+            if let Err(error) = self.heal().await {
+                tracing::warn!(%error, app = %self.app, "an app of a scenario is left as it is");
+            }
+            self.turn();
         }
     }
 

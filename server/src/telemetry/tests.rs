@@ -109,12 +109,12 @@ fn every_line_says_which_agent_in_which_state_and_what_it_decided_last() {
 #[test]
 fn one_turn_is_one_trace_and_what_outlives_it_belongs_to_it() {
     let out = heard(LogFormat::Json, || {
-        let effect = trace::turn().in_scope(|| {
+        let effect = trace::turn().span.in_scope(|| {
             tracing::info!("first");
             tracing::info_span!("act").in_scope(|| tracing::info!("second"));
             tracing::info_span!("effect")
         });
-        trace::turn().in_scope(|| tracing::info!("another"));
+        trace::turn().span.in_scope(|| tracing::info!("another"));
         effect.in_scope(|| tracing::info!("later"));
         tracing::info!("outside");
     });

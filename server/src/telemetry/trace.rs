@@ -34,13 +34,23 @@ impl fmt::Display for TraceId {
     }
 }
 
-/// A new trace, and the span of the whole turn.
-pub(crate) fn turn() -> Span {
+/// A new trace.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    /// The span of the whole turn.
+    pub(crate) span: Span,
+    /// Its id; `None` where nobody listens.
+    pub(crate) id: Option<TraceId>,
+}
+
+/// Begins the trace of a turn.
+pub(crate) fn turn() -> Turn {
     let span = info_span!("turn", trace_id = Empty);
-    if !span.is_disabled() {
-        span.record(FIELD, exported(&span).unwrap_or_else(TraceId::random).as_str());
+    let id = (!span.is_disabled()).then(|| exported(&span).unwrap_or_else(TraceId::random));
+    if let Some(id) = &id {
+        span.record(FIELD, id.as_str());
     }
-    span
+    Turn { span, id }
 }
 
 /// The id under which a collector knows the trace of `span`, if it is sent to one.

@@ -97,6 +97,7 @@ fn record(seq: u64) -> Record {
         app: (seq.is_multiple_of(2)).then(|| AppName::parse("web").unwrap()),
         cause: None,
         actor: "agent-0badcafe".to_owned(),
+        trace: None,
         body: Body::Transition { path: vec![Cow::Owned(format!("step-{seq}"))] },
     }
 }
