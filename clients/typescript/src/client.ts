@@ -5,6 +5,7 @@ import { type ServiceError, status } from "@grpc/grpc-js";
 import { Backoff } from "./backoff.js";
 import { detailsOf } from "./details.js";
 import {
+  type DeepPartial,
   type Hello,
   type PushSignalsResponse,
   Signal,
@@ -19,7 +20,7 @@ export { BadTarget, parseTarget, readToken, type Target } from "./target.js";
 export { Signal };
 
 /** A signal with what is known; what is left out stays unknown. */
-export type Reading = Parameters<typeof Signal.fromPartial>[0];
+export type Reading = DeepPartial<Signal>;
 
 /** Who pushes where. */
 export interface Options {

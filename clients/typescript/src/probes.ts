@@ -4,9 +4,8 @@ import { get as getHttps } from "node:https";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 
-/** Ticks per second and bytes per page in /proc, as Linux has them on the machines Node runs on. */
+/** Ticks per second in /proc; Linux has had no other number for user space in decades. */
 const TICKS = 100;
-const PAGE = 4_096;
 
 /** Shares of the CPU and of the memory, 0 to 1 and more; absent: not known. */
 export interface Usage {
@@ -54,9 +53,11 @@ export class ProcessProbe {
   look(now = performance.now()): Usage | undefined {
     let pid: string;
     let text: string;
+    let resident: number;
     try {
       pid = /^[0-9]+$/.test(this.pid) ? this.pid : readFileSync(this.pid, "utf8").trim();
       text = readFileSync(join(this.proc, pid, "stat"), "utf8");
+      resident = kib(readFileSync(join(this.proc, pid, "status"), "utf8"), "VmRSS") ?? 0;
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
       if (code !== "ENOENT" && code !== "ESRCH") throw error;
@@ -72,7 +73,7 @@ export class ProcessProbe {
     const ticks = Number(words[11]) + Number(words[12]);
     const started = words[19] ?? "";
     const limit = this.limits.memory ?? meminfo(this.proc)("MemTotal");
-    const usage: Usage = { memory: (Number(words[21]) * PAGE) / limit };
+    const usage: Usage = { memory: resident / limit };
     // The same number with another start time is another process.
     if (this.last?.pid === pid && this.last.started === started && now > this.last.at) {
       const cpus = this.limits.cpus ?? availableParallelism();
@@ -87,10 +88,16 @@ export class ProcessProbe {
 function meminfo(proc: string): (name: string) => number {
   const text = readFileSync(join(proc, "meminfo"), "utf8");
   return (name) => {
-    const value = new RegExp(`^${name}:\\s+([0-9]+)`, "m").exec(text)?.[1];
+    const value = kib(text, name);
     if (value === undefined) throw new Error(`meminfo has no ${name}`);
-    return Number(value) * 1_024;
+    return value;
   };
+}
+
+/** The value of a line such as `VmRSS:  12 kB`, in bytes; a process that just ended has none. */
+function kib(text: string, name: string): number | undefined {
+  const value = new RegExp(`^${name}:\\s+([0-9]+) kB`, "m").exec(text)?.[1];
+  return value === undefined ? undefined : Number(value) * 1_024;
 }
 
 /** What a span of HTTP probes saw, in seconds. */

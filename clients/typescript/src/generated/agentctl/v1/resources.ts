@@ -82,10 +82,10 @@ export const Exit: MessageFns<Exit> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Exit>, I>>(base?: I): Exit {
-    return Exit.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Exit>): Exit {
+    return Exit.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Exit>, I>>(object: I): Exit {
+  fromPartial(object: DeepPartial<Exit>): Exit {
     const message = createBaseExit();
     switch (object.how?.$case) {
       case "code": {
@@ -114,13 +114,9 @@ export type DeepPartial<T> = T extends bigint ? string | number | bigint
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-type KeysOfUnion<T> = T extends T ? keyof T : never;
-export type Exact<P, I extends P> = P extends Builtin ? P
-  : P & { [K in keyof P]: Exact<P[K], I[K]> } & { [K in Exclude<keyof I, KeysOfUnion<P>>]: never };
-
 export interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
-  create<I extends Exact<DeepPartial<T>, I>>(base?: I): T;
-  fromPartial<I extends Exact<DeepPartial<T>, I>>(object: I): T;
+  create(base?: DeepPartial<T>): T;
+  fromPartial(object: DeepPartial<T>): T;
 }

@@ -242,10 +242,10 @@ export const Hello: MessageFns<Hello> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Hello>, I>>(base?: I): Hello {
-    return Hello.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Hello>): Hello {
+    return Hello.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Hello>, I>>(object: I): Hello {
+  fromPartial(object: DeepPartial<Hello>): Hello {
     const message = createBaseHello();
     message.monitorId = object.monitorId ?? "";
     message.epoch = (object.epoch !== undefined && object.epoch !== null) ? BigInt(object.epoch) : 0n;
@@ -327,10 +327,10 @@ export const SignalBatch: MessageFns<SignalBatch> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<SignalBatch>, I>>(base?: I): SignalBatch {
-    return SignalBatch.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<SignalBatch>): SignalBatch {
+    return SignalBatch.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<SignalBatch>, I>>(object: I): SignalBatch {
+  fromPartial(object: DeepPartial<SignalBatch>): SignalBatch {
     const message = createBaseSignalBatch();
     message.seq = (object.seq !== undefined && object.seq !== null) ? BigInt(object.seq) : 0n;
     message.sentTime = (object.sentTime !== undefined && object.sentTime !== null)
@@ -386,10 +386,10 @@ export const Bye: MessageFns<Bye> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Bye>, I>>(base?: I): Bye {
-    return Bye.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Bye>): Bye {
+    return Bye.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Bye>, I>>(object: I): Bye {
+  fromPartial(object: DeepPartial<Bye>): Bye {
     const message = createBaseBye();
     message.reason = object.reason ?? "";
     return message;
@@ -605,10 +605,10 @@ export const Signal: MessageFns<Signal> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Signal>, I>>(base?: I): Signal {
-    return Signal.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Signal>): Signal {
+    return Signal.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Signal>, I>>(object: I): Signal {
+  fromPartial(object: DeepPartial<Signal>): Signal {
     const message = createBaseSignal();
     message.app = object.app ?? "";
     message.instance = object.instance ?? "";
@@ -696,10 +696,10 @@ export const Signal_ConditionsEntry: MessageFns<Signal_ConditionsEntry> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Signal_ConditionsEntry>, I>>(base?: I): Signal_ConditionsEntry {
-    return Signal_ConditionsEntry.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Signal_ConditionsEntry>): Signal_ConditionsEntry {
+    return Signal_ConditionsEntry.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Signal_ConditionsEntry>, I>>(object: I): Signal_ConditionsEntry {
+  fromPartial(object: DeepPartial<Signal_ConditionsEntry>): Signal_ConditionsEntry {
     const message = createBaseSignal_ConditionsEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? false;
@@ -776,10 +776,10 @@ export const PushSignalsRequest: MessageFns<PushSignalsRequest> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<PushSignalsRequest>, I>>(base?: I): PushSignalsRequest {
-    return PushSignalsRequest.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<PushSignalsRequest>): PushSignalsRequest {
+    return PushSignalsRequest.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<PushSignalsRequest>, I>>(object: I): PushSignalsRequest {
+  fromPartial(object: DeepPartial<PushSignalsRequest>): PushSignalsRequest {
     const message = createBasePushSignalsRequest();
     switch (object.message?.$case) {
       case "hello": {
@@ -908,10 +908,10 @@ export const Rejection: MessageFns<Rejection> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<Rejection>, I>>(base?: I): Rejection {
-    return Rejection.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<Rejection>): Rejection {
+    return Rejection.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<Rejection>, I>>(object: I): Rejection {
+  fromPartial(object: DeepPartial<Rejection>): Rejection {
     const message = createBaseRejection();
     message.seq = (object.seq !== undefined && object.seq !== null) ? BigInt(object.seq) : 0n;
     message.index = object.index ?? 0;
@@ -1038,10 +1038,10 @@ export const PushSignalsResponse: MessageFns<PushSignalsResponse> = {
     }
   },
 
-  create<I extends Exact<DeepPartial<PushSignalsResponse>, I>>(base?: I): PushSignalsResponse {
-    return PushSignalsResponse.fromPartial(base ?? ({} as any));
+  create(base?: DeepPartial<PushSignalsResponse>): PushSignalsResponse {
+    return PushSignalsResponse.fromPartial(base ?? {});
   },
-  fromPartial<I extends Exact<DeepPartial<PushSignalsResponse>, I>>(object: I): PushSignalsResponse {
+  fromPartial(object: DeepPartial<PushSignalsResponse>): PushSignalsResponse {
     const message = createBasePushSignalsResponse();
     message.accepted = (object.accepted !== undefined && object.accepted !== null) ? BigInt(object.accepted) : 0n;
     message.duplicates = (object.duplicates !== undefined && object.duplicates !== null)
@@ -1127,13 +1127,9 @@ export type DeepPartial<T> = T extends bigint ? string | number | bigint
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-type KeysOfUnion<T> = T extends T ? keyof T : never;
-export type Exact<P, I extends P> = P extends Builtin ? P
-  : P & { [K in keyof P]: Exact<P[K], I[K]> } & { [K in Exclude<keyof I, KeysOfUnion<P>>]: never };
-
 export interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
-  create<I extends Exact<DeepPartial<T>, I>>(base?: I): T;
-  fromPartial<I extends Exact<DeepPartial<T>, I>>(object: I): T;
+  create(base?: DeepPartial<T>): T;
+  fromPartial(object: DeepPartial<T>): T;
 }
