@@ -48,16 +48,16 @@ def wait_for(what: str, look: Callable[[], Any], hint: Callable[[], str] = lambd
 class Server:
     """agentd of stage, which can be killed and started again on the same data and the same address."""
 
-    def __init__(self, directory: Path, bound: dict[str, list[str]]) -> None:
+    def __init__(self, directory: Path, bound: dict[str, list[str]], *flags: str) -> None:
         self.dir, self.data = directory, directory / "data"
         self.address = "127.0.0.1:0"
+        self.trust: list[str] = []
         self.process: subprocess.Popen | None = None
-        self.starts = 0
+        self.starts, self.flags = 0, flags
         policy = (ROOT / "deploy/policy/stage.toml").read_text()
         for name, value in QUICK.items():
             policy, found = re.subn(rf"^{name} = \d+$", f"{name} = {value}", policy, flags=re.M)
             assert found, name
-        # A count of outcomes in a row stays a small number in the lint; the memory is counted by the loop above.
         (directory / "policy.toml").write_text(policy)
         self._principals(bound)
         self.up()
@@ -90,7 +90,8 @@ class Server:
         with (self.dir / f"server-{self.starts}.log").open("w") as log:
             self.process = subprocess.Popen(
                 [AGENTCTL, "up", "-o", "json", "--env", "stage", "--listen", self.address, "--data-dir", self.data,
-                 "--tokens", self.dir / "tokens.toml", "--policy", self.dir / "policy.toml", "--loop-interval", "100ms"],
+                 "--tokens", self.dir / "tokens.toml", "--policy", self.dir / "policy.toml", "--loop-interval", "100ms",
+                 *self.flags],
                 stdout=subprocess.PIPE, stderr=log, env=self.environment(), cwd=self.dir,
             )  # fmt: skip
         line = self.process.stdout.readline()
@@ -108,7 +109,7 @@ class Server:
     def ctl(self, *words: str) -> str:
         """Runs a command of agentctl and returns its stdout."""
         run = subprocess.run(
-            [AGENTCTL, "--address", self.address, "--token-file", self.token_file("local"), *words],
+            [AGENTCTL, "--address", self.address, "--token-file", self.token_file("local"), *self.trust, *words],
             capture_output=True, text=True, env=self.environment(), timeout=DEADLINE,
         )  # fmt: skip
         assert run.returncode == 0, f"{words}: {run.returncode}\n{run.stdout}{run.stderr}"
@@ -145,6 +146,16 @@ class Server:
                 pass
 
 
+def start_monitor(server: Server, language: str, *words: str | Path, log: Path, **environment: str) -> subprocess.Popen:
+    """Starts the monitor of a language as a user does; what it prints stays in the pipe, what it logs goes to a file."""
+    environment |= {"PYTHONPATH": str(CLIENTS / "python/src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [*MONITORS[language], "--env", "stage", "--address", server.address, "--id", f"mon-{language}", *words]
+    with log.open("w") as stderr:
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=server.environment() | environment
+        )
+
+
 class App:
     """A web app under the server's care, whose instances share the work."""
 
@@ -177,8 +188,8 @@ def server_of(tmp_path):
     """Starts servers with monitors that are bound to apps; ends them and their apps."""
     servers = []
 
-    def start(bound: dict[str, list[str]]) -> Server:
-        servers.append(Server(tmp_path, bound))
+    def start(bound: dict[str, list[str]], *flags: str) -> Server:
+        servers.append(Server(tmp_path, bound, *flags))
         return servers[-1]
 
     yield start
