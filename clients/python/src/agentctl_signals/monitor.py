@@ -115,13 +115,13 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: stop.set())
     client = SignalClient(Options(target, token, args.env, args.id, log=log))
     measure = Measure(args)
-    refused = None
-    while refused is None and not stop.wait(args.every):
-        refused = client.refusal()
-        if refused is None:
+    while client.refusal() is None and not stop.wait(args.every):
+        try:
             client.push(measure.look())
+        except OSError as error:
+            log(f"cannot measure: {error}")
     complete = client.close("stopped")
-    refused = refused or client.refusal()
+    refused = client.refusal()
     print(json.dumps(dataclasses.asdict(client.stats())), flush=True)
     if refused is not None:
         codes = {grpc.StatusCode.NOT_FOUND: NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT: USAGE}

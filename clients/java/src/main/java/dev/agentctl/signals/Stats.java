@@ -1,5 +1,7 @@
 package dev.agentctl.signals;
 
+import java.util.Locale;
+
 /**
  * What became of the signals so far.
  *
@@ -27,6 +29,7 @@ public record Stats(
     /** As one line of JSON, under the names all four monitors have. */
     public String toJson() {
         return String.format(
+                Locale.ROOT,
                 "{\"last_seq\":%d,\"acked_seq\":%d,\"pending\":%d,\"dropped\":%d,\"accepted\":%d,\"duplicates\":%d,"
                         + "\"rejected\":%d,\"missed\":%d,\"lost_streams\":%d}",
                 lastSeq, ackedSeq, pending, dropped, accepted, duplicates, rejected, missed, lostStreams);
