@@ -23,7 +23,8 @@ mod tidy {
         fn walk(dir: &Path, root: &Path, found: &mut Vec<String>) {
             for entry in std::fs::read_dir(dir).unwrap().flatten() {
                 let (path, name) = (entry.path(), entry.file_name());
-                let built = ["target", ".git", "node_modules", "__pycache__", ".venv", ".agentctl"];
+                let built =
+                    ["target", ".git", "node_modules", "dist", "__pycache__", ".venv", ".agentctl"];
                 if built.iter().any(|skip| name == *skip) {
                     continue;
                 }
