@@ -105,13 +105,7 @@ fn evolve_environment(state: &mut State, record: &Record) {
         Body::Concluded(concluded) => {
             finish_approval(state, concluded);
             settle_revision(state, record.app.as_ref(), concluded, at);
-            if let Some(storm) = &mut state.storm {
-                // Paced starts: 1, 2, 4 ... as they verify; back to one canary at the first that does not.
-                storm.ramp = match concluded.outcome {
-                    Outcome::Verified => storm.ramp.saturating_mul(2),
-                    Outcome::Failed | Outcome::Inconclusive => 1,
-                };
-            }
+            pace(state, concluded.outcome);
         }
         Body::Learned { lesson, .. } => {
             state.table.learn(lesson);
@@ -153,6 +147,16 @@ fn evolve_environment(state: &mut State, record: &Record) {
         }
         Body::StormEnded => state.storm = None,
         _ => {}
+    }
+}
+
+/// Paced starts in a storm: 1, 2, 4 ... as they verify; back to one canary at the first that does not.
+fn pace(state: &mut State, outcome: Outcome) {
+    if let Some(storm) = &mut state.storm {
+        storm.ramp = match outcome {
+            Outcome::Verified => storm.ramp.saturating_mul(2),
+            Outcome::Failed | Outcome::Inconclusive => 1,
+        };
     }
 }
 
