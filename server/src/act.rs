@@ -40,6 +40,28 @@ pub struct Delivery {
     pub ok: bool,
     /// What happened, in one clause.
     pub detail: String,
+    /// It was given up before anything was touched: what ran before runs on.
+    pub untouched: bool,
+}
+
+impl Delivery {
+    /// Carried out.
+    #[must_use]
+    pub const fn done(detail: String) -> Self {
+        Self { ok: true, detail, untouched: false }
+    }
+
+    /// Begun, and not carried out to its end.
+    #[must_use]
+    pub const fn failed(detail: String) -> Self {
+        Self { ok: false, detail, untouched: false }
+    }
+
+    /// Given up before anything was touched.
+    #[must_use]
+    pub const fn given_up(detail: String) -> Self {
+        Self { ok: false, detail, untouched: true }
+    }
 }
 
 /// Everything an actuator needs to know of one app to run it.

@@ -32,6 +32,15 @@ Examples:
   agentctl onboard my-api --runtime nodejs --repo https://github.com/user/my-api --dry-run
   agentctl onboard my-api --runtime go --exec /srv/my-api --threshold overload_cpu=0.8:0.6
 
+A repository is built by the fixed steps of its runtime; nothing in it can change them:
+  nodejs  package.json or index.js   npm ci, with a package-lock.json    node .
+  python  main.py                    pip install, with requirements.txt  python3 main.py
+  go      go.mod                     go build                            the program
+  rust    Cargo.lock                 cargo install                       the one program
+  java    pom.xml or app.jar         mvn package, with a pom.xml         java -jar, the one jar
+  static  index.html                 -                                   served at --listen
+  binary  app                        -                                   ./app
+
 Exit codes: 0 accepted, 2 invalid, 5 refused by governance, 6 waits for approval, 7 exists already.")]
 #[command(group = clap::ArgGroup::new("source").required(true).args(["exec", "repo"]))]
 pub struct OnboardArgs {

@@ -80,7 +80,8 @@ fn prepared() -> (Bench, AppName) {
     let decision = bench.state.apps[&app].attempt.as_ref().unwrap().decision;
     let (ok, detail) = (true, String::new());
     let reading = Reading::silent(app.clone(), bench.now, Some(bench.now));
-    bench.give(&Input::Delivered { app: app.clone(), decision, ok, detail, reading });
+    let untouched = false;
+    bench.give(&Input::Delivered { app: app.clone(), decision, ok, detail, untouched, reading });
     bench.now += 120_000;
     bench.observe(&app, Observation::Unready);
     bench.observe(&app, Observation::Ready);

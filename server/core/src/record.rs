@@ -167,6 +167,9 @@ pub enum Body {
         ok: bool,
         /// What the actuator said.
         detail: String,
+        /// It failed before anything was touched: what ran before runs on.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        untouched: bool,
     },
     /// agentd ended between intent and outcome: what happened is observed, never repeated blindly.
     Indeterminate {

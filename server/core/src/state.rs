@@ -168,6 +168,18 @@ pub struct AppState {
     pub onboarded_at: Millis,
     /// Whether the open incident was escalated already.
     pub escalated: bool,
+    /// What ran before the deployment in flight: in force again if that is given up before it touched anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Box<Before>>,
+}
+
+/// What a deployment replaces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    /// Facts of the specification.
+    pub profile: Profile,
+    /// Instances that should run.
+    pub desired: u32,
 }
 
 /// Facts of the running specification that decisions use.

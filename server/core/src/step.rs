@@ -46,6 +46,8 @@ pub enum Input {
         ok: bool,
         /// What the actuator said.
         detail: String,
+        /// It failed before anything was touched.
+        untouched: bool,
         /// The app's window at this moment: what came of it may need a decision at once.
         reading: Reading,
     },
@@ -353,8 +355,8 @@ fn dispatch(ctx: &mut Context<'_>, input: &Input) {
         Input::Observed { app, slot, what, reading } => {
             verify::on_observed(ctx, app, *slot, what, reading);
         }
-        Input::Delivered { app, decision, ok, detail, reading } => {
-            verify::on_delivered(ctx, (app, *decision), *ok, detail, reading);
+        Input::Delivered { app, decision, ok, detail, untouched, reading } => {
+            verify::on_delivered(ctx, (app, *decision), (*ok, *untouched), detail, reading);
         }
         Input::RefusalEmitted { app, decision } => {
             ctx.write(Some(app), Some(*decision), Body::RefusalEmitted);

@@ -105,8 +105,7 @@ impl Agent {
                 self.in_flight.remove(&decision);
                 let Some(reading) = self.look(&app, now) else { return };
                 batch.delivered.push((app.clone(), decision, delivery.clone()));
-                let (ok, detail) = (delivery.ok, delivery.detail);
-                self.judge(&Input::Delivered { app, decision, ok, detail, reading }, batch);
+                self.judge(&delivered(app, decision, delivery, reading), batch);
             }
             Event::Ask(asked) => self.asked(*asked, batch),
             Event::Query(_) => {}
@@ -377,8 +376,7 @@ impl Agent {
         for (app, decision, delivery) in std::mem::take(&mut self.undelivered) {
             let now = self.parts.clock.now_ms();
             let Some(reading) = self.close_window(&app, now) else { continue };
-            let (ok, detail) = (delivery.ok, delivery.detail);
-            self.own.push_back(Input::Delivered { app, decision, ok, detail, reading });
+            self.own.push_back(delivered(app, decision, delivery, reading));
         }
         self.resync = true;
     }
@@ -424,6 +422,11 @@ pub(crate) fn tell(record: &Record, decided: &Decided) {
             data.sentence()
         );
     }
+}
+
+fn delivered(app: AppName, decision: u64, delivery: Delivery, reading: Reading) -> Input {
+    let Delivery { ok, detail, untouched } = delivery;
+    Input::Delivered { app, decision, ok, detail, untouched, reading }
 }
 
 const fn is_start(input: &Input) -> bool {

@@ -119,8 +119,8 @@ impl Agent {
 impl From<Result<String, String>> for Delivery {
     fn from(result: Result<String, String>) -> Self {
         match result {
-            Ok(detail) => Self { ok: true, detail },
-            Err(detail) => Self { ok: false, detail },
+            Ok(detail) => Self::done(detail),
+            Err(detail) => Self::failed(detail),
         }
     }
 }

@@ -118,6 +118,16 @@ async fn a_vanished_repository_fails_the_deployment_and_leaves_what_runs_alone()
     assert!(failed.detail.contains("not found"), "{}", failed.detail);
     assert_eq!(fence(server.state("web").await), before, "the same process");
     assert_eq!(server.get("/").as_deref(), Some("v1"));
+    let in_force = async || {
+        let profile = server.state("web").await.profile;
+        ((profile.revision, profile.failed_revision) == (1, Some(2))).then_some(())
+    };
+    server.wait("revision 1 to be in force between the tries", in_force).await;
+    // What runs is healed all the same, from its own release.
+    let pid = rustix::process::Pid::from_raw(before.unwrap().pid.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    server.wait_concluded(Action::Restart, Outcome::Verified, 1).await;
+    server.wait_answer("v1").await;
     // It comes back, and the agent deploys what was asked for.
     server.git.commit("web", &[("main.py", &python("v2"))]);
     server.git.behave(Manner::Serve);

@@ -40,6 +40,8 @@ fn policy(git: &GitServer, tools: &Path) -> Policy {
     for action in repeated.into_iter().chain([Action::ScaleUp, Action::ScaleDown]) {
         policy.cooldown.base_ms.insert(action, 200);
     }
+    // A few tries while a story goes on, not dozens.
+    policy.cooldown.base_ms.insert(Action::RetryDeployment, 1_500);
     policy.cooldown.restart_cap_ms = 200;
     policy.repetition.limit = 45;
     policy.memory.failures = 45;
@@ -73,6 +75,8 @@ impl Server {
             data_dir: Some(path("data")),
             loop_interval: Some("50ms".to_owned()),
             policy: Some(path("policy.toml")),
+            // Learning stands still: a retry is worth the same however often it failed before.
+            freeze: Some("true".to_owned()),
             ..ServerArgs::default()
         };
         let shim = vec![PathBuf::from(env!("CARGO_BIN_EXE_agentd")), PathBuf::from("shim")];

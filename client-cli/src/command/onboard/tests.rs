@@ -143,3 +143,23 @@ fn the_ruling_decides_the_exit_code() {
     assert_eq!(verdict(&with(v1::Ruling::Refused), false), (REFUSED, Exit::Refused));
     assert_eq!(verdict(&v1::OnboardAppResponse::default(), true), (VALID, Exit::Ok));
 }
+
+#[test]
+fn the_help_says_what_every_runtime_needs_and_is_started_by() {
+    use agentd_core::app::{Runtime, Template};
+    let help = OnboardArgs::augment_args(clap::Command::new("onboard"))
+        .get_after_help()
+        .unwrap()
+        .to_string();
+    for runtime in Runtime::ALL {
+        let line = help.lines().find(|line| line.trim_start().starts_with(runtime.as_str()));
+        let line = line.unwrap_or_else(|| panic!("{runtime:?} is missing"));
+        let template = Template::of(runtime);
+        let programs = template.steps.iter().filter_map(|step| step.argv.first());
+        let needs =
+            template.needs.iter().chain(template.steps.iter().filter_map(|s| s.when.as_ref()));
+        for word in needs.chain(programs.filter(|program| **program != "python3")) {
+            assert!(line.contains(word), "{word}: {line}");
+        }
+    }
+}

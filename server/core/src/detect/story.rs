@@ -62,6 +62,7 @@ pub(crate) fn app(name: &str, desired: u32, onboarded_at: Millis) -> AppState {
         adjusted: Default::default(),
         onboarded_at,
         escalated: false,
+        before: None,
     }
 }
 

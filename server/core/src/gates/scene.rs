@@ -99,6 +99,7 @@ fn app(name: &AppName) -> AppState {
         adjusted: BTreeMap::new(),
         onboarded_at: 0,
         escalated: false,
+        before: None,
     }
 }
 

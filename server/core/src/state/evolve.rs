@@ -10,8 +10,8 @@ use crate::signal::Exit;
 use crate::verdict::Ruling;
 
 use super::{
-    APPROVALS, Answered, AppState, Approval, ApprovalState, Attempt, Breaker, DECISIONS, EXITS,
-    HealthChange, Instance, LastDecision, LastEffect, Open, Outcome, Pause, Phase, Profile,
+    APPROVALS, Answered, AppState, Approval, ApprovalState, Attempt, Before, Breaker, DECISIONS,
+    EXITS, HealthChange, Instance, LastDecision, LastEffect, Open, Outcome, Pause, Phase, Profile,
     REQUESTS, REVISIONS, Remembered, Revision, STATES, SpecHistory, State, Storm,
 };
 
@@ -53,11 +53,14 @@ pub(crate) fn evolve_app(app: &mut AppState, record: &Record, policy: &Policy) {
         }
         Body::Decided(decided) => remember(app, decided, record.seq, at),
         Body::Attempted(attempt) => attempted(app, attempt, policy, at),
-        Body::Delivered { decision, ok, .. } => {
+        Body::Delivered { decision, ok, untouched, .. } => {
             if let Some(attempt) = app.attempt.as_mut().filter(|a| a.decision == *decision) {
                 attempt.delivered_at = Some(at);
                 if *ok {
                     settle_scale(app);
+                }
+                if *untouched {
+                    take_back(app);
                 }
             }
         }
@@ -98,16 +101,11 @@ fn evolve_environment(state: &mut State, record: &Record) {
             approval_state(state, attempt.approval, ApprovalState::Executing);
             switch_revision(state, record.app.as_ref(), attempt);
         }
+        Body::Delivered { untouched: true, .. } => keep_revision(state, record.app.as_ref()),
         Body::Concluded(concluded) => {
             finish_approval(state, concluded);
             settle_revision(state, record.app.as_ref(), concluded, at);
-            if let Some(storm) = &mut state.storm {
-                // Paced starts: 1, 2, 4 ... as they verify; back to one canary at the first that does not.
-                storm.ramp = match concluded.outcome {
-                    Outcome::Verified => storm.ramp.saturating_mul(2),
-                    Outcome::Failed | Outcome::Inconclusive => 1,
-                };
-            }
+            pace(state, concluded.outcome);
         }
         Body::Learned { lesson, .. } => {
             state.table.learn(lesson);
@@ -149,6 +147,16 @@ fn evolve_environment(state: &mut State, record: &Record) {
         }
         Body::StormEnded => state.storm = None,
         _ => {}
+    }
+}
+
+/// Paced starts in a storm: 1, 2, 4 ... as they verify; back to one canary at the first that does not.
+fn pace(state: &mut State, outcome: Outcome) {
+    if let Some(storm) = &mut state.storm {
+        storm.ramp = match outcome {
+            Outcome::Verified => storm.ramp.saturating_mul(2),
+            Outcome::Failed | Outcome::Inconclusive => 1,
+        };
     }
 }
 
@@ -223,6 +231,8 @@ fn attempted(app: &mut AppState, attempt: &Attempt, policy: &Policy, at: Millis)
         _ => 1,
     };
     app.last_effect.insert(action, LastEffect { at, streak });
+    app.before = matches!(attempt.plan.operation, Operation::Deploy { .. })
+        .then(|| Box::new(Before { profile: app.profile.clone(), desired: app.desired }));
     match &attempt.plan.operation {
         Operation::AdjustThreshold { metric, enter, leave } => {
             let moved = crate::app::Override { enter: *enter, leave: *leave };
@@ -237,6 +247,14 @@ fn attempted(app: &mut AppState, attempt: &Attempt, policy: &Policy, at: Millis)
     app.attempt = Some(attempt.clone());
 }
 
+/// A deployment that touched nothing changed nothing: what was in force before it is in force again.
+fn take_back(app: &mut AppState) {
+    let Some(before) = app.before.take() else { return };
+    let Before { profile, desired } = *before;
+    app.profile = profile;
+    app.desired = desired;
+}
+
 /// After a delivered scale-down the instances beyond the wanted count are history.
 fn settle_scale(app: &mut AppState) {
     let desired = app.desired;
@@ -248,6 +266,7 @@ fn conclude(app: &mut AppState, concluded: &Concluded, policy: &Policy, at: Mill
         decision.outcome = Some(concluded.outcome);
     }
     let Some(attempt) = app.attempt.take_if(|a| a.decision == concluded.decision) else { return };
+    app.before = None;
     let verified = concluded.outcome == Outcome::Verified;
     match attempt.plan.operation {
         Operation::Deploy { revision, .. } => {
@@ -321,6 +340,7 @@ pub(crate) fn new_app(spec: &AppSpec, digest: &str, revision: u32, at: Millis) -
         adjusted: Default::default(),
         onboarded_at: at,
         escalated: false,
+        before: None,
     }
 }
 
@@ -368,6 +388,16 @@ fn switch_revision(state: &mut State, app: Option<&AppName>, attempt: &Attempt) 
     let failed = app.profile.failed_revision;
     app.profile = profile(&revision.spec, &revision.digest, to);
     app.profile.failed_revision = failed;
+    app.profile.rollback_to = rollback_target(history);
+}
+
+/// The revision that [`take_back`] put in force again is the one that runs.
+fn keep_revision(state: &mut State, app: Option<&AppName>) {
+    let Some(name) = app else { return };
+    let (Some(history), Some(app)) = (state.specs.get_mut(name), state.apps.get_mut(name)) else {
+        return;
+    };
+    history.current = app.profile.revision;
     app.profile.rollback_to = rollback_target(history);
 }
 

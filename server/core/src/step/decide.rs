@@ -106,7 +106,9 @@ fn clear_approval(ctx: &mut Context<'_>, app: &mut AppState) {
 
 /// Whether the attempt in flight is the answer to everything that is wrong: then its outcome is awaited.
 fn covers(attempt: &Attempt, findings: &[Finding]) -> bool {
-    let answered = |f: &Finding| f.kind.is_ambient() || attempt.trigger.contains(&f.kind);
+    // A failed deployment is tried again when nothing else is in flight.
+    let waits = |f: &Finding| f.kind.is_ambient() || f.kind == FindingKind::DeploymentFailed;
+    let answered = |f: &Finding| waits(f) || attempt.trigger.contains(&f.kind);
     attempt.trigger.is_empty() || findings.iter().all(answered)
 }
 
@@ -276,9 +278,14 @@ fn permitted(
     }
 }
 
-/// The findings an action can clear.
+/// The findings an action can clear. Only another deployment, or the way back, clears a failed one.
 fn triggers(proposal: &Proposal) -> Vec<FindingKind> {
-    proposal.because.iter().copied().filter(|kind| !kind.is_ambient()).collect()
+    let redeploys =
+        matches!(proposal.action, Action::Deploy | Action::RetryDeployment | Action::Rollback);
+    let clears = |kind: &FindingKind| {
+        !kind.is_ambient() && (redeploys || *kind != FindingKind::DeploymentFailed)
+    };
+    proposal.because.iter().copied().filter(clears).collect()
 }
 
 fn held(ctx: &mut Context<'_>, app: &mut AppState, seq: u64, decided: &Decided, plan: &Plan) {

@@ -88,7 +88,7 @@ fn unseen(app: &AppState, slot: u32, what: &Observation) -> Option<Fence> {
 pub(super) fn on_delivered(
     ctx: &mut Context<'_>,
     (name, decision): (&AppName, u64),
-    ok: bool,
+    (ok, untouched): (bool, bool),
     detail: &str,
     reading: &Reading,
 ) {
@@ -98,7 +98,8 @@ pub(super) fn on_delivered(
         return;
     }
     let mut app = app.clone();
-    let body = Body::Delivered { decision, ok, detail: detail.to_owned() };
+    let untouched = untouched && !ok;
+    let body = Body::Delivered { decision, ok, detail: detail.to_owned(), untouched };
     ctx.write_app(&mut app, Some(decision), body);
     if !ok {
         conclude(ctx, &mut app, Outcome::Failed, detail.to_owned());

@@ -27,6 +27,8 @@ pub(crate) struct World {
     pub(crate) windows: BTreeMap<AppName, Window>,
     /// Apps that end one millisecond after every start.
     pub(crate) broken: Vec<AppName>,
+    /// Apps of which no new revision can be fetched.
+    pub(crate) unreachable: Vec<AppName>,
     /// Plans that were executed, with the decision that permitted them.
     pub(crate) executed: Vec<(u64, Operation)>,
     next_pid: u32,
@@ -42,6 +44,7 @@ impl World {
             log: Vec::new(),
             windows: BTreeMap::new(),
             broken: Vec::new(),
+            unreachable: Vec::new(),
             executed: Vec::new(),
             next_pid: 100,
         };
@@ -86,6 +89,10 @@ impl World {
         let plan = permit.plan().clone();
         self.executed.push((permit.decision(), plan.operation.clone()));
         let app = plan.app.clone();
+        let deploys = matches!(plan.operation, Operation::Deploy { .. });
+        if deploys && self.unreachable.contains(&app) {
+            return self.report(permit, false, "it cannot be fetched".to_owned(), true);
+        }
         let slots: Vec<u32> = match &plan.operation {
             Operation::Restart { targets } => targets.iter().map(|t| t.slot).collect(),
             Operation::Scale { from, to } if to > from => (*from..*to).collect(),
@@ -104,9 +111,13 @@ impl World {
             self.bring_up(&app, slot);
         }
         let (ok, detail) = (!self.broken.contains(&app), "as far as it went".to_owned());
-        let decision = permit.decision();
+        self.report(permit, ok, detail, false);
+    }
+
+    fn report(&mut self, permit: &Permit, ok: bool, detail: String, untouched: bool) {
+        let (app, decision) = (permit.plan().app.clone(), permit.decision());
         let reading = self.close(&app);
-        self.give(&Input::Delivered { app, decision, ok, detail, reading });
+        self.give(&Input::Delivered { app, decision, ok, detail, untouched, reading });
     }
 
     pub(crate) fn bring_up(&mut self, app: &AppName, slot: u32) {

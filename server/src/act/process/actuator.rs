@@ -157,14 +157,14 @@ impl ProcessActuator {
         let plan = permit.plan();
         let (process, release) = match self.process(&workload, plan, &stop).await {
             Ok(found) => found,
-            Err(detail) => return Delivery { ok: false, detail },
+            Err(detail) => return Delivery::given_up(detail),
         };
         if let Err(detail) = self.watch(&workload) {
-            return Delivery { ok: false, detail };
+            return Delivery::given_up(detail);
         }
         let ready = match ready_check(&workload) {
             Ok(ready) => ready,
-            Err(detail) => return Delivery { ok: false, detail },
+            Err(detail) => return Delivery::given_up(detail),
         };
         let action_id = format!("act-{}", permit.decision());
         let (progress, mut steps) = mpsc::channel(STEPS);
@@ -237,16 +237,16 @@ impl ProcessActuator {
         release: &Release,
         report: &Report,
     ) -> Delivery {
-        let Delivery { ok, detail } = delivery(report);
+        let Delivery { ok, detail, untouched } = delivery(report);
         let deploys =
             matches!(plan.operation, Operation::Deploy { .. } | Operation::Rollback { .. });
         if ok
             && deploys
             && let Err(error) = self.deployer.settle(&workload.spec, release, &workload.rules).await
         {
-            return Delivery { ok: false, detail: error.to_string() };
+            return Delivery::failed(error.to_string());
         }
-        Delivery { ok, detail: format!("release {}: {detail}", release.name()) }
+        Delivery { ok, detail: format!("release {}: {detail}", release.name()), untouched }
     }
 
     /// Waits until what was reported of an app is what its instances are, for a bounded time: the host tells its events in order,
@@ -549,13 +549,13 @@ fn delivery(report: &Report) -> Delivery {
     let left = report.untouched.len();
     match &report.failed {
         Some(failure) => {
-            let detail = format!("{}; {done} done before it, {left} left", chain(failure));
-            Delivery { ok: false, detail }
+            Delivery::failed(format!("{}; {done} done before it, {left} left", chain(failure)))
         }
         None if report.aborted => {
-            Delivery { ok: false, detail: format!("halted; {done} done before it, {left} left") }
+            let detail = format!("halted; {done} done before it, {left} left");
+            Delivery { ok: false, detail, untouched: report.done.is_empty() }
         }
-        None => Delivery { ok: true, detail: format!("{done} instances changed") },
+        None => Delivery::done(format!("{done} instances changed")),
     }
 }
 

@@ -240,7 +240,7 @@ impl Aftermath {
             Body::ApprovalRequested(approval) if approval.decision == seq => {
                 self.approval = Some(approval.seq);
             }
-            Body::Delivered { decision, ok, detail } if *decision == seq => {
+            Body::Delivered { decision, ok, detail, .. } if *decision == seq => {
                 self.delivered = Some((at, *ok, detail.clone()));
             }
             Body::Concluded(concluded) if concluded.decision == seq => {
