@@ -182,7 +182,11 @@ impl App {
         };
         let routes = grpc::routes(&services, health_service)?;
         tasks.spawn("health", OnFailure::Log, watch_health(journal, health, tasks.clone()));
-        let listen = Listen::new(routes, Arc::new(Authorizer::new(rules.tokens)));
+        let authorizer = Arc::new(Authorizer::new(rules.tokens));
+        let fresh =
+            auth::reload::watch(token_file(&config), Arc::clone(&authorizer), tasks.stopping());
+        tasks.spawn("tokens", OnFailure::Log, fresh);
+        let listen = Listen::new(routes, authorizer);
         let listen = listen.with_limits(config.limits.clone()).with_tls(rules.tls);
         let served = serve(listen, listener, &tasks);
         let (agent, statistics) = run(agent, actuator, &tasks);
