@@ -90,7 +90,9 @@ fn main() {
     {
         timed(&format!("agentctl {}", words.join(" ")), || server.command(words));
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // A thread of its own answers the pings of the server while this one sleeps.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let client = runtime.block_on(onboard(&server));
     timed(&format!("agentctl status, {APPS} apps"), || server.command(&["status"]));
     println!();

@@ -202,7 +202,7 @@ impl App {
         };
         let routes = grpc::routes(&services, health_service)?;
         tasks.spawn("health", OnFailure::Log, watch_health(journal, health, tasks.clone()));
-        let listen = Listen::new(routes, Arc::new(Authorizer::new(rules.tokens)));
+        let listen = Listen::new(routes, authorizer(rules.tokens, &config, &tasks));
         let listen = listen.with_tls(rules.tls);
         let served = serve(with_pages(listen, &services, &config), listener, &tasks);
         let (agent, statistics) = run(agent, actuator, &tasks);
@@ -339,6 +339,14 @@ async fn processes(
 fn stage(config: &Config, host: &Host) -> Option<Arc<Stage>> {
     let possible = config.env != Env::Prod && !host.demo_app.is_empty();
     possible.then(|| Arc::new(Stage::new(host.demo_app.clone())))
+}
+
+/// Who may call what, by the token file as it is and as it will be.
+fn authorizer(tokens: TokenTable, config: &Config, tasks: &Tasks) -> Arc<Authorizer> {
+    let authorizer = Arc::new(Authorizer::new(tokens));
+    let fresh = auth::reload::watch(token_file(config), Arc::clone(&authorizer), tasks.stopping());
+    tasks.spawn("tokens", OnFailure::Log, fresh);
+    authorizer
 }
 
 fn token_file(config: &Config) -> PathBuf {

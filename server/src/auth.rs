@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use http::HeaderMap;
@@ -16,6 +16,7 @@ use tonic::Status;
 use crate::grpc::status;
 
 pub mod matrix;
+pub mod reload;
 mod throttle;
 pub mod tokens;
 
@@ -123,7 +124,7 @@ impl fmt::Display for Principal {
 /// Checks every request against the token table and the role matrix.
 #[derive(Debug)]
 pub struct Authorizer {
-    tokens: TokenTable,
+    tokens: RwLock<TokenTable>,
     throttle: Throttle,
 }
 
@@ -131,7 +132,12 @@ impl Authorizer {
     /// Checks against `tokens`.
     #[must_use]
     pub fn new(tokens: TokenTable) -> Self {
-        Self { tokens, throttle: Throttle::default() }
+        Self { tokens: RwLock::new(tokens), throttle: Throttle::default() }
+    }
+
+    /// Checks against `tokens` from the next request on. Streams that are open stay open.
+    pub fn replace(&self, tokens: TokenTable) {
+        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;
     }
 
     /// Decides whether the caller behind `headers` may call the method at `path` (`/package.Service/Method`).
@@ -202,9 +208,9 @@ impl Authorizer {
             None => value.as_bytes().split_at_checked(BEARER.len()),
             Some(_) => None,
         };
-        let known = token
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(BEARER))
-            .and_then(|(_, token)| self.tokens.find(token));
+        let known = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(BEARER)).and_then(
+            |(_, token)| self.tokens.read().unwrap_or_else(PoisonError::into_inner).find(token),
+        );
         // A valid token always passes, whatever else comes from its address: otherwise one broken script on the host could
         // lock the operator out of `pause`. Guessing 256 bits is hopeless; the limit is there to make it visible and cheap.
         known.ok_or_else(|| match self.throttle.failure(peer, now) {

@@ -56,7 +56,7 @@ Examples:
   agentctl auth token create node-7 --role monitor --app web --app api
   agentctl auth token create alice --role operator --role viewer > alice.token
 
-The server reads its token file at its start.
+A server that runs reads the file again within a second.
 
 Exit codes: 0 made, 2 a name or a role that is not valid.")]
     Create {
@@ -81,7 +81,7 @@ Examples:
 Examples:
   agentctl auth token revoke ci
 
-The server reads its token file at its start.
+A server that runs reads the file again within a second.
 
 Exit codes: 0 removed, 3 there is no such principal.")]
     Revoke {
@@ -203,7 +203,6 @@ fn create(
     context
         .output
         .say(format!("✔ {} in {}; this is the only time its token is shown", view.name, view.file));
-    context.output.say("! a server that runs reads it at its next start");
     context.output.emit(&view, |page| page.line(&view.token))?;
     Ok(Exit::Ok)
 }
@@ -234,7 +233,7 @@ fn list(path: &Path, context: &mut Context) -> Result<Exit, Failure> {
 fn revoke(path: PathBuf, name: String, context: &mut Context) -> Result<Exit, Failure> {
     context.confirm(&format!("remove `{name}` from {}?", path.display()), "--yes")?;
     server::revoke_token(&path, &name)?;
-    context.output.say("! a server that runs knows the token until its next start");
+    context.output.say("! streams that are open with it stay open until they end");
     let view = RevokedView { name, file: path.display().to_string() };
     context.output.emit(&view, |page| {
         page.line(format!("✔ {} is gone from {}", view.name, view.file));

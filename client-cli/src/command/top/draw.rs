@@ -36,7 +36,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, now: DateTime<Utc>) {
     frame.render_widget(Paragraph::new(tab_line(model)), tabs);
     match (&model.mode, model.page) {
         (Mode::Help, _) => help(frame, body),
-        (Mode::Detail(seq), _) => detail(frame, body, model, *seq),
+        (Mode::Detail { seq, from }, _) => detail(frame, body, model, (*seq, *from)),
         (_, Page::Apps) => apps(frame, body, model, now),
         (_, Page::Decisions) => decisions(frame, body, model, now),
         (_, Page::Approvals) => approvals(frame, body, model, now),
@@ -146,7 +146,8 @@ fn footer(model: &Model) -> Line<'static> {
         Mode::Jump(typed) => Line::raw(format!(":{}▏", clean(typed))),
         Mode::Filter(typed) => Line::raw(format!("/{}▏", clean(typed))),
         Mode::Confirm { .. } => Line::raw("Enter does it   Esc leaves it"),
-        Mode::Help | Mode::Detail(_) => Line::raw("any key goes back"),
+        Mode::Help => Line::raw("any key goes back"),
+        Mode::Detail { .. } => Line::raw("↑ ↓ more gates   any other key goes back"),
         Mode::Browse => match (&model.lost, model.said.is_empty()) {
             (Some(why), _) => Line::from(glyph(format!("✖ {}", clean(why)))),
             (None, false) => Line::from(glyph(clean(&model.said))),
@@ -363,7 +364,7 @@ fn agent(frame: &mut Frame<'_>, area: Rect, model: &Model, now: DateTime<Utc>) {
 }
 
 /// One decision: what was seen, and what each gate said.
-fn detail(frame: &mut Frame<'_>, area: Rect, model: &Model, seq: u64) {
+fn detail(frame: &mut Frame<'_>, area: Rect, model: &Model, (seq, from): (u64, usize)) {
     let Some(decision) = model.decisions.iter().find(|decision| decision.seq == seq) else {
         return;
     };
@@ -382,7 +383,7 @@ fn detail(frame: &mut Frame<'_>, area: Rect, model: &Model, seq: u64) {
     let said =
         vec![Line::raw(clean(&pieces::findings(decision))), Line::raw(clean(&decision.summary))];
     frame.render_widget(Paragraph::new(said), top);
-    // What stood in the way first: the rest is for those who scroll a terminal back.
+    // What stood in the way first.
     let mut verdicts: Vec<&v1::Verdict> = decision.verdicts.iter().collect();
     verdicts.sort_by_key(|verdict| (std::cmp::Reverse(verdict.effect), verdict.group));
     let headers = ["", "GATE", "REASON", "VALUE", "LIMIT"];
@@ -393,8 +394,11 @@ fn detail(frame: &mut Frame<'_>, area: Rect, model: &Model, seq: u64) {
         Constraint::Fill(1),
         Constraint::Fill(1),
     ];
-    list(frame, rest, &headers, &widths, (verdicts.len(), None), |at| {
-        let Some(verdict) = verdicts.get(at) else { return Vec::new() };
+    // Never beyond the last one.
+    let from = from.min(verdicts.len().saturating_sub(1));
+    let left = verdicts.len() - from;
+    list(frame, rest, &headers, &widths, (left, None), |at| {
+        let Some(verdict) = verdicts.get(from + at) else { return Vec::new() };
         vec![
             glyph(pieces::effect(verdict.effect).to_owned()),
             raw(clean(&verdict.gate)),

@@ -35,7 +35,14 @@ pub(super) fn press(model: &mut Model, key: KeyEvent) -> Next {
     }
     match std::mem::replace(&mut model.mode, Mode::Browse) {
         Mode::Browse => browse(model, key.code),
-        Mode::Help | Mode::Detail(_) => Next::Nothing,
+        Mode::Help => Next::Nothing,
+        Mode::Detail { seq, from } => match key.code {
+            KeyCode::Down | KeyCode::Char('j') => set(model, Mode::Detail { seq, from: from + 1 }),
+            KeyCode::Up | KeyCode::Char('k') => {
+                set(model, Mode::Detail { seq, from: from.saturating_sub(1) })
+            }
+            _ => Next::Nothing,
+        },
         Mode::Jump(typed) => match edit(typed, key.code) {
             Typed::Going(typed) => set(model, Mode::Jump(typed)),
             Typed::Left => Next::Nothing,
@@ -176,7 +183,7 @@ fn open(model: &mut Model) {
         Page::Decisions => {
             let seq = model.shown_decisions().get(model.row).map(|decision| decision.seq);
             if let Some(seq) = seq {
-                model.mode = Mode::Detail(seq);
+                model.mode = Mode::Detail { seq, from: 0 };
             }
         }
         Page::Approvals | Page::Bus | Page::Agent => {}

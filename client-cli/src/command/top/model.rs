@@ -131,7 +131,12 @@ pub(super) enum Mode {
         reason: String,
     },
     /// Looking at one decision.
-    Detail(u64),
+    Detail {
+        /// Which one.
+        seq: u64,
+        /// First gate that is shown.
+        from: usize,
+    },
     /// Looking at the keys.
     Help,
 }

@@ -188,8 +188,14 @@ fn a_decision_is_a_row_and_its_gates_are_one_key_away() {
     // What stood in the way is on top.
     let (refused, passed) = (text.find("✖  cooldown").unwrap(), text.find("✔  source").unwrap());
     assert!(refused < passed, "{text}");
+    press(&mut model, "jjj");
+    let text = picture(&model, 12);
+    assert!(
+        !text.contains("✖  cooldown") && text.contains("✔  source"),
+        "never beyond the last: {text}"
+    );
     press(&mut model, "x");
-    assert!(picture(&model, 6).contains("14:02:06"), "any key goes back");
+    assert!(picture(&model, 6).contains("14:02:06"), "any other key goes back");
 }
 
 #[test]
