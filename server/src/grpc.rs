@@ -7,6 +7,7 @@ use agentctl_api::v1::agent_service_server::AgentServiceServer;
 use agentctl_api::v1::approval_service_server::ApprovalServiceServer;
 use agentctl_api::v1::decision_service_server::DecisionServiceServer;
 use agentctl_api::v1::onboarding_service_server::OnboardingServiceServer;
+use agentctl_api::v1::policy_service_server::PolicyServiceServer;
 use agentctl_api::v1::proof_service_server::ProofServiceServer;
 use agentctl_api::v1::scenario_service_server::ScenarioServiceServer;
 use agentctl_api::v1::telemetry_service_server::TelemetryServiceServer;
@@ -35,6 +36,7 @@ pub mod onboarding;
 mod opaque;
 pub mod outcome;
 mod page;
+pub mod policy;
 pub mod proof;
 pub mod scenario;
 pub mod status;
@@ -69,15 +71,15 @@ pub struct Services {
     pub env: Env,
     /// Where the specifications are written to.
     pub data_dir: std::path::PathBuf,
-    /// Where the policy came from: a path, or `built-in`.
-    pub policy_origin: String,
+    /// Where the policy of the configuration comes from.
+    pub rules: Arc<crate::rules::Rulebook>,
     /// Where scenarios run; `None` in prod.
     pub stage: Option<Arc<Stage>>,
     /// Health as `grpc.health.v1` tells it.
     pub health: HealthReporter,
 }
 
-/// All routes: the seven services, health and reflection.
+/// All routes: the eight services, health and reflection.
 ///
 /// # Errors
 /// The compiled descriptor set cannot be read, which a test rules out.
@@ -115,6 +117,9 @@ where
         .add_service(
             OnboardingServiceServer::new(onboarding::Service(s()))
                 .max_decoding_message_size(REQUEST_MAX),
+        )
+        .add_service(
+            PolicyServiceServer::new(policy::Service(s())).max_decoding_message_size(REQUEST_MAX),
         )
         .add_service(
             ProofServiceServer::new(proof::Service(s())).max_decoding_message_size(REQUEST_MAX),

@@ -16,6 +16,7 @@ pub mod ingest;
 pub mod journal;
 pub mod listen;
 pub mod publish;
+pub mod rules;
 pub mod scenario;
 pub mod sense;
 pub mod shim;

@@ -8,9 +8,11 @@ use crate::action::{Action, Level, Risk, ceiling};
 use crate::app::{AppName, Env, Millis};
 use crate::signal::{MICRO, Metric};
 
+mod edit;
 mod lint;
 
-pub use lint::{Fault, lint};
+pub use edit::{Difference, SetError, differences, set};
+pub use lint::{Fault, lint, lint_windows};
 
 const SECOND: Millis = 1_000;
 const MINUTE: Millis = 60 * SECOND;
@@ -369,7 +371,9 @@ fn default_levels(env: Env) -> BTreeMap<Action, Level> {
                 | Action::ScaleUp
                 | Action::ScaleDown
                 | Action::RetryDeployment
-                | Action::Deploy => active,
+                | Action::Deploy
+                | Action::Configure
+                | Action::Offboard => active,
             };
             (action, level)
         })

@@ -17,12 +17,20 @@ const OPERATE: Access = Access::AnyOf(&[Operator, Admin]);
 /// Stopping is always the safe direction: whoever is trusted to say yes may also say stop.
 const STOP: Access = Access::AnyOf(&[Operator, Approver, Admin]);
 const APPROVE: Access = Access::AnyOf(&[Approver]);
+/// The rules everything else is judged by.
+const RULE: Access = Access::AnyOf(&[Admin]);
 
 /// Every method of every service on the port, by its path.
 pub const MATRIX: &[(&str, Access)] = &[
     ("/agentctl.v1.OnboardingService/OnboardApp", OPERATE),
     ("/agentctl.v1.OnboardingService/GetApp", READ),
     ("/agentctl.v1.OnboardingService/ListApps", READ),
+    ("/agentctl.v1.OnboardingService/UpdateApp", OPERATE),
+    ("/agentctl.v1.OnboardingService/OffboardApp", OPERATE),
+    ("/agentctl.v1.OnboardingService/ListAppHistory", READ),
+    ("/agentctl.v1.PolicyService/ValidatePolicy", READ),
+    ("/agentctl.v1.PolicyService/ApplyPolicy", RULE),
+    ("/agentctl.v1.PolicyService/SimulatePolicy", READ),
     ("/agentctl.v1.TelemetryService/PushSignals", REPORT),
     ("/agentctl.v1.DecisionService/WatchDecisions", READ),
     ("/agentctl.v1.DecisionService/GetDecision", READ),
@@ -52,6 +60,17 @@ pub const MATRIX: &[(&str, Access)] = &[
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", READ),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", READ),
 ];
+
+impl Access {
+    /// Whether the method may change something. One that a viewer may call does not, and no other is trusted not to.
+    #[must_use]
+    pub fn mutates(self) -> bool {
+        match self {
+            Self::Public => false,
+            Self::AnyOf(roles) => !roles.contains(&Viewer),
+        }
+    }
+}
 
 /// Who may call the method at `path`; `None`: nobody.
 #[must_use]

@@ -185,7 +185,21 @@ impl ProcessActuator {
         // Every step, and everything that was seen meanwhile, is reported before the end of the rollout is.
         let _ = follow.await;
         self.catch_up(&plan.app).await;
+        if matches!(plan.operation, Operation::Offboard { .. }) && report.is_complete() {
+            return self.let_go(&plan.app, process.grace, &report).await;
+        }
         delivery(&report)
+    }
+
+    /// Every instance is removed: what is left of the app here is its probe and its socket.
+    async fn let_go(&self, app: &AppName, grace: Duration, report: &Report) -> Delivery {
+        if let Err(error) = self.host.remove_app(app.as_str(), grace).await {
+            return Delivery { ok: false, detail: chain(&error) };
+        }
+        if let Some(watched) = self.shared.lock().remove(app) {
+            watched.stop.cancel();
+        }
+        Delivery { ok: true, detail: format!("{} instances stopped", report.done.len()) }
     }
 
     /// Waits until what was reported of an app is what its instances are, for a bounded time: the host tells its events in order,
@@ -226,7 +240,8 @@ impl ProcessActuator {
                 }
                 report
             }
-            Operation::AdjustThreshold { .. } => Report::default(),
+            Operation::Offboard { .. } => rollout.scale_to(0).await,
+            Operation::Configure { .. } | Operation::AdjustThreshold { .. } => Report::default(),
         }
     }
 

@@ -49,6 +49,8 @@ pub(super) struct Shell {
     pub(super) monitors: u32,
     pub(super) watchers: u32,
     pub(super) bus: Option<BusStats>,
+    /// Why the policy file was not taken when it was read last.
+    pub(super) rejected: Option<String>,
 }
 
 impl Shell {
@@ -61,13 +63,14 @@ impl Shell {
             limits.insert("bus_records_dropped", bus.stats().dropped);
         }
         Self {
+            rejected: services.rules.rejected(),
             limits,
             last_signal: intake.counters.last_signal(),
             monitors: intake.monitors(),
-            // The bus follows the ring like a watcher, and is none.
+            // Where there is a bus it follows the ring like a watcher, as the specification files do, and neither is one.
             watchers: u32::try_from(services.publisher.watchers())
                 .unwrap_or(u32::MAX)
-                .saturating_sub(u32::from(services.bus.is_some())),
+                .saturating_sub(if services.bus.is_some() { 2 } else { 0 }),
             bus: services.bus.as_ref().map(Monitor::stats),
         }
     }
