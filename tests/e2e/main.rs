@@ -9,9 +9,15 @@ mod approval;
 #[cfg(test)]
 mod first_value;
 #[cfg(test)]
+mod isolation;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
 mod outlive;
 #[cfg(test)]
 mod pause;
+#[cfg(test)]
+mod policy;
 #[cfg(test)]
 mod proof;
 #[cfg(test)]
