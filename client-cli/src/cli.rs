@@ -32,6 +32,7 @@ fn details() -> String {
          AGENTCTL_TOKEN     token, where --token and --token-file do not say\n  \
          AGENTCTL_CONTEXT   context, where --context does not say\n  \
          AGENTCTL_CONFIG    file of contexts, where it is not ~/.config/agentctl/agentctl.toml\n  \
+         AGENTCTL_READ_ONLY change nothing, as --read-only\n  \
          AGENTD_DATA_DIR    data directory of a server on this host, where --data-dir does not say\n  \
          NO_COLOR, CLICOLOR, CLICOLOR_FORCE",
         Exit::table()
@@ -126,6 +127,10 @@ pub struct Global {
     /// Longest time to wait, such as 30s or 2m
     #[arg(long, global = true, value_name = "TIME")]
     pub timeout: Option<Span>,
+    /// Change nothing: the server refuses every call that might
+    #[arg(long, global = true, env = "AGENTCTL_READ_ONLY", hide_env = true, hide_short_help = true,
+        value_parser = clap::builder::FalseyValueParser::new())]
+    pub read_only: bool,
     /// Answer every question with yes
     #[arg(short, long, global = true)]
     pub yes: bool,
@@ -174,6 +179,8 @@ pub enum Command {
     Demo(command::demo::DemoArgs),
     Up(command::up::UpArgs),
     Onboard(command::onboard::OnboardArgs),
+    App(command::app::AppArgs),
+    Spec(command::app::spec::SpecArgs),
     Status(command::status::StatusArgs),
     Watch(command::watch::WatchArgs),
     Top(command::top::TopArgs),

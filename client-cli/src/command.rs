@@ -11,6 +11,7 @@ use crate::output::{self, Output};
 pub mod act;
 pub mod agents;
 pub mod api;
+pub mod app;
 pub mod approval;
 pub mod auth;
 pub mod bus;
@@ -40,6 +41,7 @@ pub mod verify;
 pub mod version;
 pub mod watch;
 
+mod flags;
 mod follow;
 mod pieces;
 mod scratch;
@@ -123,6 +125,8 @@ pub async fn dispatch(command: Command, context: &mut Context) -> Result<Exit, F
         Command::Demo(args) => demo::run(args, context).await,
         Command::Up(args) => up::run(args, context).await,
         Command::Onboard(args) => onboard::run(args, context).await,
+        Command::App(args) => app::run(args, context).await,
+        Command::Spec(args) => app::spec::run(args, context).await,
         Command::Status(args) => status::run(args, context).await,
         Command::Watch(args) => watch::run(args, context).await,
         Command::Explain(args) => explain::run(args, context).await,

@@ -60,7 +60,7 @@ impl Session {
         let resolved = resolve(global, &env)?;
         let timeout = global.timeout.map_or(CALL_TIMEOUT, |span| span.0);
         let Resolved { address, token, tls, environment, .. } = resolved;
-        let session = Self::connect(address, token, tls, timeout).await?;
+        let session = Self::connect(address, token, tls, timeout, global.read_only).await?;
         if let Some(environment) = environment {
             session.guard(&environment).await?;
         }
@@ -92,7 +92,7 @@ impl Session {
         let origin = "this process".to_owned();
         let token = Sourced { value: token.to_owned(), origin: origin.clone() };
         let address = Sourced { value: address.to_owned(), origin };
-        Self::connect(address, Some(token), Tls::Automatic, CALL_TIMEOUT).await
+        Self::connect(address, Some(token), Tls::Automatic, CALL_TIMEOUT, false).await
     }
 
     async fn connect(
@@ -100,11 +100,13 @@ impl Session {
         token: Option<Sourced>,
         tls: Tls,
         timeout: Duration,
+        read_only: bool,
     ) -> Result<Self, Failure> {
         let origin = token.as_ref().map(|token| token.origin.clone());
         let mut target =
             Target::new(&address.value, &address.origin, token.map(|token| token.value));
         target.tls = tls;
+        target.read_only = read_only;
         let client = Client::connect(&target).await.map_err(|error| match &error {
             client::Error::Unreachable { cause, .. } => cannot_reach(&address, cause),
             client::Error::Address { .. } => {
@@ -127,6 +129,8 @@ impl Session {
         decisions: decision_service_client::DecisionServiceClient;
         /// Approvals.
         approvals: approval_service_client::ApprovalServiceClient;
+        /// The rules.
+        policy: policy_service_client::PolicyServiceClient;
         /// The proof log.
         proof: proof_service_client::ProofServiceClient;
         /// The agent.
@@ -272,7 +276,7 @@ pub(crate) mod tests {
         let value = format!("127.0.0.1:{}", refused_port().await);
         let address = Sourced { value: value.clone(), origin: "--address".to_owned() };
         let failure =
-            Session::connect(address, None, Tls::Automatic, CALL_TIMEOUT).await.unwrap_err();
+            Session::connect(address, None, Tls::Automatic, CALL_TIMEOUT, false).await.unwrap_err();
         assert_eq!(failure.exit(), Exit::Unreachable);
         let mut page = crate::page::Page::default();
         failure.page(&mut page);

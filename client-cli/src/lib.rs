@@ -19,6 +19,7 @@ pub mod failure;
 pub mod output;
 pub mod page;
 pub mod server;
+pub mod spec_file;
 pub mod text;
 pub mod time;
 pub mod view;

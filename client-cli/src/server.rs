@@ -349,3 +349,30 @@ pub fn read_log(data_dir: &Path, on_entry: &mut dyn FnMut(u64, &[u8])) -> Result
         }
     }
 }
+
+/// Checks a policy without a server, for the environment it names itself: its digest, and everything that is wrong with it.
+#[must_use]
+pub fn check_policy(text: &str) -> (String, Vec<crate::view::agent::PolicyFaultView>) {
+    use crate::view::agent::PolicyFaultView;
+    match agentd::rules::parse(text) {
+        Ok(policy) => {
+            let faults = agentd::rules::check(&policy, policy.env, false);
+            let view = |f: agentd_core::policy::Fault| PolicyFaultView {
+                field: f.field,
+                value: f.value,
+                rule: f.rule,
+                fix: f.fix,
+            };
+            (format!("sha256:{}", policy.digest()), faults.into_iter().map(view).collect())
+        }
+        Err(detail) => {
+            let fault = PolicyFaultView {
+                field: String::new(),
+                value: String::new(),
+                rule: format!("must be a policy: {detail}"),
+                fix: "start from `agentctl policy get`".to_owned(),
+            };
+            (String::new(), vec![fault])
+        }
+    }
+}

@@ -126,6 +126,7 @@ fn every_command_takes_every_format_and_the_global_flags() {
             "token_file",
             "data_dir",
             "timeout",
+            "read_only",
             "yes",
             "no_input",
             "color",

@@ -181,7 +181,10 @@ pub struct Parts {
 pub struct Agent {
     parts: Parts,
     state: State,
+    /// The rules in force.
     policy: Policy,
+    /// The rules of the configuration.
+    configured: Policy,
     head: journal::Head,
     inbox: mpsc::Receiver<Event>,
     handle: Handle,
@@ -225,6 +228,8 @@ pub fn inbox() -> (Handle, Inbox) {
 pub struct Restored {
     /// The state.
     pub state: State,
+    /// The policy that was in force last.
+    pub policy: Policy,
     /// Where the log ends.
     pub head: journal::Head,
     /// Bytes cut from a torn tail.
@@ -233,10 +238,15 @@ pub struct Restored {
 
 impl Agent {
     /// An agent on a log that was replayed, behind an inbox made by [`inbox`]. It does nothing before [`Agent::run`].
+    ///
+    /// `configured` is the policy of the configuration. What a human applied since an agent last started with the very same one
+    /// stays in force.
     #[must_use]
-    pub fn new(parts: Parts, policy: Policy, restored: Restored, inbox: Inbox) -> Self {
+    pub fn new(parts: Parts, configured: Policy, restored: Restored, inbox: Inbox) -> Self {
         let Inbox { events: inbox, handle } = inbox;
-        let Restored { state, head, bytes_cut } = restored;
+        let Restored { state, policy, head, bytes_cut } = restored;
+        let applied = configured.digest() == state.policy_base;
+        let policy = if applied { policy } else { configured.clone() };
         parts.clock.not_before(state.last_at);
         let started_at = parts.clock.now_ms();
         for name in state.apps.keys() {
@@ -245,13 +255,14 @@ impl Agent {
         let was_used = state.last_seq > 0;
         let own = VecDeque::from([Input::Started {
             started: parts.started.clone(),
-            policy: Box::new(policy.clone()),
+            policy: Box::new(configured.clone()),
             bytes_cut,
         }]);
         Self {
             parts,
             state,
             policy,
+            configured,
             head,
             inbox,
             handle,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agentd_core::app::Env;
-use agentd_core::policy::{Fault, Policy, lint};
+use agentd_core::policy::Policy;
 use agentd_core::record::{Record, Started, Stopped};
 use agentd_core::replay::Replay;
 use tokio::net::TcpListener;
@@ -29,7 +29,9 @@ use crate::listen::{self, Listen};
 use crate::metrics::Metrics;
 use crate::pages::Pages;
 use crate::publish::Publisher;
+use crate::rules::{self, Rulebook};
 use crate::scenario::Stage;
+use crate::specs;
 use crate::tasks::{OnFailure, Tasks};
 
 /// Version of this build.
@@ -69,17 +71,9 @@ pub enum Error {
     /// The certificate or key is not usable.
     #[error("cannot use the certificate")]
     Tls(#[from] listen::tls::Error),
-    /// The policy file cannot be read.
-    #[error("cannot read policy `{path}`: {detail}")]
-    Policy {
-        /// Its path.
-        path: PathBuf,
-        /// What is wrong, with the line where the reader can tell.
-        detail: String,
-    },
-    /// The policy breaks rules; all of them.
-    #[error("policy is not usable\n{}", faults(.0))]
-    Lint(Vec<Fault>),
+    /// The policy cannot be used.
+    #[error("cannot use the policy")]
+    Policy(#[from] rules::Error),
     /// The proof log cannot be opened.
     #[error("cannot open the proof log")]
     Journal(#[from] journal::Error),
@@ -102,6 +96,9 @@ pub enum Error {
     /// The processes cannot be taken over.
     #[error("cannot take over the processes")]
     Processes(#[from] act::process::Error),
+    /// The signal that has the policy read again cannot be taken over.
+    #[error("cannot take over SIGHUP")]
+    Signals(#[source] std::io::Error),
     /// The compiled descriptor set cannot be served.
     #[error("cannot serve reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -115,21 +112,16 @@ impl Error {
             Self::DataDir { .. }
             | Self::Tokens(_)
             | Self::Tls(_)
-            | Self::Policy { .. }
-            | Self::Lint(_)
+            | Self::Policy(_)
             | Self::Environment { .. } => true,
             Self::Bind { .. }
             | Self::Journal(_)
             | Self::Log { .. }
             | Self::Processes(_)
+            | Self::Signals(_)
             | Self::Reflection(_) => false,
         }
     }
-}
-
-fn faults(faults: &[Fault]) -> String {
-    let line = |f: &Fault| format!("  {}: `{}` {}; {}", f.field, f.value, f.rule, f.fix);
-    faults.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// A running server.
@@ -156,7 +148,8 @@ impl App {
         make_data_dir(&config.data_dir)?;
         let rules = Rules::load(&config)?;
         let (listener, address) = bind(config.listen).await?;
-        let (journal, restored) = open_log(&config)?;
+        let (journal, mut restored) = open_log(&config)?;
+        keep_sound(&config, &mut restored);
         let tasks = Tasks::new();
         let clock = Arc::new(Clock::system());
         let ingest = Arc::new(Ingest::new());
@@ -167,7 +160,7 @@ impl App {
         let bus = bus::start(config.redis.clone(), config.env, &publisher, &clock, &tasks);
         let metrics = Arc::new(Metrics::new(config.env));
         let agent_id = agent_id(&config)?;
-        let policy_digest = rules.policy.digest();
+        let policy_digest = in_force(&rules.policy, &restored).digest();
         let parts = Parts {
             id: agent_id.clone(),
             version: VERSION,
@@ -196,12 +189,12 @@ impl App {
             tasks: tasks.clone(),
             env: config.env,
             data_dir: config.data_dir.clone(),
-            policy_origin: rules.policy_origin,
+            rules: Arc::clone(&rules.book),
             stage: stage(&config, &host),
             health: health.clone(),
         };
         let routes = grpc::routes(&services, health_service)?;
-        tasks.spawn("health", OnFailure::Log, watch_health(journal, health, tasks.clone()));
+        attend(&services, journal, health)?;
         let listen = Listen::new(routes, authorizer(rules.tokens, &config, &tasks));
         let listen = listen.with_tls(rules.tls);
         let served = serve(with_pages(listen, &services, &config), listener, &tasks);
@@ -291,14 +284,15 @@ impl App {
 /// What is read and checked before anything runs.
 struct Rules {
     policy: Policy,
-    policy_origin: String,
+    book: Arc<Rulebook>,
     tokens: TokenTable,
     tls: Option<listen::tls::TlsSetup>,
 }
 
 impl Rules {
     fn load(config: &Config) -> Result<Self, Error> {
-        let (policy, policy_origin) = load_policy(config)?;
+        let book = Rulebook::new(config.policy.clone(), config.env, config.demo_mode);
+        let policy = book.load()?;
         let tokens = match &config.tokens {
             Some(path) => TokenTable::load(path)?,
             None => TokenTable::load_or_generate(&config.data_dir)?,
@@ -307,7 +301,7 @@ impl Rules {
             Some(files) => Some(listen::tls::TlsSetup::load(&files.certificate, &files.key)?),
             None => None,
         };
-        Ok(Self { policy, policy_origin, tokens, tls })
+        Ok(Self { policy, book: Arc::new(book), tokens, tls })
     }
 }
 
@@ -373,6 +367,18 @@ fn with_pages(
     listen.with_limits(config.limits.clone()).with_pages(pages)
 }
 
+/// What goes on beside the loop and the port.
+fn attend(
+    services: &Services,
+    journal: Journal,
+    health: tonic_health::server::HealthReporter,
+) -> Result<(), Error> {
+    let tasks = &services.tasks;
+    tasks.spawn("health", OnFailure::Log, watch_health(journal, health, tasks.clone()));
+    tasks.spawn("spec-files", OnFailure::Log, specs::follow(services.clone()));
+    rules::reload_on_hangup(services).map_err(Error::Signals)
+}
+
 fn serve(
     listen: Listen<tonic::service::Routes>,
     listener: TcpListener,
@@ -408,23 +414,25 @@ fn make_data_dir(path: &Path) -> Result<(), Error> {
         .map_err(|source| Error::DataDir { path: path.to_owned(), source })
 }
 
-fn load_policy(config: &Config) -> Result<(Policy, String), Error> {
-    let Some(path) = &config.policy else {
-        return Ok((Policy::default_for(config.env), "built-in".to_owned()));
-    };
-    let fail = |detail: String| Error::Policy { path: path.clone(), detail };
-    let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
-    let policy: Policy = toml::from_str(&text).map_err(|e| fail(e.to_string()))?;
-    if policy.env != config.env {
-        let detail = format!("it is for `{}`, this server serves `{}`", policy.env, config.env);
-        return Err(fail(detail));
+/// What a human applied stays in force, unless it breaks a rule of this version or of the way it was started: then the policy of the
+/// configuration is put in force again, and said to be.
+fn keep_sound(config: &Config, restored: &mut Restored) {
+    let faults = rules::check(&restored.policy, config.env, config.demo_mode);
+    if faults.is_empty() || restored.state.policy_author.is_file() {
+        return;
     }
-    let faults = lint(&policy);
-    if faults.is_empty() {
-        Ok((policy, path.display().to_string()))
-    } else {
-        Err(Error::Lint(faults))
-    }
+    let all: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    tracing::error!(
+        faults = all.join("; "),
+        "the applied policy is not usable any more: the configured one is in force"
+    );
+    restored.state.policy_base.clear();
+}
+
+/// The policy the agent begins with.
+fn in_force<'a>(configured: &'a Policy, restored: &'a Restored) -> &'a Policy {
+    let applied = configured.digest() == restored.state.policy_base;
+    if applied { &restored.policy } else { configured }
 }
 
 fn open_log(config: &Config) -> Result<(Journal, Restored), Error> {
@@ -451,11 +459,12 @@ fn open_log(config: &Config) -> Result<(Journal, Restored), Error> {
         tracing::error!(seq = damage.seq, segment = %damage.segment, why = %damage.why,
             "the proof log is damaged: no action will be taken");
     }
-    if let Err(error) = crate::specs::restore(&config.data_dir, &replay.state.specs) {
+    if let Err(error) = specs::restore(&config.data_dir, &replay.state.specs) {
         // They are copies of what the log holds; the next start tries again.
         tracing::warn!(%error, "specification files cannot be written");
     }
-    Ok((opened.journal, Restored { state: replay.state, head: opened.head, bytes_cut }))
+    let Replay { state, policy, .. } = replay;
+    Ok((opened.journal, Restored { state, policy, head: opened.head, bytes_cut }))
 }
 
 /// The configured id, or the one kept in the data directory, or a fresh `agent-<8 hex>` that is kept from now on.

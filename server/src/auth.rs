@@ -146,7 +146,8 @@ impl Authorizer {
     ///
     /// # Errors
     /// `UNIMPLEMENTED` for a method outside the matrix, `UNAUTHENTICATED` (`TOKEN_MISSING`, `TOKEN_INVALID`),
-    /// `RESOURCE_EXHAUSTED` after too many invalid tokens from one address, `PERMISSION_DENIED` (`ROLE_REQUIRED`).
+    /// `RESOURCE_EXHAUSTED` after too many invalid tokens from one address, `PERMISSION_DENIED` (`ROLE_REQUIRED`, and
+    /// `READ_ONLY` where the caller bound themself with [`READ_ONLY`]).
     pub fn admit(
         &self,
         path: &str,
@@ -177,6 +178,10 @@ impl Authorizer {
             Access::AnyOf(need) => need,
         };
         let principal = self.authenticate(headers, peer, now)?;
+        if access.mutates() && headers.contains_key(READ_ONLY) {
+            let text = format!("`{path}` may change something, and this call came as read-only");
+            return Err(status::permission_denied("READ_ONLY", &text));
+        }
         if need.iter().any(|role| principal.has(*role)) {
             Ok(Some(principal))
         } else {
@@ -227,6 +232,10 @@ impl Authorizer {
         })
     }
 }
+
+/// A header with which a caller binds themself: whatever their roles, a call with it changes nothing. Its value does not matter, so
+/// that no spelling of "no" can be mistaken.
+pub const READ_ONLY: &str = "agentctl-read-only";
 
 const BEARER: &[u8] = b"Bearer ";
 

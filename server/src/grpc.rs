@@ -9,6 +9,7 @@ use agentctl_api::v1::bus_service_server::BusServiceServer;
 use agentctl_api::v1::decision_service_server::DecisionServiceServer;
 use agentctl_api::v1::identity_service_server::IdentityServiceServer;
 use agentctl_api::v1::onboarding_service_server::OnboardingServiceServer;
+use agentctl_api::v1::policy_service_server::PolicyServiceServer;
 use agentctl_api::v1::proof_service_server::ProofServiceServer;
 use agentctl_api::v1::scenario_service_server::ScenarioServiceServer;
 use agentctl_api::v1::telemetry_service_server::TelemetryServiceServer;
@@ -40,6 +41,7 @@ mod opaque;
 pub mod outcome;
 mod pace;
 mod page;
+pub mod policy;
 pub mod proof;
 pub mod scenario;
 pub mod status;
@@ -78,8 +80,8 @@ pub struct Services {
     pub env: Env,
     /// Where the specifications are written to.
     pub data_dir: std::path::PathBuf,
-    /// Where the policy came from: a path, or `built-in`.
-    pub policy_origin: String,
+    /// Where the policy of the configuration comes from.
+    pub rules: Arc<crate::rules::Rulebook>,
     /// Where scenarios run; `None` in prod.
     pub stage: Option<Arc<Stage>>,
     /// Health as `grpc.health.v1` tells it.
@@ -131,6 +133,9 @@ where
         .add_service(
             OnboardingServiceServer::new(onboarding::Service(s()))
                 .max_decoding_message_size(REQUEST_MAX),
+        )
+        .add_service(
+            PolicyServiceServer::new(policy::Service(s())).max_decoding_message_size(REQUEST_MAX),
         )
         .add_service(
             ProofServiceServer::new(proof::Service(s())).max_decoding_message_size(REQUEST_MAX),

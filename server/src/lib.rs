@@ -19,6 +19,7 @@ pub mod listen;
 pub mod metrics;
 pub mod pages;
 pub mod publish;
+pub mod rules;
 pub mod scenario;
 pub mod sense;
 pub mod shim;

@@ -15,11 +15,17 @@ mod docs;
 #[cfg(test)]
 mod first_value;
 #[cfg(test)]
+mod isolation;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
 mod metrics;
 #[cfg(test)]
 mod outlive;
 #[cfg(test)]
 mod pause;
+#[cfg(test)]
+mod policy;
 #[cfg(test)]
 mod proof;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use agentctl_api::v1;
 use clap::Args;
 
-use super::{Context, onboard, pieces};
+use super::{Context, flags, pieces};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::page::Page;
@@ -30,7 +30,7 @@ pub struct ActArgs {
     #[arg(long, value_name = "TEXT")]
     reason: String,
     /// Parameter of the action
-    #[arg(long, value_name = "K=V", value_parser = onboard::pair)]
+    #[arg(long, value_name = "K=V", value_parser = flags::pair)]
     param: Vec<(String, String)>,
     /// Judge and answer; nothing is recorded or done
     #[arg(long)]

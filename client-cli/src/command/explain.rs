@@ -126,22 +126,35 @@ fn explanation_page(
     section(page, "Saw", saw(&explanation.saw, &decision));
     section(page, "Would do", would_do(&explanation.choice_mode, &decision));
     gates_and_after(page, &decision, columns, verbose);
-    let changes = explanation.nearest_changes.iter().map(|change| {
-        format!(
-            "{} {} → {} would be {}   ({})",
-            change.setting,
-            change.from_value,
-            change.to_value,
-            crate::view::ruling(change.ruling),
-            change.summary
-        )
-    });
-    section(page, "If not", changes.collect());
+    section(page, "If not", if_not(&explanation.nearest_changes));
     if verbose {
         section(page, "In words", explanation.sentences.clone());
     } else {
         page.line("all gates with all they saw: add -v");
     }
+}
+
+/// What would have turned it, nearest first.
+fn if_not(changes: &[v1::NearestChange]) -> Vec<String> {
+    let line = |change: &v1::NearestChange| {
+        let (setting, to) = (&change.setting, &change.to_value);
+        // A rule as its file has it; a circumstance in words.
+        let to = if setting.contains('.') {
+            format!("`{setting} = {to}`")
+        } else {
+            format!("{setting} {to}")
+        };
+        let ruling = crate::view::ruling(change.ruling);
+        format!("{to} (is {}) → {ruling}", change.from_value)
+    };
+    let mut lines: Vec<String> = changes.iter().map(line).collect();
+    if changes.iter().any(|change| change.together) {
+        lines.push("only all of these together: none alone is enough".to_owned());
+    }
+    lines.extend(
+        changes.iter().find(|c| !c.command.is_empty()).map(|c| format!("try it: {}", c.command)),
+    );
+    lines
 }
 
 /// A decision without its explanation.
@@ -415,9 +428,11 @@ mod tests {
             choice_mode: "deterministic".to_owned(),
             rechecked: true,
             nearest_changes: vec![v1::NearestChange {
-                setting: "cooldown.restart".to_owned(),
-                from_value: "60s".to_owned(),
-                to_value: "25s".to_owned(),
+                setting: "cooldown.base_ms.RESTART".to_owned(),
+                from_value: "60000".to_owned(),
+                to_value: "25000".to_owned(),
+                command: "agentctl policy simulate dec-1077 --set 'cooldown.base_ms.RESTART=25000'"
+                    .to_owned(),
                 ruling: v1::Ruling::Permitted.into(),
                 summary: "28 s have passed".to_owned(),
                 ..Default::default()
@@ -434,7 +449,8 @@ mod tests {
              Gates       ●··✖···\n            \
              ✖ cooldown  COOLDOWN_ACTIVE  28s, limit 60s  a human's rule\n            \
              ✔ 1 passed: source\n\
-             If not      cooldown.restart 60s → 25s would be permitted   (28 s have passed)\n\
+             If not      `cooldown.base_ms.RESTART = 25000` (is 60000) → permitted\n            \
+             try it: agentctl policy simulate dec-1077 --set 'cooldown.base_ms.RESTART=25000'\n\
              all gates with all they saw: add -v\n"
         );
     }

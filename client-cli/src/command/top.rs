@@ -44,13 +44,9 @@ Keys: 1 to 5 or Tab change the page, `:` jumps to one by name, `/` filters, Ente
 all keys, q quits. Approving, rejecting and pausing ask for a reason first; what the token may not
 do is not offered. With another format than table one picture of everything is written, and the
 command ends.")]
-pub struct TopArgs {
-    /// Offer nothing that changes anything
-    #[arg(long)]
-    read_only: bool,
-}
+pub struct TopArgs {}
 
-pub(super) async fn run(args: TopArgs, context: &mut Context) -> Result<Exit, Failure> {
+pub(super) async fn run(_: TopArgs, context: &mut Context) -> Result<Exit, Failure> {
     let session = context.connect().await?;
     let who = session
         .identity()
@@ -58,7 +54,7 @@ pub(super) async fn run(args: TopArgs, context: &mut Context) -> Result<Exit, Fa
         .await
         .map_err(|s| session.failure(s))?
         .into_inner();
-    let rights = Rights::of(&who, args.read_only);
+    let rights = Rights::of(&who, context.global.read_only);
     let mut model = Model::new(session.address().value.clone(), rights);
     if !context.output.is_table() {
         return feed::picture(&session, context).await;

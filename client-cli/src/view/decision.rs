@@ -318,6 +318,9 @@ pub struct NearestChangeView {
     pub to_value: String,
     pub ruling: String,
     pub summary: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    pub together: bool,
 }
 
 impl From<&v1::NearestChange> for NearestChangeView {
@@ -329,6 +332,8 @@ impl From<&v1::NearestChange> for NearestChangeView {
             to_value: n.to_value.clone(),
             ruling: super::ruling(n.ruling),
             summary: n.summary.clone(),
+            command: some(&n.command),
+            together: n.together,
         }
     }
 }

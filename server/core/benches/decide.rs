@@ -67,12 +67,7 @@ fn prepared() -> (Bench, AppName) {
         ..OnboardRequest::default()
     };
     let by = By { principal: "ops".into(), human: true, request: None, validate_only: false };
-    bench.give(&Input::Onboard {
-        request: Box::new(request),
-        found: Vec::new(),
-        update: false,
-        by,
-    });
+    bench.give(&Input::Onboard { request: Box::new(request), found: Vec::new(), update: None, by });
     let app = AppName::parse("web").unwrap();
     let fence = Fence { boot_id: "b".into(), pid: 7, start_time: 7 };
     bench.observe(&app, Observation::Started { fence });

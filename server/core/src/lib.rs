@@ -15,6 +15,7 @@ pub mod action;
 pub mod app;
 pub mod chain;
 pub mod choose;
+pub mod counterfactual;
 pub mod detect;
 pub mod digest;
 pub mod explain;

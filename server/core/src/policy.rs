@@ -8,10 +8,12 @@ use crate::action::{Action, Level, Risk, ceiling};
 use crate::app::{AppName, Env, Millis};
 use crate::signal::{MICRO, Metric};
 
+mod edit;
 mod lint;
 mod repositories;
 
-pub use lint::{Fault, lint};
+pub use edit::{Difference, SetError, differences, set};
+pub use lint::{Fault, lint, lint_windows};
 pub use repositories::{Fetch, Host, Sandbox, Scheme};
 
 const SECOND: Millis = 1_000;
@@ -379,7 +381,9 @@ fn default_levels(env: Env) -> BTreeMap<Action, Level> {
                 | Action::ScaleUp
                 | Action::ScaleDown
                 | Action::RetryDeployment
-                | Action::Deploy => active,
+                | Action::Deploy
+                | Action::Configure
+                | Action::Offboard => active,
             };
             (action, level)
         })

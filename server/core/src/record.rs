@@ -22,7 +22,10 @@ use crate::signal::{Exit, Reading};
 use crate::state::{AppState, Approval, ApprovalState, Attempt, Health, Outcome, Pause, Scope};
 use crate::verdict::{Ruling, Verdict};
 
+mod author;
 mod event;
+
+pub use author::Author;
 
 /// Version of the record format. A reader refuses a newer one.
 pub const VERSION: u32 = 1;
@@ -69,6 +72,22 @@ pub enum Body {
         /// The whole policy, so that the log can be judged alone.
         policy: Box<Policy>,
         /// Its digest.
+        digest: String,
+        /// Who put it in force.
+        #[serde(default, skip_serializing_if = "Author::is_file")]
+        author: Author,
+        /// Why.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// Idempotency of the request.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request: Option<Request>,
+    },
+    /// Every instance was stopped, and the app is let go: its name is free again.
+    Offboarded {
+        /// The revision that ran.
+        revision: u32,
+        /// Digest of its specification.
         digest: String,
     },
     /// Somebody asked to onboard an app.

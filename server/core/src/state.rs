@@ -9,6 +9,8 @@ use crate::app::{AppName, AppSpec, Env, Millis, Override};
 use crate::choose::ValueTable;
 use crate::detect::FindingKind;
 use crate::plan::{Fence, Plan};
+use crate::policy::Window;
+use crate::record::Author;
 use crate::signal::{Exit, Metric};
 
 mod evolve;
@@ -46,6 +48,10 @@ pub struct State {
     pub approvals: BTreeMap<u64, Approval>,
     /// Digest of the policy in force; empty before the first one is applied.
     pub policy_digest: String,
+    /// Digest of the policy the agent last started with: what a human applied since then stays in force until that one changes.
+    pub policy_base: String,
+    /// Who put the policy in force.
+    pub policy_author: Author,
     /// Learned values.
     pub table: ValueTable,
     /// Times of the agent's disruptive effects of the last hour, oldest first.
@@ -73,6 +79,8 @@ impl State {
             mode: Mode::default(),
             approvals: BTreeMap::new(),
             policy_digest: String::new(),
+            policy_base: String::new(),
+            policy_author: Author::File,
             table: ValueTable::default(),
             effects: VecDeque::new(),
             storm: None,
@@ -107,6 +115,16 @@ impl SpecHistory {
     #[must_use]
     pub fn spec(&self) -> Option<&AppSpec> {
         self.revision(self.current).map(|r| &r.spec)
+    }
+
+    /// Changes whenever a revision was added or another one is in force: who changes an app from what they read names it, and
+    /// is told if somebody was faster. An app that was let go and onboarded anew has other ones.
+    #[must_use]
+    pub fn etag(&self, onboarded_at: Millis) -> String {
+        let newest = self.revisions.last();
+        let (number, digest) = newest.map_or((0, ""), |r| (r.number, r.digest.as_str()));
+        let text = format!("{onboarded_at}/{}/{number}/{digest}", self.current);
+        crate::digest::sha256_hex(text.as_bytes()).chars().take(16).collect()
     }
 
     /// A revision by number.
@@ -203,6 +221,9 @@ pub struct Profile {
     pub has_health: bool,
     /// Thresholds of the specification.
     pub thresholds: BTreeMap<Metric, Override>,
+    /// Maintenance windows of the specification.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<Window>,
     /// The newest other revision that was verified healthy and never rolled back to.
     pub rollback_to: Option<u32>,
     /// The revision whose deployment failed last, until a deployment succeeds.

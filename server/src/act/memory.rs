@@ -144,7 +144,13 @@ impl Memory {
                     self.start(app, slot).await;
                 }
             }
-            Operation::AdjustThreshold { .. } => {
+            Operation::Offboard { instances } => {
+                for slot in (0..*instances).rev() {
+                    self.stop(app, slot).await;
+                    self.report(app, slot, Observation::Removed).await;
+                }
+            }
+            Operation::Configure { .. } | Operation::AdjustThreshold { .. } => {
                 return Delivery::failed("not an effect on processes".to_owned());
             }
         }

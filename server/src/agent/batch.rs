@@ -140,8 +140,18 @@ impl Agent {
         let Asked { ask, by, reply } = asked;
         let now = self.parts.clock.now_ms();
         let input = match ask {
-            Ask::Onboard(request, found) => Input::Onboard { request, found, update: false, by },
-            Ask::Update(request, found) => Input::Onboard { request, found, update: true, by },
+            Ask::Onboard(request, found) => Input::Onboard { request, found, update: None, by },
+            Ask::Update(request, found, update) => {
+                Input::Onboard { request, found, update: Some(update), by }
+            }
+            Ask::Offboard { app, reason, etag } => {
+                let silent = || Reading::silent(app.clone(), now, None);
+                let reading = self.close_window(&app, now).unwrap_or_else(silent);
+                Input::Offboard { app, reason, etag, reading, by }
+            }
+            Ask::ApplyPolicy { policy, author, reason } => {
+                Input::ApplyPolicy { policy, author, reason, by }
+            }
             Ask::Act { app, name, params, reason } => {
                 let silent = || Reading::silent(app.clone(), now, None);
                 let reading = self.look(&app, now).unwrap_or_else(silent);
@@ -199,6 +209,10 @@ impl Agent {
             let path = vec![Cow::Borrowed("record_too_long")];
             record = Record { body: Body::Transition { path }, ..record };
             line = record.line(self.head.hash);
+        }
+        if let Body::PolicyApplied { policy, .. } = &record.body {
+            // In force for every input from here on, also within this turn.
+            self.policy = (**policy).clone();
         }
         agentd_core::state::evolve(&mut self.state, &record, &self.policy);
         self.count(&record);
@@ -305,6 +319,11 @@ impl Agent {
             if let Body::SpecGenerated { spec, .. } = &record.body {
                 self.parts.ingest.attach(&spec.name);
             }
+            if let (Body::Offboarded { .. }, Some(app)) = (&record.body, &record.app) {
+                self.parts.ingest.detach(app);
+                self.readings.remove(app);
+                self.repeats.remove(app);
+            }
         }
         self.parts.publisher.publish(published);
     }
@@ -345,8 +364,11 @@ impl Agent {
         }
         self.state = replay.state;
         self.head = self.parts.journal.head();
-        // If not even the start of this agent is durable, it is still to be said.
-        if self.state.last_at < self.started_at && !self.own.iter().any(is_start) {
+        if self.state.last_at >= self.started_at {
+            // A policy that did not become durable is not in force.
+            self.policy = replay.policy;
+        } else if !self.own.iter().any(is_start) {
+            // If not even the start of this agent is durable, it is still to be said.
             self.own.push_front(self.start_input(None));
         }
     }
@@ -354,7 +376,7 @@ impl Agent {
     pub(super) fn start_input(&self, bytes_cut: Option<u64>) -> Input {
         Input::Started {
             started: self.parts.started.clone(),
-            policy: Box::new(self.policy.clone()),
+            policy: Box::new(self.configured.clone()),
             bytes_cut,
         }
     }

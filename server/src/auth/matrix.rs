@@ -19,12 +19,20 @@ const ANYBODY: Access = Access::AnyOf(&Role::ALL);
 /// Stopping is always the safe direction: whoever is trusted to say yes may also say stop.
 const STOP: Access = Access::AnyOf(&[Operator, Approver, Admin]);
 const APPROVE: Access = Access::AnyOf(&[Approver]);
+/// The rules everything else is judged by.
+const RULE: Access = Access::AnyOf(&[Admin]);
 
 /// Every method of every service on the port, by its path.
 pub const MATRIX: &[(&str, Access)] = &[
     ("/agentctl.v1.OnboardingService/OnboardApp", OPERATE),
     ("/agentctl.v1.OnboardingService/GetApp", READ),
     ("/agentctl.v1.OnboardingService/ListApps", READ),
+    ("/agentctl.v1.OnboardingService/UpdateApp", OPERATE),
+    ("/agentctl.v1.OnboardingService/OffboardApp", OPERATE),
+    ("/agentctl.v1.OnboardingService/ListAppHistory", READ),
+    ("/agentctl.v1.PolicyService/ValidatePolicy", READ),
+    ("/agentctl.v1.PolicyService/ApplyPolicy", RULE),
+    ("/agentctl.v1.PolicyService/SimulatePolicy", READ),
     ("/agentctl.v1.TelemetryService/PushSignals", REPORT),
     ("/agentctl.v1.TelemetryService/WatchSignals", READ),
     ("/agentctl.v1.BusService/GetBusStats", READ),
@@ -67,6 +75,17 @@ pub const PAGES: &[(&str, Access)] =
 #[must_use]
 pub fn page(path: &str) -> Option<Access> {
     PAGES.iter().find(|(page, _)| *page == path).map(|(_, access)| *access)
+}
+
+impl Access {
+    /// Whether the method may change something. One that a viewer may call does not, and no other is trusted not to.
+    #[must_use]
+    pub fn mutates(self) -> bool {
+        match self {
+            Self::Public => false,
+            Self::AnyOf(roles) => !roles.contains(&Viewer),
+        }
+    }
 }
 
 /// Who may call the method at `path`; `None`: nobody.

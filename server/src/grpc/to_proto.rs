@@ -257,6 +257,8 @@ pub fn parameters(operation: &Operation) -> BTreeMap<String, String> {
         Operation::Rollback { to, instances, .. } => {
             named(&[("instances", instances.to_string()), ("revision", to.to_string())])
         }
+        Operation::Configure { revision } => named(&[("revision", revision.to_string())]),
+        Operation::Offboard { instances } => named(&[("instances", instances.to_string())]),
         Operation::AdjustThreshold { metric, enter, leave } => named(&[
             ("enter", explain::fact(&Fact::Micro(*enter))),
             ("leave", explain::fact(&Fact::Micro(*leave))),
@@ -270,7 +272,11 @@ const fn inverse(plan: &Plan) -> Option<Action> {
         Operation::Scale { from, to } if to > from => Some(Action::ScaleDown),
         Operation::Scale { .. } => Some(Action::ScaleUp),
         Operation::AdjustThreshold { .. } => Some(Action::AdjustThresholds),
-        Operation::Deploy { .. } | Operation::Restart { .. } | Operation::Rollback { .. } => None,
+        Operation::Configure { .. } => Some(Action::Configure),
+        Operation::Deploy { .. }
+        | Operation::Restart { .. }
+        | Operation::Rollback { .. }
+        | Operation::Offboard { .. } => None,
     }
 }
 

@@ -36,7 +36,7 @@ fn onboarding() -> Vec<Record> {
     };
     let by =
         By { principal: "olivia".to_owned(), human: true, request: None, validate_only: false };
-    let input = Input::Onboard { request: Box::new(request), found: Vec::new(), update: false, by };
+    let input = Input::Onboard { request: Box::new(request), found: Vec::new(), update: None, by };
     let moment = Moment { agent: "agent-1", now: 1_000, seq: 1, log_writable: true };
     let policy = Policy::default_for(Env::Stage);
     step(&State::new(Env::Stage), &policy, &input, &moment).records

@@ -119,7 +119,7 @@ async fn stopped(play: &mut Play) -> Result<Seen, Unmet> {
     let none = || Unmet::Differs("nothing was restarted".to_owned());
     let decision = play.notes.decision.ok_or_else(none)?;
     let delivered = |record: &Record| match &record.body {
-        Body::Delivered { decision: of, ok, detail } if *of == decision => {
+        Body::Delivered { decision: of, ok, detail, .. } if *of == decision => {
             Some((*ok, detail.clone()))
         }
         _ => None,

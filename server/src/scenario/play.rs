@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use agentd_core::action::Action;
-use agentd_core::app::{AppName, Millis, OnboardRequest, Probe, RequestedHealth, RequestedSource};
+use agentd_core::app::{
+    AppName, Field, Millis, OnboardRequest, Probe, RequestedHealth, RequestedSource,
+};
 use agentd_core::plan::Fence;
 use agentd_core::record::{Body, Concluded, Decided, Record};
 use agentd_core::signal::{self, Metric, Signal};
 use agentd_core::state::{AppState, Health, Outcome, Scope};
-use agentd_core::step::{By, Reply};
+use agentd_core::step::{By, Reply, Update};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -291,10 +293,14 @@ impl Play {
         let request = Box::new(request);
         let ask = match update {
             false => Ask::Onboard(request, Vec::new()),
-            true => Ask::Update(request, Vec::new()),
+            true => {
+                let fields = Field::ALL.into_iter().collect();
+                Ask::Update(request, Vec::new(), Update { fields, etag: None })
+            }
         };
         let (spec, decision) = match self.ask(ask).await? {
             Reply::Onboarded { spec, decision: Some(decision), .. } => (spec, decision),
+            Reply::Updated { spec, decided: Some(decided), .. } => (spec, decided.seq),
             Reply::Invalid(violations) => {
                 let all: Vec<String> = violations.iter().map(ToString::to_string).collect();
                 return Err(Unmet::Differs(format!("refused: {}", all.join("; "))));

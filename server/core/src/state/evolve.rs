@@ -88,7 +88,20 @@ fn evolve_environment(state: &mut State, record: &Record) {
             state.mode.dry_run = started.dry_run;
             state.mode.frozen |= started.frozen;
         }
-        Body::PolicyApplied { digest, .. } => state.policy_digest.clone_from(digest),
+        Body::PolicyApplied { digest, author, request, .. } => {
+            state.policy_digest.clone_from(digest);
+            state.policy_author.clone_from(author);
+            if author.is_file() {
+                state.policy_base.clone_from(digest);
+            }
+            answer(state, request.as_ref(), record.seq);
+        }
+        Body::Offboarded { .. } => {
+            if let Some(name) = &record.app {
+                state.apps.remove(name);
+                state.specs.remove(name);
+            }
+        }
         Body::SpecGenerated { spec, digest, revision, request } => {
             onboard(state, spec, digest, *revision, at);
             answer(state, request.as_ref(), record.seq);
@@ -113,6 +126,22 @@ fn evolve_environment(state: &mut State, record: &Record) {
         Body::Answered { request } => {
             answer(state, Some(request), record.cause.unwrap_or(record.seq));
         }
+        Body::StormBegan { .. } => {
+            state.storm = Some(Storm { since: at, calm_since: None, ramp: 1 });
+        }
+        Body::StormCalm { calm } => {
+            if let Some(storm) = &mut state.storm {
+                storm.calm_since = calm.then_some(at);
+            }
+        }
+        Body::StormEnded => state.storm = None,
+        _ => evolve_requests(state, record),
+    }
+}
+
+/// The part of [`evolve_environment`] that humans had a hand in.
+fn evolve_requests(state: &mut State, record: &Record) {
+    match &record.body {
         Body::ApprovalRequested(approval) => request_approval(state, approval),
         Body::ApprovalAnswered { approval, state: answered, comment, request } => {
             if let Some(entry) = state.approvals.get_mut(approval) {
@@ -137,15 +166,6 @@ fn evolve_environment(state: &mut State, record: &Record) {
             state.mode.frozen = *frozen;
             answer(state, request.as_ref(), record.seq);
         }
-        Body::StormBegan { .. } => {
-            state.storm = Some(Storm { since: at, calm_since: None, ramp: 1 });
-        }
-        Body::StormCalm { calm } => {
-            if let Some(storm) = &mut state.storm {
-                storm.calm_since = calm.then_some(at);
-            }
-        }
-        Body::StormEnded => state.storm = None,
         _ => {}
     }
 }
@@ -242,7 +262,9 @@ fn attempted(app: &mut AppState, attempt: &Attempt, policy: &Policy, at: Millis)
         Operation::Deploy { instances, .. } | Operation::Rollback { instances, .. } => {
             app.desired = *instances;
         }
-        Operation::Restart { .. } => {}
+        // Nothing is carried out, so what is in flight stays in flight.
+        Operation::Configure { .. } => return,
+        Operation::Restart { .. } | Operation::Offboard { .. } => {}
     }
     app.attempt = Some(attempt.clone());
 }
@@ -355,18 +377,23 @@ fn profile(spec: &AppSpec, digest: &str, revision: u32) -> Profile {
         autonomy: spec.autonomy,
         has_health: spec.health.is_some(),
         thresholds: spec.thresholds.clone(),
+        windows: spec.windows.clone(),
         rollback_to: None,
         failed_revision: None,
     }
 }
 
-/// Newest revision other than the running one that was verified healthy and that no rollback went to before.
+/// Newest revision before the running one that was verified healthy, that no rollback went to before, and that runs something
+/// else: going back to the same program under other settings would heal nothing.
 fn rollback_target(history: &SpecHistory) -> Option<u32> {
+    let running = history.spec();
+    let differs = |spec: &AppSpec| running.is_none_or(|running| !running.runs_like(spec));
     history
         .revisions
         .iter()
         .rev()
-        .find(|r| r.number < history.current && r.verified_at.is_some() && !r.rolled_back_to)
+        .filter(|r| r.number < history.current && r.verified_at.is_some() && !r.rolled_back_to)
+        .find(|r| differs(&r.spec))
         .map(|r| r.number)
 }
 
@@ -374,7 +401,7 @@ fn rollback_target(history: &SpecHistory) -> Option<u32> {
 /// its outcome.
 fn switch_revision(state: &mut State, app: Option<&AppName>, attempt: &Attempt) {
     let (to, rollback) = match attempt.plan.operation {
-        Operation::Deploy { revision, .. } => (revision, false),
+        Operation::Deploy { revision, .. } | Operation::Configure { revision } => (revision, false),
         Operation::Rollback { to, .. } => (to, true),
         _ => return,
     };
@@ -382,9 +409,17 @@ fn switch_revision(state: &mut State, app: Option<&AppName>, attempt: &Attempt) 
     let (Some(history), Some(app)) = (state.specs.get_mut(name), state.apps.get_mut(name)) else {
         return;
     };
+    // What runs is as healthy under other settings as it was before.
+    let inherited = match attempt.plan.operation {
+        Operation::Configure { .. } => {
+            history.revision(history.current).and_then(|running| running.verified_at)
+        }
+        _ => None,
+    };
     history.current = to;
     let Some(revision) = history.revisions.iter_mut().find(|r| r.number == to) else { return };
     revision.rolled_back_to |= rollback;
+    revision.verified_at = revision.verified_at.or(inherited);
     let failed = app.profile.failed_revision;
     app.profile = profile(&revision.spec, &revision.digest, to);
     app.profile.failed_revision = failed;
@@ -511,8 +546,8 @@ pub fn is_expected_exit(app: &AppState, slot: u32, _exit: Exit) -> bool {
     let touched = match &attempt.plan.operation {
         Operation::Restart { targets } => targets.iter().any(|t| t.slot == slot && t.running),
         Operation::Scale { to, .. } => slot >= *to,
-        Operation::Deploy { .. } | Operation::Rollback { .. } => true,
-        Operation::AdjustThreshold { .. } => false,
+        Operation::Deploy { .. } | Operation::Rollback { .. } | Operation::Offboard { .. } => true,
+        Operation::Configure { .. } | Operation::AdjustThreshold { .. } => false,
     };
     old && touched
 }

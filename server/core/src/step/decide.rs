@@ -253,6 +253,7 @@ fn permitted(
     if !human && decided.proposal.grant.is_none() {
         ctx.write_app(app, Some(seq), Body::Autonomous { action });
     }
+    supersede(ctx, app, seq, action);
     let attempt = Attempt {
         decision: seq,
         plan: plan.clone(),
@@ -269,13 +270,32 @@ fn permitted(
             decision: seq,
             action,
             outcome: Outcome::Verified,
-            detail: "the threshold is in force".to_owned(),
+            detail: "it is in force".to_owned(),
             elapsed_ms: 0,
             human,
             approval: decided.proposal.grant.as_ref().map(|g| g.approval),
         };
         ctx.write_app(app, Some(seq), Body::Concluded(concluded));
     }
+}
+
+/// A human wants something else to be there than what an attempt led to: its outcome is not watched any longer. It says nothing about
+/// the agent, so it does not count against it.
+fn supersede(ctx: &mut Context<'_>, app: &mut AppState, seq: u64, action: Action) {
+    if action == Action::Configure {
+        return;
+    }
+    let Some(watched) = app.attempt.clone() else { return };
+    let concluded = Concluded {
+        decision: watched.decision,
+        action: watched.plan.action,
+        outcome: Outcome::Inconclusive,
+        detail: format!("not watched to the end: {action} by a human took its place"),
+        elapsed_ms: ctx.now.saturating_sub(watched.started_at),
+        human: true,
+        approval: watched.approval,
+    };
+    ctx.write_app(app, Some(seq), Body::Concluded(concluded));
 }
 
 /// The findings an action can clear. Only another deployment, or the way back, clears a failed one.

@@ -10,7 +10,7 @@ use crate::record::{Body, Concluded, Observation};
 use crate::signal::Reading;
 use crate::state::{AppState, Attempt, Outcome, Phase, is_expected_exit};
 
-use super::{Context, decide};
+use super::{Context, decide, lifecycle};
 
 /// Something about an instance was observed.
 pub(super) fn on_observed(
@@ -103,14 +103,28 @@ pub(super) fn on_delivered(
     ctx.write_app(&mut app, Some(decision), body);
     if !ok {
         conclude(ctx, &mut app, Outcome::Failed, detail.to_owned());
+    } else if is_farewell(&app) {
+        conclude(ctx, &mut app, Outcome::Verified, "every instance is stopped".to_owned());
+        return lifecycle::let_go(ctx, &mut app, decision);
     }
     decide::consider(ctx, &mut app, reading);
+}
+
+/// Whether the attempt in flight is the app's last one.
+fn is_farewell(app: &AppState) -> bool {
+    let operation = app.attempt.as_ref().map(|attempt| &attempt.plan.operation);
+    matches!(operation, Some(Operation::Offboard { .. }))
 }
 
 /// Judges the attempt in flight, if it was delivered.
 pub(super) fn judge_attempt(ctx: &mut Context<'_>, app: &mut AppState, reading: &Reading) {
     let Some(attempt) = &app.attempt else { return };
     let Some(delivered) = attempt.delivered_at else { return };
+    if is_farewell(app) {
+        // It was cut short: what still runs is under care again until somebody asks anew.
+        let detail = "agentd ended in between: ask again".to_owned();
+        return conclude(ctx, app, Outcome::Inconclusive, detail);
+    }
     let rule = &ctx.policy.verification;
     if let Some(since) = good_since(app, attempt, delivered)
         && ctx.now.saturating_sub(since) >= rule.hold_ms

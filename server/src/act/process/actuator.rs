@@ -187,6 +187,9 @@ impl ProcessActuator {
         // Every step, and everything that was seen meanwhile, is reported before the end of the rollout is.
         let _ = follow.await;
         self.catch_up(&plan.app).await;
+        if matches!(plan.operation, Operation::Offboard { .. }) && report.is_complete() {
+            return self.let_go(&plan.app, process.grace, &report).await;
+        }
         match release {
             None => delivery(&report),
             Some(release) => self.settle(&workload, plan, &release, &report).await,
@@ -217,6 +220,8 @@ impl ProcessActuator {
             Operation::Rollback { to, .. } => self.deployer.kept(spec, to),
             Operation::Restart { .. }
             | Operation::Scale { .. }
+            | Operation::Offboard { .. }
+            | Operation::Configure { .. }
             | Operation::AdjustThreshold { .. } => self.deployer.running(spec, plan.revision),
         };
         let release = release.map_err(|error| error.to_string())?;
@@ -247,6 +252,17 @@ impl ProcessActuator {
             return Delivery::failed(error.to_string());
         }
         Delivery { ok, detail: format!("release {}: {detail}", release.name()), untouched }
+    }
+
+    /// Every instance is removed: what is left of the app here is its probe and its socket.
+    async fn let_go(&self, app: &AppName, grace: Duration, report: &Report) -> Delivery {
+        if let Err(error) = self.host.remove_app(app.as_str(), grace).await {
+            return Delivery::failed(chain(&error));
+        }
+        if let Some(watched) = self.shared.lock().remove(app) {
+            watched.stop.cancel();
+        }
+        Delivery::done(format!("{} instances stopped", report.done.len()))
     }
 
     /// Waits until what was reported of an app is what its instances are, for a bounded time: the host tells its events in order,
@@ -287,7 +303,8 @@ impl ProcessActuator {
                 }
                 report
             }
-            Operation::AdjustThreshold { .. } => Report::default(),
+            Operation::Offboard { .. } => rollout.scale_to(0).await,
+            Operation::Configure { .. } | Operation::AdjustThreshold { .. } => Report::default(),
         }
     }
 

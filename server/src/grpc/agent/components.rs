@@ -33,6 +33,7 @@ pub(super) fn all(view: &AgentView<'_>, shell: &Shell) -> Vec<v1::Component> {
         queue_monitor(shell),
         arbitrator(view, acts),
         supervisor(view, acts),
+        rules(view, shell),
     ]
     .into_iter()
     .map(|part| v1::Component {
@@ -180,6 +181,18 @@ fn supervisor(view: &AgentView<'_>, healthy: bool) -> Part {
         healthy,
         detail: format!("{pending} approvals pending, {answered} answered by a human"),
         last_active: approvals().map(|a| a.requested_at).max(),
+    }
+}
+
+/// A policy file that was read again and not taken is told until it is: what runs is not what is written.
+fn rules(view: &AgentView<'_>, shell: &Shell) -> Part {
+    let digest = view.state.policy_digest.get(..12).unwrap_or_default();
+    let rejected = shell.rejected.as_ref().map(|why| format!("; the file was not taken: {why}"));
+    Part {
+        name: "policy",
+        healthy: shell.rejected.is_none(),
+        detail: format!("{digest} is in force{}", rejected.unwrap_or_default()),
+        last_active: None,
     }
 }
 

@@ -51,6 +51,8 @@ pub(super) struct Shell {
     pub(super) watchers: u32,
     pub(super) bus: Option<BusStats>,
     pub(super) workers: Option<Load>,
+    /// Why the policy file was not taken when it was read last.
+    pub(super) rejected: Option<String>,
 }
 
 impl Shell {
@@ -67,13 +69,14 @@ impl Shell {
             limits.insert("deployments_refused", load.refused);
         }
         Self {
+            rejected: services.rules.rejected(),
             limits,
             last_signal: intake.counters.last_signal(),
             monitors: intake.monitors(),
-            // The bus follows the ring like a watcher, and is none.
+            // Where there is a bus it follows the ring like a watcher, as the specification files do, and neither is one.
             watchers: u32::try_from(services.publisher.watchers())
                 .unwrap_or(u32::MAX)
-                .saturating_sub(u32::from(services.bus.is_some())),
+                .saturating_sub(if services.bus.is_some() { 2 } else { 0 }),
             bus: services.bus.as_ref().map(bus::Monitor::stats),
             workers,
         }

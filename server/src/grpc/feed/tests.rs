@@ -132,7 +132,12 @@ fn services(
         publisher: publisher.clone(),
         tasks: tasks.clone(),
     };
-    let restored = Restored { state: State::new(Env::Stage), head, bytes_cut: None };
+    let restored = Restored {
+        state: State::new(Env::Stage),
+        policy: Policy::default_for(Env::Stage),
+        head,
+        bytes_cut: None,
+    };
     let _ = Agent::new(parts, Policy::default_for(Env::Stage), restored, inbox);
     let (health, _) = tonic_health::server::health_reporter();
     Services {
@@ -148,7 +153,7 @@ fn services(
         tasks,
         env: Env::Stage,
         data_dir: dir.to_owned(),
-        policy_origin: "built-in".to_owned(),
+        rules: Arc::default(),
         stage: None,
         health,
     }

@@ -6,10 +6,29 @@ use std::path::Path;
 
 use agentd_core::app::{OnboardRequest, RequestedSource, Runtime, Template, Violation};
 use rustix::fs::Access;
+use tonic::Status;
+
+use crate::grpc::{Services, outcome, status};
+
+/// As [`look`], without holding up whoever waits for sockets; programs are looked for where the policy in force says.
+///
+/// # Errors
+/// The loop is gone, or looking panicked while doing `what`.
+pub(super) async fn seen(
+    services: &Services,
+    request: &OnboardRequest,
+    what: &'static str,
+) -> Result<Vec<Violation>, Status> {
+    let search = services.agent.query(|view| view.policy.sandbox.path.clone()).await;
+    let search = search.map_err(outcome::gone)?;
+    let request = request.clone();
+    let looked = tokio::task::spawn_blocking(move || look(&request, &search)).await;
+    looked.map_err(|_panicked| status::internal(what))
+}
 
 /// Looks at the host. Blocks for as long as the file system takes. What the core refuses by its text is not looked at. `search` are
 /// the directories in which the tools of a build are looked for.
-pub(super) fn look(request: &OnboardRequest, search: &str) -> Vec<Violation> {
+fn look(request: &OnboardRequest, search: &str) -> Vec<Violation> {
     let mut found = Vec::new();
     match &request.source {
         RequestedSource::None => {}

@@ -93,7 +93,8 @@ impl Server {
             publisher: publisher.clone(),
             tasks: tasks.clone(),
         };
-        let restored = Restored { state: replay.state, head: opened.head, bytes_cut: None };
+        let Replay { state, policy: applied, .. } = replay;
+        let restored = Restored { state, policy: applied, head: opened.head, bytes_cut: None };
         let agent = Agent::new(parts, Policy::default_for(env), restored, inbox);
         let agent = tasks.spawn("agent", OnFailure::Shutdown, async move {
             agent.run().await;
@@ -112,7 +113,7 @@ impl Server {
             tasks,
             env,
             data_dir: dir.path().to_owned(),
-            policy_origin: "built-in".to_owned(),
+            rules: Arc::default(),
             stage: None,
             health,
         };

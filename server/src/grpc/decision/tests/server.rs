@@ -70,7 +70,12 @@ impl Server {
             publisher: publisher.clone(),
             tasks: tasks.clone(),
         };
-        let restored = Restored { state: State::new(env), head: opened.head, bytes_cut: None };
+        let restored = Restored {
+            state: State::new(env),
+            policy: Policy::default_for(env),
+            head: opened.head,
+            bytes_cut: None,
+        };
         let agent = Agent::new(parts, Policy::default_for(env), restored, inbox);
         tasks.spawn("agent", OnFailure::Shutdown, async move {
             agent.run().await;
@@ -89,7 +94,7 @@ impl Server {
             tasks,
             env,
             data_dir: dir.path().to_owned(),
-            policy_origin: "built-in".to_owned(),
+            rules: Arc::default(),
             stage: None,
             health,
         };

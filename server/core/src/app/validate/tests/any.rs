@@ -87,6 +87,7 @@ fn any_request() -> impl Strategy<Value = OnboardRequest> {
             environment: c.0,
             labels: c.1,
             thresholds: c.2,
+            windows: Vec::new(),
             autonomy: c.3,
             stop_grace_ms: c.4,
         })
