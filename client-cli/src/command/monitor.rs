@@ -37,7 +37,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 #[command(after_help = "\
 Examples:
   agentctl monitor run --app my-api --probe http --target http://127.0.0.1:8080/healthz
-  agentctl monitor run --app my-api --probe process --pid-file /run/my-api.pid --token-file monitor.token")]
+  agentctl monitor run --app my-api --probe process --pid-file /run/my-api.pid --as monitor")]
 pub struct MonitorArgs {
     #[command(subcommand)]
     command: MonitorCommand,
@@ -53,9 +53,9 @@ Examples:
   agentctl monitor run --app my-api --probe process --pid 4711 --as monitor
 
 A probe by http or tcp reports response times and the share of failures over the last 20 looks; one
-of a process reports its share of one core and of the memory of the machine. When the server is away
-it comes back by itself, and sends what it sees then: an old signal is worth nothing. A clean stop
-says goodbye, so that the server knows that the monitor left and was not lost.
+of a process reports its share of one core and of the memory of the machine. When the server is
+away it comes back by itself, and sends what it sees then: an old signal is worth nothing. A clean
+stop says goodbye, so that the server knows that the monitor left and was not lost.
 
 Exit codes: 0 stopped, 2 a signal was not accepted, 4 the token may not push signals.")]
     Run(RunArgs),

@@ -24,6 +24,10 @@ const TAIL: i32 = 100;
 const APPROVALS: i32 = 200;
 /// Shortest time between two looks at the approvals.
 const GAP: Duration = Duration::from_millis(500);
+/// Apps from which on their state is taken once a second: nobody reads more of them, and each state holds all of them.
+const MANY: usize = 200;
+/// Shortest time between two states of many apps.
+const GAP_MANY: Duration = Duration::from_secs(1);
 /// Time between two looks of the server at its bus.
 const BUS_EVERY: Duration = Duration::from_secs(2);
 
@@ -101,8 +105,13 @@ async fn status(session: &Session, events: &Events, changed: &Notify) -> Failure
                                 {
                                     changed.notify_one();
                                 }
+                                let many = status.apps.len() > MANY;
                                 if events.send(Event::Status(Box::new(status))).await.is_err() {
                                     return gone();
+                                }
+                                // What is not read is not sent: the server waits, and sends the newest state then.
+                                if many {
+                                    tokio::time::sleep(GAP_MANY).await;
                                 }
                             }
                             Ok(None) => {
