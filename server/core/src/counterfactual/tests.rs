@@ -281,7 +281,7 @@ fn what_would_have_made_a_silent_agent_act_is_named() {
 #[test]
 fn every_knob_is_a_number_of_the_policy_that_a_gate_compares_with() {
     for env in Env::ALL {
-        let policy = crate::policy::Policy::default_for(env);
+        let policy = Policy::default_for(env);
         for Knob { gate, path, .. } in KNOBS {
             let path = path.replace("{action}", "RESTART");
             assert!(knobs::get(&policy, &path).is_some(), "{path}");
