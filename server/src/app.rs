@@ -148,8 +148,7 @@ impl App {
         make_data_dir(&config.data_dir)?;
         let rules = Rules::load(&config)?;
         let (listener, address) = bind(config.listen).await?;
-        let (journal, mut restored) = open_log(&config)?;
-        keep_sound(&config, &mut restored);
+        let (journal, restored) = open_log(&config)?;
         let tasks = Tasks::new();
         let clock = Arc::new(Clock::system());
         let ingest = Arc::new(Ingest::new());
@@ -464,7 +463,9 @@ fn open_log(config: &Config) -> Result<(Journal, Restored), Error> {
         tracing::warn!(%error, "specification files cannot be written");
     }
     let Replay { state, policy, .. } = replay;
-    Ok((opened.journal, Restored { state, policy, head: opened.head, bytes_cut }))
+    let mut restored = Restored { state, policy, head: opened.head, bytes_cut };
+    keep_sound(config, &mut restored);
+    Ok((opened.journal, restored))
 }
 
 /// The configured id, or the one kept in the data directory, or a fresh `agent-<8 hex>` that is kept from now on.

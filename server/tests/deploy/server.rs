@@ -118,7 +118,7 @@ impl Server {
         let request = Box::new(request);
         let ask = match update {
             false => Ask::Onboard(request, Vec::new()),
-            true => Ask::Update(request, Vec::new()),
+            true => Ask::Update(request, Vec::new(), Update { fields: Field::ALL.into_iter().collect(), etag: None }),
         };
         let reply = self.ask(ask, "olivia").await;
         let Reply::Onboarded { decision: Some(decision), .. } = reply else {
