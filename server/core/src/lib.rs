@@ -28,5 +28,6 @@ pub mod replay;
 pub mod signal;
 pub mod state;
 pub mod step;
+pub mod tlog;
 pub mod verdict;
 pub mod window;
