@@ -28,6 +28,7 @@ use crate::listen::{self, Listen};
 use crate::publish::Publisher;
 use crate::scenario::Stage;
 use crate::tasks::{OnFailure, Tasks};
+use crate::tlog::{self, Tlog};
 
 /// Version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -79,7 +80,7 @@ pub enum Error {
     Lint(Vec<Fault>),
     /// The proof log cannot be opened.
     #[error("cannot open the proof log")]
-    Journal(#[from] journal::Error),
+    Journal(#[from] tlog::Error),
     /// The log holds something this version cannot read.
     #[error("the proof log cannot be read at entry {seq}")]
     Log {
@@ -133,10 +134,9 @@ impl App {
         make_data_dir(&config.data_dir)?;
         let rules = Rules::load(&config)?;
         let (listener, address) = bind(config.listen).await?;
-        let (journal, restored) = open_log(&config)?;
+        let (journal, tlog, restored) = open_log(&config)?;
         let tasks = Tasks::new();
-        let clock = Arc::new(Clock::system());
-        let ingest = Arc::new(Ingest::new());
+        let (clock, ingest) = (Arc::new(Clock::system()), Arc::new(Ingest::new()));
         let (handle, inbox) = agent::inbox();
         let actuator = ProcessActuator::open(
             config.data_dir.join("apps"),
@@ -169,6 +169,7 @@ impl App {
             agent: handle.clone(),
             publisher,
             journal: journal.clone(),
+            tlog,
             ingest,
             intake: Arc::default(),
             bus: Some(bus.monitor()),
@@ -373,7 +374,7 @@ fn load_policy(config: &Config) -> Result<(Policy, String), Error> {
     }
 }
 
-fn open_log(config: &Config) -> Result<(Journal, Restored), Error> {
+fn open_log(config: &Config) -> Result<(Journal, Tlog, Restored), Error> {
     let mut replay = Replay::new(config.env);
     let mut failed = None;
     let mut on_entry = |seq: u64, line: &[u8]| {
@@ -388,12 +389,18 @@ fn open_log(config: &Config) -> Result<(Journal, Restored), Error> {
             Err(source) => failed = Some(Error::Log { seq, source }),
         }
     };
-    let opened = journal::open(journal::Config::new(config.data_dir.join("proof")), &mut on_entry)?;
+    let published = tlog::Config {
+        key: config.proof_key.clone().unwrap_or_else(|| config.data_dir.join(tlog::KEY_FILE)),
+        anchor: config.proof_anchor.clone(),
+        ..tlog::Config::new(&config.data_dir, config.env.as_str())
+    };
+    let segments = journal::Config::new(config.data_dir.join("proof"));
+    let (opened, tlog) = tlog::open(published, segments, &mut on_entry)?;
     if let Some(error) = failed {
         return Err(error);
     }
     let bytes_cut = opened.recovery.torn.as_ref().map(|torn| torn.bytes_cut);
-    if let Some(damage) = &opened.recovery.damage {
+    if let journal::Status::Damaged(damage) = &opened.journal.status() {
         tracing::error!(seq = damage.seq, segment = %damage.segment, why = %damage.why,
             "the proof log is damaged: no action will be taken");
     }
@@ -401,7 +408,7 @@ fn open_log(config: &Config) -> Result<(Journal, Restored), Error> {
         // They are copies of what the log holds; the next start tries again.
         tracing::warn!(%error, "specification files cannot be written");
     }
-    Ok((opened.journal, Restored { state: replay.state, head: opened.head, bytes_cut }))
+    Ok((opened.journal, tlog, Restored { state: replay.state, head: opened.head, bytes_cut }))
 }
 
 /// The configured id, or the one kept in the data directory, or a fresh `agent-<8 hex>` that is kept from now on.

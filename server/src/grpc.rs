@@ -22,6 +22,7 @@ use crate::journal::Journal;
 use crate::publish::Publisher;
 use crate::scenario::Stage;
 use crate::tasks::Tasks;
+use crate::tlog::Tlog;
 
 pub mod agent;
 pub mod approval;
@@ -55,6 +56,8 @@ pub struct Services {
     pub publisher: Publisher,
     /// The proof log, for reading.
     pub journal: Journal,
+    /// The proof log, as it is published.
+    pub tlog: Tlog,
     /// Signal windows.
     pub ingest: Arc<Ingest>,
     /// What telemetry streams share: sequence numbers, quotas, counters.
