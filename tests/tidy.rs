@@ -249,6 +249,66 @@ mod tidy {
         assert!(wrong.is_empty(), "{wrong:#?}");
     }
 
+    /// What stands in quotes and is written like a code.
+    fn codes(text: &str) -> BTreeSet<String> {
+        let code = |word: &&str| {
+            word.len() > 3 && word.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')
+        };
+        let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+        lines
+            .flat_map(|line| line.split('"').skip(1).step_by(2))
+            .filter(code)
+            .map(str::to_owned)
+            .collect()
+    }
+
+    #[test]
+    fn every_reason_an_error_can_carry_has_a_page_and_no_page_is_about_nothing() {
+        use agentd_core::reason::page::{PAGES, Page};
+        let program = program();
+        let edge = ["server/src/grpc", "server/src/auth", "server/src/listen"];
+        let at_the_edge =
+            program.iter().filter(|(path, _)| edge.iter().any(|e| path.starts_with(e)));
+        // Written like a code and none: names of events, of actions and of methods, and reasons of single fields, which come
+        // with their own rule and fix.
+        let other = [
+            "APPROVAL_STATE_",
+            "DEPLOY",
+            "INVALID",
+            "LD_PRELOAD",
+            "NOT_A_DIRECTORY",
+            "NOT_A_FILE",
+            "NOT_EXECUTABLE",
+            "NOT_READABLE",
+            "POST",
+            "REQUIRED",
+        ];
+        let events = codes(&program["server/core/src/record/event.rs"]);
+        let mut missing = Vec::new();
+        let mut used = BTreeSet::new();
+        for (path, text) in at_the_edge {
+            for code in codes(text) {
+                let known = events.contains(&code) || other.contains(&code.as_str());
+                if Page::find(&code).is_none() && !known {
+                    missing.push(format!("{path}: `{code}`"));
+                }
+                used.insert(code);
+            }
+        }
+        assert!(missing.is_empty(), "write server/core/reasons/CODE.md: {missing:#?}");
+        for code in other {
+            assert!(used.contains(code), "`{code}` needs no exception any more");
+        }
+        let all: BTreeSet<String> = program
+            .iter()
+            .filter(|(path, _)| !path.ends_with("reason/page.rs"))
+            .flat_map(|(_, text)| codes(text))
+            .collect();
+        let idle: Vec<_> =
+            PAGES.iter().map(Page::code).filter(|code| !all.contains(*code)).collect();
+        assert!(idle.is_empty(), "nothing sends these: {idle:?}");
+    }
+
     #[test]
     fn policies_that_are_shipped_are_the_built_in_ones_and_have_no_faults() {
         let mut seen = BTreeSet::new();

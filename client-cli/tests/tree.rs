@@ -230,3 +230,30 @@ fn defaults_are_for_people() {
     assert_eq!((output, yes, quiet), (Format::Table, false, false));
     assert!(matches!(cli.command, Command::Status(_)));
 }
+
+/// Every `agentctl …` in backticks on the page of a reason code.
+fn advised() -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
+    for page in agentd_core::reason::page::PAGES {
+        let text = page.text().split_whitespace().collect::<Vec<_>>().join(" ");
+        let spans = text.split('`').skip(1).step_by(2);
+        let commands = spans.filter(|span| span.starts_with("agentctl "));
+        found.extend(commands.map(|span| (page.code(), span.to_owned())));
+    }
+    found
+}
+
+#[test]
+fn every_command_that_a_reason_code_advises_can_be_typed() {
+    let advised = advised();
+    assert!(advised.len() > 20, "{advised:#?}");
+    for (code, command) in advised {
+        let typed = command.replace("dec-…", "dec-1").replace("apr-…", "apr-1");
+        // A command that is named without its arguments is a pointer to its help.
+        let whole = Cli::try_parse_from(typed.split(' '));
+        let named = Cli::try_parse_from(typed.split(' ').chain(["--help"]));
+        let help =
+            matches!(named, Err(error) if error.kind() == clap::error::ErrorKind::DisplayHelp);
+        assert!(whole.is_ok() || help, "{code}: `{command}`: {:?}", whole.err());
+    }
+}

@@ -158,6 +158,8 @@ pub struct Parts {
     pub actuator: Arc<dyn Actuator>,
     /// Where records go once they are durable.
     pub publisher: Publisher,
+    /// What is counted of them.
+    pub metrics: Arc<crate::metrics::Metrics>,
     /// The spawner.
     pub tasks: Tasks,
 }

@@ -25,6 +25,8 @@ use crate::grpc::{self, Services};
 use crate::ingest::Ingest;
 use crate::journal::{self, Journal};
 use crate::listen::{self, Listen};
+use crate::metrics::Metrics;
+use crate::pages::Pages;
 use crate::publish::Publisher;
 use crate::scenario::Stage;
 use crate::tasks::{OnFailure, Tasks};
@@ -105,6 +107,26 @@ pub enum Error {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
+impl Error {
+    /// True if somebody has to change the configuration or a file it names; starting again would not help.
+    #[must_use]
+    pub const fn is_configuration(&self) -> bool {
+        match self {
+            Self::DataDir { .. }
+            | Self::Tokens(_)
+            | Self::Tls(_)
+            | Self::Policy { .. }
+            | Self::Lint(_)
+            | Self::Environment { .. } => true,
+            Self::Bind { .. }
+            | Self::Journal(_)
+            | Self::Log { .. }
+            | Self::Processes(_)
+            | Self::Reflection(_) => false,
+        }
+    }
+}
+
 fn faults(faults: &[Fault]) -> String {
     let line = |f: &Fault| format!("  {}: `{}` {}; {}", f.field, f.value, f.rule, f.fix);
     faults.iter().map(line).collect::<Vec<_>>().join("\n")
@@ -149,6 +171,7 @@ impl App {
         let actuator: Arc<dyn Actuator> = Arc::new(actuator);
         let publisher = Publisher::new(restored.head.next_seq.saturating_sub(1));
         let bus = bus::start(config.redis.clone(), config.env, &publisher, &clock, &tasks);
+        let metrics = Arc::new(Metrics::new(config.env));
         let agent_id = agent_id(&config)?;
         let policy_digest = rules.policy.digest();
         let parts = Parts {
@@ -161,6 +184,7 @@ impl App {
             ingest: Arc::clone(&ingest),
             actuator: Arc::clone(&actuator),
             publisher: publisher.clone(),
+            metrics: Arc::clone(&metrics),
             tasks: tasks.clone(),
         };
         let agent = Agent::new(parts, rules.policy, restored, inbox);
@@ -172,6 +196,7 @@ impl App {
             tlog,
             ingest,
             intake: Arc::default(),
+            metrics,
             bus: Some(bus.monitor()),
             clock,
             tasks: tasks.clone(),
@@ -184,7 +209,9 @@ impl App {
         let routes = grpc::routes(&services, health_service)?;
         tasks.spawn("health", OnFailure::Log, watch_health(journal, health, tasks.clone()));
         let listen = Listen::new(routes, Arc::new(Authorizer::new(rules.tokens)));
+        let pages = Pages::new(&services, listen.counters(), config.metrics_open);
         let listen = listen.with_limits(config.limits.clone()).with_tls(rules.tls);
+        let listen = listen.with_pages(pages);
         let served = serve(listen, listener, &tasks);
         let (agent, statistics) = run(agent, actuator, &tasks);
         Ok(Self {

@@ -145,6 +145,21 @@ impl Authorizer {
         let Some(access) = matrix::access(path) else {
             return Err(status::unimplemented(path));
         };
+        self.admit_to(access, path, headers, peer, now)
+    }
+
+    /// As [`Authorizer::admit`], to something else than a method.
+    ///
+    /// # Errors
+    /// As [`Authorizer::admit`].
+    pub fn admit_to(
+        &self,
+        access: Access,
+        path: &str,
+        headers: &HeaderMap,
+        peer: IpAddr,
+        now: Instant,
+    ) -> Result<Option<Principal>, Status> {
         let need = match access {
             Access::Public => return Ok(None),
             Access::AnyOf(need) => need,

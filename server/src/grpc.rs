@@ -62,6 +62,8 @@ pub struct Services {
     pub ingest: Arc<Ingest>,
     /// What telemetry streams share: sequence numbers, quotas, counters.
     pub intake: Arc<telemetry::intake::Intake>,
+    /// What is counted for Prometheus.
+    pub metrics: Arc<crate::metrics::Metrics>,
     /// How the bus is; `None` where a test runs without one.
     pub bus: Option<crate::bus::Monitor>,
     /// The clock.

@@ -15,6 +15,8 @@ pub mod grpc;
 pub mod ingest;
 pub mod journal;
 pub mod listen;
+pub mod metrics;
+pub mod pages;
 pub mod publish;
 pub mod scenario;
 pub mod sense;

@@ -5,6 +5,9 @@ use std::io::{self, Write};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+/// Whether this build can send traces to a collector.
+pub const EXPORTS: bool = cfg!(feature = "otel");
+
 /// What is logged unless told otherwise.
 pub const DEFAULT_FILTER: &str = "info";
 

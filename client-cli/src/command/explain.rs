@@ -1,7 +1,7 @@
 //! `agentctl explain`: why a decision came out as it did, and what a reason code means.
 
 use agentctl_api::v1;
-use agentd_core::reason::Reason;
+use agentd_core::reason::page::{PAGES, Page as ReasonPage};
 use clap::Args;
 
 use super::{Context, pieces};
@@ -65,31 +65,40 @@ fn is_code(what: &str) -> bool {
 }
 
 fn one_code(code: &str, context: &mut Context) -> Result<Exit, Failure> {
-    let Some(reason) = Reason::parse(code) else {
-        let near: Vec<_> = Reason::ALL
+    let Some(reason) = ReasonPage::find(code) else {
+        let near: Vec<_> = PAGES
             .iter()
-            .filter(|reason| reason.as_str().split('_').any(|word| code.contains(word)))
-            .map(|reason| reason.as_str())
+            .map(ReasonPage::code)
+            .filter(|known| {
+                known.contains(code) || known.split('_').any(|word| code.contains(word))
+            })
             .collect();
         let failure = Failure::new(Exit::NotFound, format!("reason code `{code}` is not known"));
-        return Err(if near.is_empty() {
+        return Err(if near.is_empty() || near.len() > NEAR_MAX {
             failure.hint("`agentctl explain --codes` lists them")
         } else {
             failure.hint(format!("did you mean {}?", near.join(", ")))
         });
     };
+    let columns = context.output.columns();
     context.output.emit(&ReasonView::from(reason), |page| {
-        page.header(reason.as_str());
-        page.pairs(
-            2,
-            &[("what", reason.what()), ("why", reason.why()), ("what to do", reason.todo())],
-        );
+        page.header(reason.code());
+        let mut table = Table::new(&[]).indent(2).fit(columns);
+        table.row(["what", &reason.what()]);
+        table.row(["why", &reason.why()]);
+        for (index, item) in reason.todo().iter().enumerate() {
+            table.row([if index == 0 { "what to do" } else { "" }, item]);
+        }
+        page.table(&table);
     })?;
     Ok(Exit::Ok)
 }
 
+/// Most codes that are suggested for one that is not known.
+const NEAR_MAX: usize = 8;
+
 fn all_codes(context: &mut Context) -> Result<Exit, Failure> {
-    let views: Vec<_> = Reason::ALL.iter().map(|reason| ReasonView::from(*reason)).collect();
+    let views: Vec<_> = PAGES.iter().map(|page| ReasonView::from(*page)).collect();
     let columns = context.output.columns();
     context.output.emit_list(&views, |page| {
         let mut table = Table::new(&["CODE", "WHAT IT MEANS"]).fit(columns);
@@ -315,13 +324,23 @@ mod tests {
     fn a_reason_code_is_explained_without_a_server() {
         let (mut context, out) = context(Format::Table);
         one_code("COOLDOWN_ACTIVE", &mut context).unwrap();
-        assert_eq!(
-            out.text(),
-            "COOLDOWN_ACTIVE\n  \
-             what        The same action ran on this app a moment ago.\n  \
-             why         an action needs time to show its effect\n  \
-             what to do  wait until the time given, or change the cooldown in the policy\n"
-        );
+        let text = out.text();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "COOLDOWN_ACTIVE");
+        assert_eq!(lines[1], "  what        The same action ran on this app a moment ago.");
+        assert!(lines[2].starts_with("  why         An action needs time to show its effect."));
+        assert!(lines[3].starts_with("  what to do  Wait until the time"), "{text}");
+    }
+
+    #[test]
+    fn every_code_the_server_can_send_is_explained_in_every_format() {
+        for reason in PAGES {
+            for format in [Format::Table, Format::Json, Format::Yaml] {
+                let (mut context, out) = context(format);
+                one_code(reason.code(), &mut context).unwrap();
+                assert!(out.text().contains(reason.code()), "{}", out.text());
+            }
+        }
     }
 
     #[test]

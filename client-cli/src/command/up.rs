@@ -19,10 +19,14 @@ Examples:
   agentctl up
   agentctl up --env stage --freeze
   agentctl up --listen 127.0.0.1:0 --data-dir /tmp/agentd -o json    prints the address as JSON
-  agentctl up --policy stage.toml --dry-run")]
+  agentctl up --policy stage.toml --dry-run
+  agentctl up --env stage --dump-config      every setting, its value and where it came from")]
 pub struct UpArgs {
     #[command(flatten)]
     server: ServerArgs,
+    /// Print every setting with its value and where it came from, and start nothing
+    #[arg(long)]
+    dump_config: bool,
 }
 
 /// What a script that started it needs to know.
@@ -38,6 +42,10 @@ struct UpView<'a> {
 
 pub(super) async fn run(args: UpArgs, context: &mut Context) -> Result<Exit, Failure> {
     let config = server::configure(&args.server)?;
+    if args.dump_config {
+        context.output.emit(&config.lines(), |page| page.block(&config.dump()))?;
+        return Ok(Exit::Ok);
+    }
     server::log(&config)?;
     let local = Local::start(config).await?;
     let asked = local.asked_to_stop()?;

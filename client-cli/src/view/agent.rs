@@ -219,13 +219,13 @@ impl From<&v1::ReasonInfo> for ReasonView {
     }
 }
 
-impl From<agentd_core::reason::Reason> for ReasonView {
-    fn from(reason: agentd_core::reason::Reason) -> Self {
+impl From<agentd_core::reason::page::Page> for ReasonView {
+    fn from(page: agentd_core::reason::page::Page) -> Self {
         Self {
-            code: reason.as_str().to_owned(),
-            what: reason.what().to_owned(),
-            why: reason.why().to_owned(),
-            remedy: reason.todo().to_owned(),
+            code: page.code().to_owned(),
+            what: page.what(),
+            why: page.why(),
+            remedy: page.todo().join(" "),
         }
     }
 }

@@ -12,6 +12,7 @@ use agentd_core::step::{self, Input, Moment, Reply, Step};
 use agentd_core::verdict::Ruling;
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::handle::{Ask, Asked, Unavailable};
 use super::{Agent, AgentState, AgentView, BATCH, Event, is_refusal};
@@ -38,12 +39,17 @@ struct Batch {
 impl Agent {
     /// Judges what waits, makes it durable, and only then answers, publishes and acts.
     pub(super) async fn turn(&mut self, mut events: Vec<Event>) {
+        let began = Instant::now();
+        let loops = self.counters.loops;
         loop {
             self.pass(std::mem::take(&mut events)).await;
             // What a pass leads to (a refusal was emitted) is recorded right away, not at the next event.
             if self.own.is_empty() || self.is_blocked() {
                 break;
             }
+        }
+        if self.counters.loops > loops {
+            self.parts.metrics.turn(began.elapsed());
         }
     }
 
@@ -232,7 +238,10 @@ impl Agent {
             self.act(steps, u64::MAX);
             return drop(self.parts.journal.append(first_seq, lines).await);
         } else {
-            self.parts.journal.append(first_seq, lines).await
+            let began = Instant::now();
+            let outcome = self.parts.journal.append(first_seq, lines).await;
+            self.parts.metrics.append(began.elapsed());
+            outcome
         };
         match outcome {
             Ok(durable) => {
@@ -263,6 +272,7 @@ impl Agent {
     fn publish(&mut self, published: Vec<Arc<Published>>) {
         for one in &published {
             let record = &one.record;
+            self.parts.metrics.record(record);
             if is_refusal(&record.body)
                 && let (Some(app), Some(decision)) = (record.app.clone(), record.cause)
             {

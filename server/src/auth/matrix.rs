@@ -53,6 +53,16 @@ pub const MATRIX: &[(&str, Access)] = &[
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", READ),
 ];
 
+/// Every page beside gRPC, by its path.
+pub const PAGES: &[(&str, Access)] =
+    &[("/healthz", Access::Public), ("/metrics", READ), ("/readyz", Access::Public)];
+
+/// Who may read the page at `path`; `None`: there is none.
+#[must_use]
+pub fn page(path: &str) -> Option<Access> {
+    PAGES.iter().find(|(page, _)| *page == path).map(|(_, access)| *access)
+}
+
 /// Who may call the method at `path`; `None`: nobody.
 #[must_use]
 pub fn access(path: &str) -> Option<Access> {

@@ -115,6 +115,21 @@ pub struct ServerArgs {
     /// What is logged, such as info or agentd=debug,info [default: info]
     #[arg(long, value_name = "FILTER", env = "AGENTD_LOG")]
     pub log_filter: Option<String>,
+
+    /// Let processes on this host read GET /metrics without a token
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "AGENTD_METRICS_OPEN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub metrics_open: Option<String>,
+
+    /// OpenTelemetry collector to send traces to, http://HOST:4317 [default: none]
+    #[arg(long, value_name = "URL", env = "AGENTD_OTLP_ENDPOINT", hide_env_values = true)]
+    pub otlp_endpoint: Option<String>,
 }
 
 impl ServerArgs {
@@ -138,6 +153,8 @@ impl ServerArgs {
             "dry_run" => &self.dry_run,
             "log_format" => &self.log_format,
             "log_filter" => &self.log_filter,
+            "metrics_open" => &self.metrics_open,
+            "otlp_endpoint" => &self.otlp_endpoint,
             _ => return None,
         };
         value.as_deref()

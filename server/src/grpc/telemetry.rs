@@ -292,6 +292,9 @@ impl<'a> Session<'a> {
         let counters = &self.intake.counters;
         Counters::add(&counters.accepted, 1);
         counters.last_signal_ms.fetch_max(now, Ordering::Relaxed);
+        if let Some(observed) = accepted.samples.iter().map(|sample| sample.observed_ms).max() {
+            self.services.metrics.signal(now.saturating_sub(observed));
+        }
         self.summary.accepted = self.summary.accepted.saturating_add(1);
         self.services.ingest.accept(&accepted);
         if window::urgent(&accepted) && self.intake.may_urge(&accepted.app, now) {

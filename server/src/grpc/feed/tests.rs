@@ -119,7 +119,9 @@ fn services(
         dry_run: false,
         frozen: false,
     };
+    let metrics = Arc::new(crate::metrics::Metrics::new(Env::Stage));
     let parts = Parts {
+        metrics: Arc::clone(&metrics),
         id: started.agent_id.clone(),
         version: "test",
         loop_interval: Duration::from_secs(1),
@@ -135,6 +137,7 @@ fn services(
     let _ = Agent::new(parts, Policy::default_for(Env::Stage), restored, inbox);
     let (health, _) = tonic_health::server::health_reporter();
     Services {
+        metrics,
         agent,
         publisher,
         journal,

@@ -81,7 +81,9 @@ impl Server {
             dry_run: false,
             frozen: false,
         };
+        let metrics = Arc::new(crate::metrics::Metrics::new(Env::Stage));
         let parts = Parts {
+            metrics: Arc::clone(&metrics),
             id: agent_id,
             version: "test",
             loop_interval: Duration::from_millis(50),
@@ -100,6 +102,7 @@ impl Server {
         });
         let (health, _) = tonic_health::server::health_reporter();
         let services = Services {
+            metrics,
             agent: handle,
             publisher,
             journal: opened.journal,

@@ -58,7 +58,9 @@ impl Server {
             dry_run: false,
             frozen: false,
         };
+        let metrics = Arc::new(crate::metrics::Metrics::new(Env::Stage));
         let parts = Parts {
+            metrics: Arc::clone(&metrics),
             id: started.agent_id.clone(),
             version: "test",
             loop_interval: Duration::from_millis(20),
@@ -77,6 +79,7 @@ impl Server {
         });
         let (health, _) = tonic_health::server::health_reporter();
         let services = Services {
+            metrics,
             agent: handle,
             publisher,
             journal: opened.journal,
