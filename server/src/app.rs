@@ -145,6 +145,7 @@ pub struct App {
     handle: Handle,
     bus: bus::Running,
     tokens: PathBuf,
+    tlog: Tlog,
 }
 
 impl App {
@@ -160,15 +161,8 @@ impl App {
         let tasks = Tasks::new();
         let (clock, ingest) = (Arc::new(Clock::system()), Arc::new(Ingest::new()));
         let (handle, inbox) = agent::inbox();
-        let actuator = ProcessActuator::open(
-            config.data_dir.join("apps"),
-            &host.shim,
-            config.loop_interval,
-            (handle.clone(), Arc::clone(&ingest), Arc::clone(&clock)),
-            tasks.clone(),
-        )
-        .await?;
-        let actuator: Arc<dyn Actuator> = Arc::new(actuator);
+        let senses = (handle.clone(), Arc::clone(&ingest), Arc::clone(&clock));
+        let actuator = processes(&config, &host, senses, &tasks).await?;
         let publisher = Publisher::new(restored.head.next_seq.saturating_sub(1));
         let bus = bus::start(config.redis.clone(), config.env, &publisher, &clock, &tasks);
         let metrics = Arc::new(Metrics::new(config.env));
@@ -208,10 +202,7 @@ impl App {
         };
         let routes = grpc::routes(&services, health_service)?;
         tasks.spawn("health", OnFailure::Log, watch_health(journal, health, tasks.clone()));
-        let listen = Listen::new(routes, Arc::new(Authorizer::new(rules.tokens)));
-        let pages = Pages::new(&services, listen.counters(), config.metrics_open);
-        let listen = listen.with_limits(config.limits.clone()).with_tls(rules.tls);
-        let listen = listen.with_pages(pages);
+        let listen = port(routes, &services, (rules.tokens, rules.tls), &config);
         let served = serve(listen, listener, &tasks);
         let (agent, statistics) = run(agent, actuator, &tasks);
         Ok(Self {
@@ -225,6 +216,7 @@ impl App {
             handle,
             bus,
             tokens: token_file(&config),
+            tlog: services.tlog,
         })
     }
 
@@ -289,6 +281,9 @@ impl App {
         let stopped = self.statistics.recv().await;
         // Both end by themselves once asked to; a task that panicked has been reported by its spawner.
         let _ = self.agent.await;
+        if let Err(error) = self.tlog.publish_all().await {
+            tracing::warn!(%error, "the end of the proof log is not published");
+        }
         // The last record was published: the bus may have it too.
         self.bus.stop().await;
         let _ = self.served.await;
@@ -345,6 +340,30 @@ fn started(config: &Config, agent_id: &str) -> Started {
         dry_run: config.dry_run,
         frozen: config.freeze,
     }
+}
+
+/// Takes over the processes that an earlier start left running.
+async fn processes(
+    config: &Config,
+    host: &Host,
+    senses: (Handle, Arc<Ingest>, Arc<Clock>),
+    tasks: &Tasks,
+) -> Result<Arc<dyn Actuator>, Error> {
+    let (dir, every) = (config.data_dir.join("apps"), config.loop_interval);
+    let opened = ProcessActuator::open(dir, &host.shim, every, senses, tasks.clone()).await?;
+    Ok(Arc::new(opened))
+}
+
+/// The one port: gRPC, and pages beside it.
+fn port(
+    routes: tonic::service::Routes,
+    services: &Services,
+    (tokens, tls): (TokenTable, Option<listen::tls::TlsSetup>),
+    config: &Config,
+) -> Listen<tonic::service::Routes> {
+    let listen = Listen::new(routes, Arc::new(Authorizer::new(tokens)));
+    let pages = Pages::new(services, listen.counters(), config.metrics_open);
+    listen.with_limits(config.limits.clone()).with_tls(tls).with_pages(pages)
 }
 
 fn serve(

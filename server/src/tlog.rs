@@ -319,6 +319,14 @@ impl Tlog {
         Err(Unpublished(now.failed.clone().unwrap_or_else(missing)))
     }
 
+    /// A checkpoint over everything that is durable now.
+    ///
+    /// # Errors
+    /// As [`Tlog::publish`].
+    pub async fn publish_all(&self) -> Result<Arc<Published>, Unpublished> {
+        self.publish(self.inner.reader.durable_seq()).await
+    }
+
     /// Asks for a checkpoint over what is durable, without waiting for it.
     pub fn ask(&self) {
         let requests = self.inner.requests.lock().unwrap_or_else(PoisonError::into_inner);

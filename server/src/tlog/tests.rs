@@ -1,5 +1,8 @@
 //! Stories of a published log: what was signed is found again, what is derived is rebuilt, what is not kept is damage.
 
+#[cfg(feature = "failpoints")]
+mod kill;
+
 use std::fs;
 use std::path::Path;
 
