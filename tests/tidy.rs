@@ -273,7 +273,6 @@ mod tidy {
         // with their own rule and fix.
         let other = [
             "APPROVAL_STATE_",
-            "DEPLOY",
             "INVALID",
             "LD_PRELOAD",
             "NOT_A_DIRECTORY",

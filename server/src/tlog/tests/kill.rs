@@ -13,7 +13,7 @@ const CHILD_DIR: &str = "TLOG_TEST_KILL_DIR";
 async fn child() {
     let Ok(dir) = std::env::var(CHILD_DIR) else { return };
     let mut log = Log::open(&Config::on_demand(Path::new(&dir))).unwrap();
-    let mut stdout = std::io::stdout();
+    let mut stdout = io::stdout();
     for round in 0..400 {
         log.append(1 + round % 70).await;
         let note = log.tlog.publish(log.size()).await.unwrap().note.to_string();
