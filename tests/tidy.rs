@@ -274,7 +274,6 @@ mod tidy {
         let other = [
             "APPROVAL_STATE_",
             "INVALID",
-            "LD_PRELOAD",
             "NOT_A_DIRECTORY",
             "NOT_A_FILE",
             "NOT_EXECUTABLE",
