@@ -351,8 +351,8 @@ fn fix(code: Code, reason: &str, metadata: impl Fn(&str) -> Option<String>) -> V
             "`agentctl policy get` shows the one in force".to_owned()
         }
         (Code::OutOfRange, _) => match metadata("oldest_cursor") {
-            Some(cursor) => format!("the oldest position that works is `--since {cursor}`"),
-            None => return Vec::new(),
+            Some(cursor) if !cursor.is_empty() => format!("the oldest position that works is `--since {cursor}`"),
+            Some(_) | None => return Vec::new(),
         },
         (Code::DataLoss, _) => match metadata("seq") {
             Some(seq) => format!("nothing from record {seq} on is trusted: `agentctl proof verify` shows the damage"),

@@ -189,7 +189,7 @@ impl Local {
                 agentd::app::Error::Bind { .. } => failure.hint(
                     "`agentctl status` shows the server that runs there; --listen takes another port",
                 ),
-                agentd::app::Error::Journal(_) => failure.hint(format!(
+                agentd::app::Error::Journal(agentd::tlog::Error::Journal(_)) => failure.hint(format!(
                     "another server may hold `{}`; --data-dir takes another directory",
                     data_dir.display()
                 )),

@@ -420,7 +420,13 @@ stop_grace: 5s
         let Exec { path, args } = exec.unwrap();
         asked.source = agentd_core::app::RequestedSource::Exec { path, args };
         asked.labels.clone_from(&file.labels);
-        let spec = agentd_core::app::validate(Env::Stage, &asked, false).unwrap();
+        let spec = agentd_core::app::validate(
+            Env::Stage,
+            &agentd_core::policy::Fetch::default(),
+            &asked,
+            false,
+        )
+        .unwrap();
         let exported = SpecFile::of(&spec);
         assert_eq!((&exported.exec, &exported.labels), (&file.exec, &file.labels));
         let yaml = serde_saphyr::to_string(&exported).unwrap();

@@ -33,6 +33,7 @@ use crate::rules::{self, Rulebook};
 use crate::scenario::Stage;
 use crate::specs;
 use crate::tasks::{OnFailure, Tasks};
+use crate::tlog::{self, Tlog};
 
 /// Version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -76,7 +77,7 @@ pub enum Error {
     Policy(#[from] rules::Error),
     /// The proof log cannot be opened.
     #[error("cannot open the proof log")]
-    Journal(#[from] journal::Error),
+    Journal(#[from] tlog::Error),
     /// The log holds something this version cannot read.
     #[error("the proof log cannot be read at entry {seq}")]
     Log {
@@ -137,6 +138,7 @@ pub struct App {
     handle: Handle,
     bus: bus::Running,
     tokens: PathBuf,
+    tlog: Tlog,
 }
 
 impl App {
@@ -148,10 +150,9 @@ impl App {
         make_data_dir(&config.data_dir)?;
         let rules = Rules::load(&config)?;
         let (listener, address) = bind(config.listen).await?;
-        let (journal, restored) = open_log(&config)?;
+        let (journal, tlog, restored) = open_log(&config)?;
         let tasks = Tasks::new();
-        let clock = Arc::new(Clock::system());
-        let ingest = Arc::new(Ingest::new());
+        let (clock, ingest) = (Arc::new(Clock::system()), Arc::new(Ingest::new()));
         let (handle, inbox) = agent::inbox();
         let shared = (handle.clone(), Arc::clone(&ingest), Arc::clone(&clock));
         let (actuator, workers) = processes(&config, &host, shared, &tasks).await?;
@@ -179,6 +180,7 @@ impl App {
             agent: handle.clone(),
             publisher,
             journal: journal.clone(),
+            tlog,
             ingest,
             intake: Arc::default(),
             metrics,
@@ -194,9 +196,8 @@ impl App {
         };
         let routes = grpc::routes(&services, health_service)?;
         attend(&services, journal, health)?;
-        let listen = Listen::new(routes, authorizer(rules.tokens, &config, &tasks));
-        let listen = listen.with_tls(rules.tls);
-        let served = serve(with_pages(listen, &services, &config), listener, &tasks);
+        let listen = port(routes, &services, (rules.tokens, rules.tls), &config);
+        let served = serve(listen, listener, &tasks);
         let (agent, statistics) = run(agent, actuator, &tasks);
         Ok(Self {
             address,
@@ -209,6 +210,7 @@ impl App {
             handle,
             bus,
             tokens: token_file(&config),
+            tlog: services.tlog,
         })
     }
 
@@ -273,6 +275,9 @@ impl App {
         let stopped = self.statistics.recv().await;
         // Both end by themselves once asked to; a task that panicked has been reported by its spawner.
         let _ = self.agent.await;
+        if let Err(error) = self.tlog.publish_all().await {
+            tracing::warn!(%error, "the end of the proof log is not published");
+        }
         // The last record was published: the bus may have it too.
         self.bus.stop().await;
         let _ = self.served.await;
@@ -356,14 +361,16 @@ fn started(config: &Config, agent_id: &str) -> Started {
     }
 }
 
-/// With the limits of the port and what it serves beside gRPC.
-fn with_pages(
-    listen: Listen<tonic::service::Routes>,
+/// The one port: gRPC, and pages beside it.
+fn port(
+    routes: tonic::service::Routes,
     services: &Services,
+    (tokens, tls): (TokenTable, Option<listen::tls::TlsSetup>),
     config: &Config,
 ) -> Listen<tonic::service::Routes> {
+    let listen = Listen::new(routes, authorizer(tokens, config, &services.tasks));
     let pages = Pages::new(services, listen.counters(), config.metrics_open);
-    listen.with_limits(config.limits.clone()).with_pages(pages)
+    listen.with_limits(config.limits.clone()).with_tls(tls).with_pages(pages)
 }
 
 /// What goes on beside the loop and the port.
@@ -434,7 +441,7 @@ fn in_force<'a>(configured: &'a Policy, restored: &'a Restored) -> &'a Policy {
     if applied { &restored.policy } else { configured }
 }
 
-fn open_log(config: &Config) -> Result<(Journal, Restored), Error> {
+fn open_log(config: &Config) -> Result<(Journal, Tlog, Restored), Error> {
     let mut replay = Replay::new(config.env);
     let mut failed = None;
     let mut on_entry = |seq: u64, line: &[u8]| {
@@ -449,12 +456,18 @@ fn open_log(config: &Config) -> Result<(Journal, Restored), Error> {
             Err(source) => failed = Some(Error::Log { seq, source }),
         }
     };
-    let opened = journal::open(journal::Config::new(config.data_dir.join("proof")), &mut on_entry)?;
+    let published = tlog::Config {
+        key: config.proof_key.clone().unwrap_or_else(|| config.data_dir.join(tlog::KEY_FILE)),
+        anchor: config.proof_anchor.clone(),
+        ..tlog::Config::new(&config.data_dir, config.env.as_str())
+    };
+    let segments = journal::Config::new(config.data_dir.join("proof"));
+    let (opened, tlog) = tlog::open(published, segments, &mut on_entry)?;
     if let Some(error) = failed {
         return Err(error);
     }
     let bytes_cut = opened.recovery.torn.as_ref().map(|torn| torn.bytes_cut);
-    if let Some(damage) = &opened.recovery.damage {
+    if let journal::Status::Damaged(damage) = &opened.journal.status() {
         tracing::error!(seq = damage.seq, segment = %damage.segment, why = %damage.why,
             "the proof log is damaged: no action will be taken");
     }
@@ -465,7 +478,7 @@ fn open_log(config: &Config) -> Result<(Journal, Restored), Error> {
     let Replay { state, policy, .. } = replay;
     let mut restored = Restored { state, policy, head: opened.head, bytes_cut };
     keep_sound(config, &mut restored);
-    Ok((opened.journal, restored))
+    Ok((opened.journal, tlog, restored))
 }
 
 /// The configured id, or the one kept in the data directory, or a fresh `agent-<8 hex>` that is kept from now on.

@@ -52,6 +52,10 @@ pub struct Config {
     pub tokens: Option<PathBuf>,
     /// Certificate and key; `None`: plain text, on loopback only.
     pub tls: Option<TlsFiles>,
+    /// Key of the proof log; `None`: `proof.key` in the data directory, made at the first start.
+    pub proof_key: Option<PathBuf>,
+    /// Where each checkpoint of the proof log is copied to, in a directory that exists; `None`: nowhere.
+    pub proof_anchor: Option<PathBuf>,
     /// Redis that records are offered to; `None`: they are offered to a ring in this process.
     pub redis: Option<Address>,
     /// Accept only what the agent itself chose, from the demo allowlist.
@@ -236,6 +240,8 @@ impl Reader<'_> {
             policy: self.path("policy", ""),
             tokens: self.path("tokens", ""),
             tls: self.tls(),
+            proof_key: self.path("proof_key", ""),
+            proof_anchor: self.path("proof_anchor", ""),
             redis: self.redis(),
             demo_mode: self.take("demo_mode", "false", boolean, units::parse_bool).unwrap_or(false),
             freeze: self.take("freeze", "false", boolean, units::parse_bool).unwrap_or(false),

@@ -25,6 +25,7 @@ use crate::journal::Journal;
 use crate::publish::Publisher;
 use crate::scenario::Stage;
 use crate::tasks::Tasks;
+use crate::tlog::Tlog;
 
 pub mod agent;
 pub mod approval;
@@ -62,6 +63,8 @@ pub struct Services {
     pub publisher: Publisher,
     /// The proof log, for reading.
     pub journal: Journal,
+    /// The proof log, as it is published.
+    pub tlog: Tlog,
     /// Signal windows.
     pub ingest: Arc<Ingest>,
     /// What telemetry streams share: sequence numbers, quotas, counters.

@@ -26,3 +26,4 @@ pub mod shim;
 pub mod specs;
 pub mod tasks;
 pub mod telemetry;
+pub mod tlog;

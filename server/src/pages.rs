@@ -1,8 +1,12 @@
-//! The pages beside gRPC on the one port, for scrapers and probes: `/metrics`, `/healthz`, `/readyz`.
+//! The pages beside gRPC on the one port, for scrapers and probes: `/metrics`, `/healthz`, `/readyz`; and for
+//! whoever verifies the proof log with tools of their own: `/checkpoint` and `/tile/...` of C2SP tlog-tiles.
+
+mod tlog;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::StatusCode;
 use tokio::time::timeout;
 
@@ -14,6 +18,7 @@ use crate::listen::Counters;
 use crate::metrics::{CONTENT_TYPE, Metrics, Outside, Snapshot};
 use crate::publish::Publisher;
 use crate::tasks::Tasks;
+use crate::tlog::Tlog;
 
 /// Longest time the loop may take to say how it is.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -26,16 +31,20 @@ pub struct Answer {
     pub status: StatusCode,
     /// What it is.
     pub content_type: &'static str,
-    /// The text.
-    pub body: String,
+    /// How long a cache may keep it.
+    pub cache: &'static str,
+    /// The bytes.
+    pub body: Bytes,
 }
+
+const NO_STORE: &str = "no-store";
 
 impl Answer {
     /// A line of text.
     #[must_use]
     pub fn text(status: StatusCode, line: &str) -> Self {
-        let body = format!("{}\n", agentctl_api::text::line(line));
-        Self { status, content_type: TEXT, body }
+        let body = format!("{}\n", agentctl_api::text::line(line)).into();
+        Self { status, content_type: TEXT, cache: NO_STORE, body }
     }
 }
 
@@ -49,6 +58,7 @@ pub struct Pages {
     bus: Option<bus::Monitor>,
     metrics: Arc<Metrics>,
     port: Arc<Counters>,
+    tlog: Tlog,
     tasks: Tasks,
     open: bool,
 }
@@ -65,15 +75,16 @@ impl Pages {
             bus: services.bus.clone(),
             metrics: Arc::clone(&services.metrics),
             port,
+            tlog: services.tlog.clone(),
             tasks: services.tasks.clone(),
             open,
         }
     }
 
-    /// Whether whoever is on this host reads the metrics without a token.
+    /// Whether whoever is on this host reads the page at `path` without a token: the metrics at most.
     #[must_use]
-    pub const fn is_open(&self) -> bool {
-        self.open
+    pub fn is_open(&self, path: &str) -> bool {
+        self.open && path == "/metrics"
     }
 
     /// The page at `path`; who may read it was decided before.
@@ -82,6 +93,8 @@ impl Pages {
             "/metrics" => self.metrics().await,
             "/healthz" => Answer::text(StatusCode::OK, "ok"),
             "/readyz" => self.ready().await,
+            "/checkpoint" => tlog::checkpoint(&self.tlog),
+            tile if tile.starts_with("/tile/") => tlog::tile(&self.tlog, tile).await,
             _ => Answer::text(StatusCode::NOT_FOUND, "no such page"),
         }
     }
@@ -91,8 +104,8 @@ impl Pages {
         let asked = timeout(PATIENCE, self.agent.query(Snapshot::of)).await;
         let mut snapshot = asked.ok().and_then(Result::ok).unwrap_or_default();
         snapshot.outside = self.outside();
-        let body = self.metrics.render(&snapshot);
-        Answer { status: StatusCode::OK, content_type: CONTENT_TYPE, body }
+        let body = self.metrics.render(&snapshot).into();
+        Answer { status: StatusCode::OK, content_type: CONTENT_TYPE, cache: NO_STORE, body }
     }
 
     fn outside(&self) -> Outside {

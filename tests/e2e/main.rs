@@ -39,6 +39,8 @@ mod telemetry;
 #[cfg(test)]
 mod terminal;
 #[cfg(test)]
+mod transparency;
+#[cfg(test)]
 mod unsafe_names;
 #[cfg(test)]
 mod watch;

@@ -29,5 +29,6 @@ pub mod replay;
 pub mod signal;
 pub mod state;
 pub mod step;
+pub mod tlog;
 pub mod verdict;
 pub mod window;

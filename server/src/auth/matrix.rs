@@ -51,6 +51,10 @@ pub const MATRIX: &[(&str, Access)] = &[
     ("/agentctl.v1.ProofService/WatchProofEntries", READ),
     ("/agentctl.v1.ProofService/VerifyProof", READ),
     ("/agentctl.v1.ProofService/ExportProof", READ),
+    ("/agentctl.v1.ProofService/GetProofEntry", READ),
+    ("/agentctl.v1.ProofService/GetCheckpoint", READ),
+    ("/agentctl.v1.ProofService/GetInclusionProof", READ),
+    ("/agentctl.v1.ProofService/GetConsistencyProof", READ),
     ("/agentctl.v1.AgentService/GetStatus", READ),
     ("/agentctl.v1.AgentService/WatchStatus", READ),
     ("/agentctl.v1.AgentService/Pause", STOP),
@@ -67,14 +71,20 @@ pub const MATRIX: &[(&str, Access)] = &[
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", READ),
 ];
 
-/// Every page beside gRPC, by its path.
-pub const PAGES: &[(&str, Access)] =
-    &[("/healthz", Access::Public), ("/metrics", READ), ("/readyz", Access::Public)];
+/// Every page beside gRPC, by its path; one that ends with a slash stands for all below it.
+pub const PAGES: &[(&str, Access)] = &[
+    ("/checkpoint", READ),
+    ("/healthz", Access::Public),
+    ("/metrics", READ),
+    ("/readyz", Access::Public),
+    ("/tile/", READ),
+];
 
 /// Who may read the page at `path`; `None`: there is none.
 #[must_use]
 pub fn page(path: &str) -> Option<Access> {
-    PAGES.iter().find(|(page, _)| *page == path).map(|(_, access)| *access)
+    let is_it = |page: &str| page == path || (page.ends_with('/') && path.starts_with(page));
+    PAGES.iter().find(|(page, _)| is_it(page)).map(|(_, access)| *access)
 }
 
 impl Access {

@@ -62,6 +62,14 @@ pub struct ServerArgs {
     #[arg(long, value_name = "PATH", env = "AGENTD_TLS_KEY")]
     pub tls_key: Option<String>,
 
+    /// Key the proof log is signed with, mode 0600 [default: proof.key in the data directory, made at the first start]
+    #[arg(long, value_name = "PATH", env = "AGENTD_PROOF_KEY")]
+    pub proof_key: Option<String>,
+
+    /// Second copy of each checkpoint of the proof log, on another disk: shows that an old backup was restored
+    #[arg(long, value_name = "PATH", env = "AGENTD_PROOF_ANCHOR")]
+    pub proof_anchor: Option<String>,
+
     /// Redis to offer records to, redis://… or rediss://…; a password only through the environment or the file
     /// [default: a ring in memory]
     #[arg(long, value_name = "URL", env = "AGENTD_REDIS", hide_env_values = true)]
@@ -138,6 +146,8 @@ impl ServerArgs {
             "tokens" => &self.tokens,
             "tls_cert" => &self.tls_cert,
             "tls_key" => &self.tls_key,
+            "proof_key" => &self.proof_key,
+            "proof_anchor" => &self.proof_anchor,
             "demo_mode" => &self.demo_mode,
             "freeze" => &self.freeze,
             "dry_run" => &self.dry_run,

@@ -121,6 +121,22 @@ pub const KEYS: &[Key] = &[
     Key::new("tls_key", "--tls-key", "AGENTD_TLS_KEY", "Private key, PEM, mode 0600 or 0640.")
         .example("/etc/agentd/tls.key"),
     Key::new(
+        "proof_key",
+        "--proof-key",
+        "AGENTD_PROOF_KEY",
+        "Key that checkpoints of the proof log are signed with, mode 0600. Unless set: proof.key in the data directory, made at\n\
+         the first start. Keep a copy: a log without its key cannot be continued.",
+    )
+    .example("/etc/agentd/proof.key"),
+    Key::new(
+        "proof_anchor",
+        "--proof-anchor",
+        "AGENTD_PROOF_ANCHOR",
+        "Second copy of each checkpoint of the proof log, in a directory that exists, best on another disk: it shows that an old\n\
+         backup of the data directory was restored.",
+    )
+    .example("/mnt/other-disk/agentd.checkpoint"),
+    Key::new(
         "redis",
         REDIS_FLAG,
         "AGENTD_REDIS",

@@ -66,10 +66,10 @@ impl Reader {
             return Answer::text(StatusCode::METHOD_NOT_ALLOWED, "pages are read with GET or HEAD");
         }
         let Some((pages, access)) = known else {
-            let text = "no such page; this port speaks gRPC over HTTP/2, and has /metrics, /healthz and /readyz";
+            let text = "no such page; this port speaks gRPC over HTTP/2, and has /metrics, /healthz, /readyz, /checkpoint and /tile/";
             return Answer::text(StatusCode::NOT_FOUND, text);
         };
-        let open = pages.is_open() && self.peer.ip().to_canonical().is_loopback();
+        let open = pages.is_open(path) && self.peer.ip().to_canonical().is_loopback();
         let here = open && is_asked_by_address(request);
         let (headers, now) = (request.headers(), Instant::now());
         let admitted = self.authorizer.admit_to(access, path, headers, self.peer.ip(), now);
@@ -108,13 +108,13 @@ fn refused(status: &tonic::Status) -> Answer {
 }
 
 fn render(answer: Answer, head_only: bool) -> Response<GuardedBody> {
-    let Answer { status, content_type, body } = answer;
-    let body = if head_only { Bytes::new() } else { Bytes::from(body) };
+    let Answer { status, content_type, cache, body } = answer;
+    let body = if head_only { Bytes::new() } else { body };
     let mut response = Response::new(GuardedBody::whole(Body::new(Full::new(body))));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache));
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     match status {
         StatusCode::UNAUTHORIZED => {

@@ -10,11 +10,13 @@ use agentd::agent::Ask;
 use agentd::app::{App, Host};
 use agentd::config::{Config, ServerArgs};
 use agentd_core::action::Action;
-use agentd_core::app::{AppName, Env, OnboardRequest, Probe, RequestedHealth, RequestedSource};
+use agentd_core::app::{
+    AppName, Env, Field, OnboardRequest, Probe, RequestedHealth, RequestedSource,
+};
 use agentd_core::policy::Policy;
 use agentd_core::record::{Body, Concluded, Record};
 use agentd_core::state::{AppState, Approval, ApprovalState, Outcome};
-use agentd_core::step::{By, Reply};
+use agentd_core::step::{By, Reply, Update};
 use agentd_core::verdict::Ruling;
 
 use super::git::GitServer;
@@ -118,7 +120,11 @@ impl Server {
         let request = Box::new(request);
         let ask = match update {
             false => Ask::Onboard(request, Vec::new()),
-            true => Ask::Update(request, Vec::new(), Update { fields: Field::ALL.into_iter().collect(), etag: None }),
+            true => Ask::Update(
+                request,
+                Vec::new(),
+                Update { fields: Field::ALL.into_iter().collect(), etag: None },
+            ),
         };
         let reply = self.ask(ask, "olivia").await;
         let Reply::Onboarded { decision: Some(decision), .. } = reply else {

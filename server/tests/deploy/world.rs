@@ -80,6 +80,7 @@ impl World {
             environment: BTreeMap::new(),
             labels: BTreeMap::new(),
             thresholds: BTreeMap::new(),
+            windows: Vec::new(),
             autonomy: None,
             stop_grace_ms: 1_000,
         }

@@ -25,6 +25,7 @@ use crate::ingest::Ingest;
 use crate::journal::Journal;
 use crate::publish::{Publisher, RING};
 use crate::tasks::Tasks;
+use crate::tlog::{self, Tlog};
 
 /// Longest wait for something that has to happen.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,10 +46,11 @@ impl Book {
     /// Opens the log in `dir` again.
     pub(in crate::grpc) fn open_in(dir: TempDir) -> Self {
         let config = journal::Config::new(dir.path().join("proof"));
-        let opened = journal::open(config, &mut |_, _| {}).unwrap();
+        let published = tlog::Config::on_demand(dir.path());
+        let (opened, tlog) = tlog::open(published, config, &mut |_, _| {}).unwrap();
         let head = opened.head;
         let publisher = Publisher::new(head.next_seq - 1);
-        let services = services(opened.journal, publisher, head, dir.path());
+        let services = services((opened.journal, tlog), publisher, head, dir.path());
         Self { services, dir, hash: head.hash, next: head.next_seq }
     }
 
@@ -103,7 +105,7 @@ fn record(seq: u64) -> Record {
 }
 
 fn services(
-    journal: Journal,
+    (journal, tlog): (Journal, Tlog),
     publisher: Publisher,
     head: journal::Head,
     dir: &std::path::Path,
@@ -145,6 +147,7 @@ fn services(
         agent,
         publisher,
         journal,
+        tlog,
         ingest,
         intake: Arc::default(),
         bus: None,

@@ -23,6 +23,7 @@ use crate::ingest::Ingest;
 use crate::journal;
 use crate::publish::Publisher;
 use crate::tasks::{OnFailure, Tasks};
+use crate::tlog;
 
 /// Longest wait for something that has to happen.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -61,10 +62,11 @@ impl Server {
     fn open(env: Env, clock: Clock, dir: Arc<TempDir>) -> Self {
         let config = journal::Config::new(dir.path().join("proof"));
         let mut replay = Replay::new(env);
-        let opened = journal::open(config, &mut |_, line| {
-            replay.fold(&Record::parse(line).unwrap());
-        });
-        let opened = opened.unwrap();
+        let (opened, tlog) =
+            tlog::open(tlog::Config::on_demand(dir.path()), config, &mut |_, line| {
+                replay.fold(&Record::parse(line).unwrap());
+            })
+            .unwrap();
         let (handle, inbox) = crate::agent::inbox();
         let memory = Arc::new(Memory::new(handle.clone()));
         let tasks = Tasks::new();
@@ -105,6 +107,7 @@ impl Server {
             agent: handle,
             publisher,
             journal: opened.journal,
+            tlog,
             ingest,
             intake: Arc::default(),
             bus: None,

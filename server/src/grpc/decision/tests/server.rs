@@ -23,6 +23,7 @@ use crate::ingest::Ingest;
 use crate::journal;
 use crate::publish::Publisher;
 use crate::tasks::{OnFailure, Tasks};
+use crate::tlog;
 
 /// Longest wait for something that has to happen.
 pub(in crate::grpc) const PATIENCE: Duration = Duration::from_secs(60);
@@ -43,7 +44,8 @@ impl Server {
         let env = Env::Stage;
         let dir = tempfile::tempdir().unwrap();
         let config = journal::Config::new(dir.path().join("proof"));
-        let opened = journal::open(config, &mut |_, _| {}).unwrap();
+        let published = tlog::Config::on_demand(dir.path());
+        let (opened, tlog) = tlog::open(published, config, &mut |_, _| {}).unwrap();
         let (handle, inbox) = crate::agent::inbox();
         let memory = Arc::new(Memory::new(handle.clone()));
         let (tasks, ingest) = (Tasks::new(), Arc::new(Ingest::new()));
@@ -86,6 +88,7 @@ impl Server {
             agent: handle,
             publisher,
             journal: opened.journal,
+            tlog,
             ingest,
             intake: Arc::default(),
             bus: None,
