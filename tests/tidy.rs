@@ -264,9 +264,7 @@ mod tidy {
         // with their own rule and fix.
         let other = [
             "APPROVAL_STATE_",
-            "DEPLOY",
             "INVALID",
-            "LD_PRELOAD",
             "NOT_A_DIRECTORY",
             "NOT_A_FILE",
             "NOT_EXECUTABLE",
