@@ -370,13 +370,14 @@ impl Deployer {
         .await
     }
 
-    /// Removes everything of an app that is not looked after any more.
+    /// Removes the releases of an app that is not looked after any more. What the app wrote is set aside, under a name with the
+    /// decision that let it go.
     ///
     /// # Errors
     /// Something of it is left.
-    pub async fn remove(&self, spec: &AppSpec) -> Result<(), Error> {
+    pub async fn remove(&self, spec: &AppSpec, decision: u64) -> Result<(), Error> {
         let place = self.place(spec);
-        blocking(move || place.remove()).await
+        blocking(move || place.remove(&format!("data.dec-{decision}"))).await
     }
 
     fn place(&self, spec: &AppSpec) -> Place {

@@ -283,10 +283,21 @@ impl Place {
         Ok(())
     }
 
-    /// Removes everything that [`Place::prepare`] and what came after it have made.
-    pub(super) fn remove(&self) -> Result<(), Error> {
+    /// Removes what agentd made of an app that is not looked after any more. What the app itself wrote is nobody's to delete here: it
+    /// is set aside under `name`, closed to everybody but agentd, so that the next app of this name begins with nothing.
+    pub(super) fn remove(&self, name: &str) -> Result<(), Error> {
+        let (data, aside) = (self.data(), self.home().join(name));
+        match fs::remove_dir(&data) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(_not_empty) => {
+                fs::rename(&data, &aside).map_err(Error::io("setting aside", &data))?;
+                if is_root() {
+                    chown(&aside, Some(0), Some(0)).map_err(Error::io("closing", &aside))?;
+                }
+            }
+        }
         tree::remove(&self.releases())?;
-        tree::remove(&self.data())?;
         tree::remove(&self.home().join(BUILD_LOG))
     }
 }
@@ -366,8 +377,14 @@ mod tests {
         assert!(!half.root.exists());
         let kept = fs::read_to_string(place.home().join(BUILD_LOG)).unwrap();
         assert_eq!(kept, "it went wrong\n");
-        place.remove().unwrap();
+        place.remove("data.dec-7").unwrap();
         assert_eq!(fs::read_dir(place.home()).unwrap().count(), 0);
+        place.prepare(&Sandbox::default()).unwrap();
+        fs::write(place.data().join("orders.db"), "precious").unwrap();
+        place.remove("data.dec-9").unwrap();
+        let left = fs::read_to_string(place.home().join("data.dec-9/orders.db")).unwrap();
+        assert_eq!(left, "precious", "what the app wrote is never deleted");
+        assert_eq!(fs::read_dir(place.home()).unwrap().count(), 1);
     }
 
     #[test]

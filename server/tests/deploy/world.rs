@@ -106,7 +106,7 @@ impl World {
             let next = self.build("next", "mkdir .release && cp go.mod .release/app\n");
             let made = self.make(&next, 1).await;
             assert!(made.is_ok(), "{caller}: the next app is affected: {made:?}");
-            self.deployer.remove(&next).await.unwrap();
+            self.deployer.remove(&next, 1).await.unwrap();
             error
         }
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use agentd_core::app::{AppName, HealthCheck, Source};
+use agentd_core::app::{AppName, AppSpec, HealthCheck, Source};
 use agentd_core::permit::Permit;
 use agentd_core::plan::{Fence, Operation, Plan};
 use agentd_core::record::Observation;
@@ -188,7 +188,7 @@ impl ProcessActuator {
         let _ = follow.await;
         self.catch_up(&plan.app).await;
         if matches!(plan.operation, Operation::Offboard { .. }) && report.is_complete() {
-            return self.let_go(&plan.app, process.grace, &report).await;
+            return self.let_go(&workload.spec, permit.decision(), &report).await;
         }
         match release {
             None => delivery(&report),
@@ -211,6 +211,10 @@ impl ProcessActuator {
             let env = spec.environment.clone();
             let process = AppProcess { argv, env, cwd, limits, ..bare(spec, plan.revision)? };
             return Ok((process, None));
+        }
+        if matches!(plan.operation, Operation::Offboard { .. }) {
+            // Nothing is started by it, so it needs no release.
+            return Ok((bare(spec, plan.revision)?, None));
         }
         let rules = &workload.rules;
         let release = match plan.operation {
@@ -254,13 +258,19 @@ impl ProcessActuator {
         Delivery { ok, detail: format!("release {}: {detail}", release.name()), untouched }
     }
 
-    /// Every instance is removed: what is left of the app here is its probe and its socket.
-    async fn let_go(&self, app: &AppName, grace: Duration, report: &Report) -> Delivery {
-        if let Err(error) = self.host.remove_app(app.as_str(), grace).await {
+    /// Every instance is removed: what is left of the app here is its probe, its socket and its releases.
+    async fn let_go(&self, spec: &AppSpec, decision: u64, report: &Report) -> Delivery {
+        let grace = Duration::from_millis(spec.stop_grace_ms);
+        if let Err(error) = self.host.remove_app(spec.name.as_str(), grace).await {
             return Delivery::failed(chain(&error));
         }
-        if let Some(watched) = self.shared.lock().remove(app) {
+        if let Some(watched) = self.shared.lock().remove(&spec.name) {
             watched.stop.cancel();
+        }
+        if matches!(spec.source, Source::Repo { .. })
+            && let Err(error) = self.deployer.remove(spec, decision).await
+        {
+            return Delivery::failed(chain(&error));
         }
         Delivery::done(format!("{} instances stopped", report.done.len()))
     }
