@@ -205,6 +205,8 @@ pub fn plan(
     let (from, to) = match plan.operation {
         Operation::Deploy { revision: to, .. } => (String::new(), revision(to)),
         Operation::Rollback { from, to, .. } => (revision(from), revision(to)),
+        Operation::Configure { revision: to } => (revision(plan.revision), revision(to)),
+        Operation::Offboard { .. } => (revision(plan.revision), String::new()),
         _ => (revision(plan.revision), revision(plan.revision)),
     };
     let targets = match &plan.operation {

@@ -291,8 +291,9 @@ fn conclude(app: &mut AppState, concluded: &Concluded, policy: &Policy, at: Mill
     app.before = None;
     let verified = concluded.outcome == Outcome::Verified;
     match attempt.plan.operation {
-        Operation::Deploy { revision, .. } => {
-            app.profile.failed_revision = (!verified).then_some(revision);
+        // The revision in force: settings may have come into force while this one was being deployed, and no retry takes them back.
+        Operation::Deploy { .. } => {
+            app.profile.failed_revision = (!verified).then_some(app.profile.revision);
         }
         // What was taken back has not failed any more.
         Operation::Rollback { .. } if verified => app.profile.failed_revision = None,
@@ -420,7 +421,9 @@ fn switch_revision(state: &mut State, app: Option<&AppName>, attempt: &Attempt) 
     let Some(revision) = history.revisions.iter_mut().find(|r| r.number == to) else { return };
     revision.rolled_back_to |= rollback;
     revision.verified_at = revision.verified_at.or(inherited);
-    let failed = app.profile.failed_revision;
+    let settings = matches!(attempt.plan.operation, Operation::Configure { .. });
+    // What failed has failed under other settings too, and is retried under them.
+    let failed = app.profile.failed_revision.map(|failed| if settings { to } else { failed });
     app.profile = profile(&revision.spec, &revision.digest, to);
     app.profile.failed_revision = failed;
     app.profile.rollback_to = rollback_target(history);

@@ -85,7 +85,7 @@ impl World {
         (reply, step.release(last))
     }
 
-    fn obey(&mut self, permit: &Permit) {
+    pub(crate) fn obey(&mut self, permit: &Permit) {
         let plan = permit.plan().clone();
         self.executed.push((permit.decision(), plan.operation.clone()));
         let app = plan.app.clone();

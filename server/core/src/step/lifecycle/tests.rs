@@ -392,3 +392,32 @@ fn the_same_request_to_offboard_is_answered_once() {
     let Reply::Decided { seq: Some(seq), .. } = first else { panic!("{first:?}") };
     assert_eq!(world.offboard(&app, by), Reply::Repeated { seq }, "although the app is gone");
 }
+
+#[test]
+fn settings_that_came_into_force_during_a_deployment_are_not_taken_back_by_its_retry() {
+    for during in [true, false] {
+        let mut world = World::new(Env::Stage);
+        let app = crate::app::AppName::parse("web").unwrap();
+        world.broken.push(app.clone());
+        if during {
+            let request =
+                Box::new(OnboardRequest { env: "stage".to_owned(), ..World::request("web", 1) });
+            let by = World::by("olivia");
+            // Permitted, and not carried out yet.
+            let input = Input::Onboard { request, found: Vec::new(), update: None, by };
+            let (_, permits) = world.judge(&input);
+            world.update(&app, labels(&[("a", "1")]), [Field::Labels], None);
+            permits.iter().for_each(|permit| world.obey(permit));
+        } else {
+            world.try_onboard(World::request("web", 1), World::by("olivia"));
+            world.update(&app, labels(&[("a", "1")]), [Field::Labels], None);
+        }
+        assert_eq!(world.app(&app).profile.failed_revision, Some(2), "during: {during}");
+        world.broken.clear();
+        world.pass(10 * MINUTE);
+        let spec = world.state.specs[&app].spec().unwrap();
+        assert_eq!((world.app(&app).ready(), spec.labels.len()), (1, 1), "during: {during}");
+        assert_eq!(world.app(&app).profile.revision, 2);
+        world.assert_replays();
+    }
+}
