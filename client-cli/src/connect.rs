@@ -57,14 +57,23 @@ impl Session {
     /// # Errors
     /// Invalid settings, an unusable token file, or a server that cannot be reached.
     pub async fn open(global: &Global) -> Result<Self, Failure> {
-        let resolved = resolve(global, &env)?;
-        let timeout = global.timeout.map_or(CALL_TIMEOUT, |span| span.0);
-        let Resolved { address, token, tls, environment, .. } = resolved;
-        let session = Self::connect(address, token, tls, timeout, global.read_only).await?;
+        let (session, environment) = Self::unguarded(global).await?;
         if let Some(environment) = environment {
             session.guard(&environment).await?;
         }
         Ok(session)
+    }
+
+    /// As [`Session::open`], for a request that names its environment itself: the server judges it, and puts its answer on record.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub async fn unguarded(global: &Global) -> Result<(Self, Option<Sourced>), Failure> {
+        let resolved = resolve(global, &env)?;
+        let timeout = global.timeout.map_or(CALL_TIMEOUT, |span| span.0);
+        let Resolved { address, token, tls, environment, .. } = resolved;
+        let session = Self::connect(address, token, tls, timeout, global.read_only).await?;
+        Ok((session, environment))
     }
 
     /// Goes no further if the server serves another environment than the one that is meant.

@@ -21,6 +21,15 @@ const COMMANDS: &[Line] = &[
     ("api call", &["AgentService/GetStatus"], 0),
     ("api describe", &["Signal"], 0),
     ("api list", &[], 0),
+    ("app describe", &["web"], 0),
+    ("app get", &["web"], 0),
+    ("app history", &["web"], 0),
+    ("app list", &[], 0),
+    ("app offboard", &["nobody", "--reason", "x", "--yes"], 3),
+    ("app spec diff", &["-f", "{dir}/app.yaml"], 0),
+    ("app spec export", &["web"], 0),
+    ("app spec validate", &["-f", "{dir}/app.yaml"], 0),
+    ("app update", &["web", "--label", "team=shop"], 0),
     ("approval get", &["apr-999999"], 3),
     ("approval list", &[], 0),
     ("approve", &["apr-999999", "--reason", "x", "--yes"], 3),
@@ -60,10 +69,16 @@ const COMMANDS: &[Line] = &[
     ("output", &[], 0),
     ("pause", &["--reason", "x", "--app", "web"], 0),
     ("pause report", &[], 0),
+    ("policy apply", &["{dir}/policy.toml", "--reason", "x", "--yes"], 0),
+    ("policy diff", &["{dir}/policy.toml"], 0),
     ("policy get", &[], 0),
+    ("policy simulate", &["{dec}", "--policy", "{dir}/policy.toml"], 0),
+    ("policy validate", &["{dir}/policy.toml"], 0),
+    ("proof checkpoint", &["--min-size", "1"], 0),
     ("proof export", &[], 0),
     ("proof get", &["1"], 0),
     ("proof list", &[], 0),
+    ("proof prove", &["1"], 0),
     ("proof tail", &["--no-follow"], 0),
     ("proof verify", &[], 0),
     ("reject", &["apr-999999", "--reason", "x", "--yes"], 3),
@@ -73,6 +88,9 @@ const COMMANDS: &[Line] = &[
     ("signal import", &["{dir}/signals.jsonl", "--as-now"], 0),
     ("signal send", &["web", "--cpu", "0.1"], 0),
     ("signal tail", &["--count", "1", "--timeout", "50s"], 0),
+    ("spec diff", &["-f", "{dir}/app.yaml"], 0),
+    ("spec export", &["web"], 0),
+    ("spec validate", &["-f", "{dir}/app.yaml"], 0),
     ("status", &[], 0),
     ("top", &[], 0),
     ("unfreeze", &["--reason", "x"], 0),
@@ -149,6 +167,8 @@ fn with_json_stdout_is_json_and_nothing_else() {
         "{\"app\": \"web\", \"error_ratio\": 0.0}\n",
     )
     .unwrap();
+    let spec = server.ctl(&["app", "spec", "export", "web"]).ok().stdout;
+    std::fs::write(server.dir().join("app.yaml"), spec).unwrap();
     let listed = server.ctl(&["decision", "list", "-o", "json"]).ok().json();
     let decision = listed[0]["id"].as_str().unwrap().to_owned();
     let directory = server.dir().display().to_string();

@@ -16,7 +16,8 @@ fn documents() -> Vec<PathBuf> {
     fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(dir).unwrap().flatten() {
             let (path, name) = (entry.path(), entry.file_name());
-            if ["target", ".git", "node_modules"].iter().any(|skip| name == *skip) {
+            // What stands in `clients` is typed by the stories there, with the tools of each language.
+            if ["target", ".git", "node_modules", "clients"].iter().any(|skip| name == *skip) {
                 continue;
             }
             if entry.file_type().unwrap().is_dir() {
@@ -76,7 +77,15 @@ impl Reader {
         let text = format!("#!/bin/sh\nexec {AGENTCTL} demo-app --version-label {mark}\n");
         std::fs::write(&program, text).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let rules = toml::to_string(server.options.policy.as_ref().unwrap()).unwrap();
+        std::fs::write(server.dir().join("stage.toml"), rules).unwrap();
         Self { server, app }
+    }
+
+    /// A decision there is.
+    fn decision(&self) -> String {
+        let list = self.server.ctl(&["decision", "list", "-o", "json"]).ok().json();
+        list[0]["id"].as_str().unwrap().to_owned()
     }
 
     /// The plan that waits for an answer: the app was killed, and the agent may not restart it alone.
@@ -100,6 +109,8 @@ impl Reader {
                 "/srv/my-api" => self.server.dir().join("my-api").display().to_string(),
                 "127.0.0.1:8080" => self.app.address.clone(),
                 "apr-42" => self.approval(),
+                "dec-77" => self.decision(),
+                "1077" => "3".to_owned(),
                 other => other.to_owned(),
             })
             .collect();
@@ -138,8 +149,13 @@ impl Reader {
                 assert!(watch.line(deadline()).is_some(), "{document}: it says something");
             }
             // A person is asked whether they mean it, and says yes.
-            ["agentctl", "approve", rest @ ..] => {
-                drop(self.server.ctl(&[&["approve", "--yes"], rest].concat()).ok());
+            ["agentctl", rest @ ..]
+                if matches!(
+                    rest,
+                    ["approve", ..] | ["app", "offboard", ..] | ["policy", "apply", ..]
+                ) =>
+            {
+                drop(self.server.ctl(&[rest, &["--yes"]].concat()).ok());
             }
             ["agentctl", rest @ ..] => drop(self.server.ctl(rest).ok()),
             other => panic!("{document}: nobody knows how to run {other:?}"),

@@ -102,9 +102,9 @@ impl OnboardArgs {
 }
 
 pub(super) async fn run(args: OnboardArgs, context: &mut Context) -> Result<Exit, Failure> {
-    let session = context.connect().await?;
-    let environment = match &context.global.env {
-        Some(environment) => environment.clone(),
+    let (session, environment) = Session::unguarded(&context.global).await?;
+    let environment = match environment {
+        Some(environment) => environment.value,
         // A server serves exactly one.
         None => served_environment(&session).await?,
     };

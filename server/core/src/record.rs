@@ -24,8 +24,10 @@ use crate::verdict::{Ruling, Verdict};
 
 mod author;
 mod event;
+mod inert;
 
 pub use author::Author;
+use inert::inert;
 
 /// Version of the record format. A reader refuses a newer one.
 pub const VERSION: u32 = 1;
@@ -544,39 +546,6 @@ impl Record {
     }
 }
 
-/// Escapes what a terminal would obey and JSON leaves as it is (DEL, C1 controls, bidirectional marks), so that the log can be shown
-/// as it is. Such characters occur only inside strings, so the document stays the same.
-fn inert(line: Vec<u8>) -> Vec<u8> {
-    let text = match String::from_utf8(line) {
-        Ok(text) if text.contains(is_obeyed) => text,
-        Ok(text) => return text.into_bytes(),
-        Err(error) => return error.into_bytes(),
-    };
-    let mut escaped = String::with_capacity(text.len().saturating_add(32));
-    for character in text.chars() {
-        if is_obeyed(character) {
-            use std::fmt::Write as _;
-            // Writing to a String cannot fail.
-            let _ = write!(escaped, "\\u{:04x}", u32::from(character));
-        } else {
-            escaped.push(character);
-        }
-    }
-    escaped.into_bytes()
-}
-
-const fn is_obeyed(character: char) -> bool {
-    matches!(
-        character,
-        '\u{7f}'..='\u{9f}'
-            | '\u{61c}'
-            | '\u{200e}' | '\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2066}'..='\u{2069}'
-            | '\u{feff}'
-    )
-}
-
 /// RFC 3339 in UTC with milliseconds.
 #[must_use]
 pub fn format_time(at: Millis) -> String {
@@ -600,7 +569,7 @@ mod tests {
         let record = Record { seq, at, env, app, cause: None, actor, trace: None, body };
         let line = record.line(crate::chain::GENESIS);
         let text = std::str::from_utf8(&line).unwrap();
-        assert!(!text.contains(|c: char| c.is_control() || is_obeyed(c)), "{text}");
+        assert!(!text.contains(|c: char| c.is_control() || inert::is_obeyed(c)), "{text}");
         assert!(text.contains("ä €"));
         assert_eq!(Record::parse(&line).unwrap(), record);
     }
