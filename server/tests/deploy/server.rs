@@ -115,24 +115,24 @@ impl Server {
         }
     }
 
-    /// Onboards, or deploys the next revision. Whether it was permitted: the agent may be busy with the app.
+    /// Onboards, or deploys what is in the repository now. Whether it was permitted: the agent may be busy with the app.
     pub(super) async fn deploy(&self, request: OnboardRequest, update: bool) -> bool {
         let request = Box::new(request);
-        let ask = match update {
-            false => Ask::Onboard(request, Vec::new()),
-            true => Ask::Update(
-                request,
-                Vec::new(),
-                Update { fields: Field::ALL.into_iter().collect(), etag: None },
-            ),
+        let ask = if update {
+            let anew = Update { fields: [Field::Source].into(), etag: None };
+            Ask::Update(request, Vec::new(), anew)
+        } else {
+            Ask::Onboard(request, Vec::new())
         };
-        let reply = self.ask(ask, "olivia").await;
-        let Reply::Onboarded { decision: Some(decision), .. } = reply else {
-            panic!("no deployment: {reply:?}");
-        };
-        let records = self.records();
-        let decided = records.iter().find(|record| record.seq == decision).unwrap();
-        decided.decision().unwrap().ruling == Ruling::Permitted
+        match self.ask(ask, "olivia").await {
+            Reply::Updated { decided: Some(decided), .. } => decided.ruling == Ruling::Permitted,
+            Reply::Onboarded { decision: Some(decision), .. } => {
+                let records = self.records();
+                let decided = records.iter().find(|record| record.seq == decision).unwrap();
+                decided.decision().unwrap().ruling == Ruling::Permitted
+            }
+            reply => panic!("no deployment: {reply:?}"),
+        }
     }
 
     async fn ask(&self, ask: Ask, principal: &str) -> Reply {

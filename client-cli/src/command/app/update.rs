@@ -26,6 +26,7 @@ Examples:
   agentctl app update my-api --remove label.protected
   agentctl app update my-api --clear health_probe --dry-run
   agentctl app update my-api --exec /srv/my-api-2 --wait
+  agentctl app update my-api --repo https://github.com/user/my-api     what is in it now
   agentctl app update -f app.yaml
 
 Exit codes: 0 done or nothing to do, 2 invalid, 5 refused, 6 waits for an approval,

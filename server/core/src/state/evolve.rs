@@ -291,9 +291,10 @@ fn conclude(app: &mut AppState, concluded: &Concluded, policy: &Policy, at: Mill
     app.before = None;
     let verified = concluded.outcome == Outcome::Verified;
     match attempt.plan.operation {
-        // The revision in force: settings may have come into force while this one was being deployed, and no retry takes them back.
-        Operation::Deploy { .. } => {
-            app.profile.failed_revision = (!verified).then_some(app.profile.revision);
+        // Settings may have come into force while this one was being deployed, and no retry takes them back; and one that touched
+        // nothing has left the revision before it in force.
+        Operation::Deploy { revision, .. } => {
+            app.profile.failed_revision = (!verified).then_some(app.profile.revision.max(revision));
         }
         // What was taken back has not failed any more.
         Operation::Rollback { .. } if verified => app.profile.failed_revision = None,

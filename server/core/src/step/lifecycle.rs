@@ -1,7 +1,7 @@
 //! The life of an app under control: it is taken in, changed, and let go.
 
 use crate::action::Action;
-use crate::app::{AppName, AppSpec, OnboardRequest, Violation, revalidate, validate};
+use crate::app::{self, AppName, AppSpec, Field, OnboardRequest, Violation, revalidate, validate};
 use crate::choose::{self, Params, Source};
 use crate::record::{Body, Decided, Trigger};
 use crate::signal::Reading;
@@ -82,7 +82,10 @@ fn change(
         Ok(spec) => spec,
         Err(violations) => return refuse(ctx, &merged, violations, false, by),
     };
-    if spec == *current {
+    // Who names the repository and nothing else wants what is in it now: a branch leads somewhere else from time to time.
+    let anew = wanted.fields.iter().eq(&[Field::Source])
+        && matches!(spec.source, app::Source::Repo { .. });
+    if spec == *current && !anew {
         ctx.reply = Reply::Updated { spec: Box::new(spec), seq: None, decided: None };
         return;
     }
@@ -94,7 +97,7 @@ fn change(
         }
         asked => asked,
     };
-    let settings = current.runs_like(&spec) && bounds.contains(&app.desired);
+    let settings = !anew && current.runs_like(&spec) && bounds.contains(&app.desired);
     let action = if settings { Action::Configure } else { Action::Deploy };
     let mark = ctx.mark();
     let put = Put { action, instances, reason: "update", spec: &spec };
