@@ -404,10 +404,13 @@ impl Play {
             load.stop().await;
         }
         if std::mem::take(&mut self.notes.paused) {
-            let scope = Scope::App(self.app.clone());
-            let reason = "the scenario is over".to_owned();
-            if let Err(error) = self.ask(Ask::Resume { scope, reason }).await {
-                tracing::warn!(%error, app = %self.app, "the pause of a scenario stays");
+            for _ in 0..self.size() {
+                let scope = Scope::App(self.app.clone());
+                let reason = "the scenario is over".to_owned();
+                if let Err(error) = self.ask(Ask::Resume { scope, reason }).await {
+                    tracing::warn!(%error, app = %self.app, "the pause of a scenario stays");
+                }
+                self.turn();
             }
         }
         if self.guest {
@@ -441,7 +444,7 @@ impl Play {
             return self.verified(decision).await.map(drop);
         }
         if state.down().next().is_none() {
-            return Ok(());
+            return self.recovered().await;
         }
         let reason = "the scenario is over".to_owned();
         let (app, name) = (self.app.clone(), Action::Restart.as_str().to_owned());
@@ -449,6 +452,29 @@ impl Play {
             Reply::Decided { seq: Some(decision), .. } => self.verified(decision).await.map(drop),
             other => Err(Unmet::Differs(format!("{other:?}"))),
         }
+    }
+}
+
+impl Play {
+    /// Waits until the app is healthy: what was started last may still be on its way.
+    async fn recovered(&mut self) -> Result<(), Unmet> {
+        // Marked before it is looked at: what changes meanwhile is found.
+        self.log.catch_up().await?;
+        let since = self.log.mark();
+        if self.state().await?.health() == Health::Healthy {
+            return Ok(());
+        }
+        let app = self.app.clone();
+        let healthy = |record: &Record| match record.body {
+            Body::HealthChanged { health: Health::Healthy }
+                if record.app.as_ref() == Some(&app) =>
+            {
+                Some(())
+            }
+            _ => None,
+        };
+        let deadline = Self::within(self.tempo.patience());
+        self.log.find(since, deadline, "the app to be healthy", healthy).await
     }
 }
 

@@ -13,7 +13,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 
 use super::overloaded_environment::deploy_all;
 use super::play::{Play, Unmet};
-use super::steps::{fence, shim_fence};
+use super::steps::{fence, shim_fence, untouched};
 use super::{Scenario, Seen, Step, Tempo};
 use crate::shim::procfs;
 
@@ -27,12 +27,12 @@ pub(super) const SCENARIO: Scenario = Scenario {
             run: |play| Box::pin(onboard(play)),
         },
         Step {
-            name: "all of them are killed at once (kill -9)",
-            expected: "STORM_BEGAN, with the apps that are down",
+            name: "effects on them are paused for a moment, and all are killed (kill -9)",
+            expected: "STORM_BEGAN, with the apps that are down, and nothing is executed",
             run: |play| Box::pin(killed(play)),
         },
         Step {
-            name: "the agent brings them back",
+            name: "effects are resumed, and the agent brings them back",
             expected: "few at a time, more as they turn out well: the others wait with STORM; all are verified",
             run: |play| Box::pin(back(play)),
         },
@@ -55,20 +55,16 @@ const MOST: u32 = 24;
 /// Longest calm time that is waited for.
 const CALM_MAX: Duration = Duration::from_secs(60);
 
-/// Time an app takes to start: longer than the loop needs to see that all of them are down.
+/// Time an app takes to start, so that starts at the same time can be told from starts one after the other.
 fn delay_ms(tempo: &Tempo) -> Millis {
-    let two_ticks = tempo.tick_ms.saturating_mul(2).saturating_add(500);
-    two_ticks.min(tempo.policy.verification.deadline_ms / 2)
+    (tempo.policy.verification.deadline_ms / 4).min(300)
 }
 
-/// How many more apps have to be killed for a storm, in an environment of `apps`. The first of them start again before anybody
-/// can know that it is a storm: as many as may share a cause without being held back for it.
+/// How many more apps have to be down for a storm, in an environment of `apps`.
 fn needed(rule: &StormRule, apps: u32) -> Option<u32> {
-    let first = rule.common_apps.saturating_sub(1);
-    (1..=MOST).find(|n| {
+    (rule.min_apps.max(1)..=MOST).find(|n| {
         let all = u64::from(apps.saturating_add(*n));
-        let share = (all * u64::from(rule.permille)).div_ceil(1_000);
-        u64::from(n.saturating_sub(first)) >= share.max(u64::from(rule.min_apps))
+        u64::from(*n) >= (all * u64::from(rule.permille)).div_ceil(1_000)
     })
 }
 
@@ -91,6 +87,8 @@ async fn killed(play: &mut Play) -> Result<Seen, Unmet> {
     play.announce(&format!("kill -9 of {n} processes")).await?;
     let mut victims = Vec::new();
     for _ in 0..n {
+        // The first would be back before the last is down.
+        super::kill_switch::pause(play).await?;
         let fence = fence(play, 0).await?;
         let gone = || Unmet::Differs(format!("pid {} is gone already", fence.pid));
         victims.push(procfs::open_incarnation(&shim_fence(&fence)).ok_or_else(gone)?);
@@ -106,11 +104,16 @@ async fn killed(play: &mut Play) -> Result<Seen, Unmet> {
     };
     let deadline = Play::within(play.tempo.reaction());
     let (down, apps) = play.log.find(since, deadline, "STORM_BEGAN", began).await?;
+    untouched(play, since)?;
     Ok(Seen::new(format!("{n} killed; STORM_BEGAN: {down} of {apps} apps are unhealthy")))
 }
 
 async fn back(play: &mut Play) -> Result<Seen, Unmet> {
     let since = play.notes.since;
+    for _ in 0..play.size() {
+        super::kill_switch::resume(play).await?;
+        play.turn();
+    }
     let mut healed: BTreeSet<AppName> = BTreeSet::new();
     while healed.len() < play.size() {
         let verified = |record: &Record| match &record.body {
@@ -185,10 +188,10 @@ mod tests {
             common_apps: 3,
             common_window_ms: 1,
         };
-        assert_eq!(needed(&rule, 0), Some(5));
-        assert_eq!(needed(&rule, 5), Some(5));
-        assert_eq!(needed(&rule, 6), Some(6));
-        assert_eq!(needed(&rule, 40), Some(20));
+        assert_eq!(needed(&rule, 0), Some(3));
+        assert_eq!(needed(&rule, 7), Some(3));
+        assert_eq!(needed(&rule, 8), Some(4));
+        assert_eq!(needed(&rule, 50), Some(22));
         assert_eq!(needed(&rule, 100), None);
     }
 }
