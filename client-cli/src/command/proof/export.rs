@@ -33,7 +33,11 @@ pub(super) async fn tiles(dir: &Path, context: &mut Context) -> Result<Exit, Fai
     let mut writer = TileWriter::create(dir).map_err(|error| {
         failed(&error).exiting(Exit::Usage).hint("name a directory that is new")
     })?;
-    let (known, _) = meet(&session, &KnownLogs::of_user(), 0).await?;
+    // Everything there is at this moment: the checkpoint that was made last may be a second old.
+    let request = session.unary(v1::GetCheckpointRequest { min_size: 0 });
+    let answer = session.proof().get_checkpoint(request).await;
+    let durable = answer.map_err(|status| session.failure(status))?.into_inner().durable_size;
+    let (known, _) = meet(&session, &KnownLogs::of_user(), durable).await?;
     let mut wrong = None;
     lines(&session, &known, &mut |line| {
         writer.push(line).map_err(|error| wrong.get_or_insert(failed(&error)).clone())

@@ -14,9 +14,10 @@ use super::{Check, claims};
 use crate::failure::Failure;
 use crate::view::proof::{FaultView, VerificationView};
 
-/// True for a directory that holds such a tree.
+/// True for a directory that holds such a tree. One without entries has no tiles; the directory of a log has a checkpoint too, and its
+/// identity beside it.
 pub(super) fn is_one(dir: &Path) -> bool {
-    dir.join("checkpoint").is_file() && dir.join("tile").is_dir()
+    dir.join("checkpoint").is_file() && !dir.join("meta.json").exists()
 }
 
 /// Checks the tree in `dir`. A checkpoint that cannot be trusted is a failure: without it there is nothing to check against.
