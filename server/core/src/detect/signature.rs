@@ -27,7 +27,7 @@ pub enum Signature {
     Stale,
     /// Memory grows, or is nearly full.
     MemRising,
-    /// The CPU is saturated.
+    /// The CPU is saturated, or everything is slow.
     CpuLoad,
     /// The app is well itself, and its requests fail.
     DepErrors,
@@ -91,11 +91,14 @@ pub fn of(view: &View<'_>, findings: &[Finding]) -> Option<Signature> {
         FindingKind::MemoryOverload | FindingKind::MemoryGrowth => Signature::MemRising,
         FindingKind::CpuOverload => Signature::CpuLoad,
         FindingKind::ErrorRate if deployed => Signature::DownDeploy,
+        FindingKind::ErrorRate if seen(FindingKind::CpuOverload) => Signature::CpuLoad,
+        // Slow and failing: what it depends on, or too much to do, or something else.
+        FindingKind::ErrorRate if seen(FindingKind::Latency) => Signature::Unspecific,
         // Its requests fail although it has what it needs: what it depends on does not answer.
-        FindingKind::ErrorRate if !seen(FindingKind::CpuOverload) => Signature::DepErrors,
-        FindingKind::ErrorRate => Signature::CpuLoad,
+        FindingKind::ErrorRate => Signature::DepErrors,
         FindingKind::Flapping => Signature::Flap,
-        FindingKind::Latency => Signature::Unspecific,
+        // Slow without errors is more to do than it can, whether or not the CPU is what it lacks.
+        FindingKind::Latency => Signature::CpuLoad,
     })
 }
 

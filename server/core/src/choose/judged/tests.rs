@@ -2,7 +2,7 @@ use crate::action::{Action, Level};
 use crate::choose::ccq::{Fixed, OWN, Trial};
 use crate::choose::{Candidate, Proposal};
 use crate::detect::Signature;
-use crate::detect::story::Story;
+use crate::detect::story::{MONITOR, Story};
 use crate::policy::{Confidence, Learner};
 use crate::signal::{Exit, MICRO, Metric};
 use crate::state::Outcome;
@@ -59,8 +59,16 @@ fn errors_of_an_app_that_is_well_itself_are_no_reason_to_restart_it() {
 
 #[test]
 fn what_points_to_no_cause_is_looked_at_before_anything_is_done() {
-    let story = overloaded(Metric::LatencyP99, 3 * MICRO);
-    assert!(story.chooses().confidence < story.policy.confidence.r1);
+    let signature = |story: &Story| story.chooses().diagnosis.unwrap().signature;
+    let mut story = overloaded(Metric::LatencyP99, 3 * MICRO);
+    assert_eq!(signature(&story), Signature::CpuLoad, "slow is overloaded");
+    assert!(story.chooses().confidence >= story.policy.confidence.r1);
+    for _ in 0..3 {
+        story.says(MONITOR, Metric::LatencyP99, 3 * MICRO);
+        story.hears(Metric::ErrorRatio, 50 * PERCENT);
+    }
+    assert_eq!(signature(&story), Signature::Unspecific, "slow and failing may be anything");
+    assert!(story.chooses().confidence < Confidence::FLOOR);
 }
 
 #[test]
