@@ -42,7 +42,7 @@ pub fn decision(decided: &Decided) -> Explanation {
     }
 }
 
-/// What the learner takes the incident for, and every candidate with its numbers.
+/// Every candidate with its numbers, in their order, and then what the learner takes the incident for.
 fn weighed(decided: &Decided) -> Vec<String> {
     let diagnosis = decided.proposal.diagnosis.iter().map(|diagnosis| {
         let named = |(name, chance): &(String, u32)| format!("{name} {}", share(*chance));
@@ -63,7 +63,7 @@ fn weighed(decided: &Decided) -> Vec<String> {
             c.trials
         )
     });
-    diagnosis.chain(candidates).collect()
+    candidates.chain(diagnosis).collect()
 }
 
 fn share(permille: u32) -> String {
