@@ -15,8 +15,11 @@ use tonic::{Request, Status};
 use crate::text;
 use crate::v1::agent_service_client::AgentServiceClient;
 use crate::v1::approval_service_client::ApprovalServiceClient;
+use crate::v1::bus_service_client::BusServiceClient;
 use crate::v1::decision_service_client::DecisionServiceClient;
+use crate::v1::identity_service_client::IdentityServiceClient;
 use crate::v1::onboarding_service_client::OnboardingServiceClient;
+use crate::v1::policy_service_client::PolicyServiceClient;
 use crate::v1::proof_service_client::ProofServiceClient;
 use crate::v1::scenario_service_client::ScenarioServiceClient;
 use crate::v1::telemetry_service_client::TelemetryServiceClient;
@@ -43,6 +46,8 @@ pub struct Target {
     pub tls: Tls,
     /// Time for the connection to come up.
     pub connect_timeout: Duration,
+    /// Every call tells the server that it must change nothing, and the server refuses those that might.
+    pub read_only: bool,
 }
 
 impl fmt::Debug for Target {
@@ -81,6 +86,7 @@ impl Target {
             token,
             tls: Tls::Automatic,
             connect_timeout: Duration::from_secs(5),
+            read_only: false,
         }
     }
 }
@@ -117,9 +123,15 @@ pub enum Error {
     },
 }
 
-/// Puts the token on every call.
+/// Key of the metadata with which a call binds itself to change nothing.
+const READ_ONLY: &str = "agentctl-read-only";
+
+/// Puts the token on every call, and the promise to change nothing where it was given.
 #[derive(Clone)]
-pub struct Bearer(Option<MetadataValue<Ascii>>);
+pub struct Bearer {
+    token: Option<MetadataValue<Ascii>>,
+    read_only: bool,
+}
 
 impl fmt::Debug for Bearer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -129,8 +141,11 @@ impl fmt::Debug for Bearer {
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(value) = &self.0 {
+        if let Some(value) = &self.token {
             request.metadata_mut().insert("authorization", value.clone());
+        }
+        if self.read_only {
+            request.metadata_mut().insert(READ_ONLY, MetadataValue::from_static("true"));
         }
         Ok(request)
     }
@@ -151,7 +166,7 @@ impl Client {
     /// # Errors
     /// [`Error`], with the address, where it came from, and the innermost cause.
     pub async fn connect(target: &Target) -> Result<Self, Error> {
-        let bearer = bearer(target.token.as_deref())?;
+        let bearer = bearer(target)?;
         let endpoint = endpoint(target)?;
         let channel = endpoint.connect().await.map_err(|error| Error::Unreachable {
             address: text::line(&target.address).into_owned(),
@@ -159,6 +174,12 @@ impl Client {
             cause: innermost(&error),
         })?;
         Ok(Self { connection: InterceptedService::new(channel, bearer) })
+    }
+
+    /// The connection itself, for calls whose types are only known while the program runs.
+    #[must_use]
+    pub fn connection(&self) -> Connection {
+        self.connection.clone()
     }
 
     /// The service that takes apps under control.
@@ -185,6 +206,12 @@ impl Client {
         ApprovalServiceClient::new(self.connection.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
 
+    /// The service of the rules.
+    #[must_use]
+    pub fn policy(&self) -> PolicyServiceClient<Connection> {
+        PolicyServiceClient::new(self.connection.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
     /// The service that reads the proof log.
     #[must_use]
     pub fn proof(&self) -> ProofServiceClient<Connection> {
@@ -195,6 +222,18 @@ impl Client {
     #[must_use]
     pub fn agent(&self) -> AgentServiceClient<Connection> {
         AgentServiceClient::new(self.connection.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    /// The service that shows how the bus does.
+    #[must_use]
+    pub fn bus(&self) -> BusServiceClient<Connection> {
+        BusServiceClient::new(self.connection.clone())
+    }
+
+    /// The service that says who calls.
+    #[must_use]
+    pub fn identity(&self) -> IdentityServiceClient<Connection> {
+        IdentityServiceClient::new(self.connection.clone())
     }
 
     /// The service that runs scenarios.
@@ -216,12 +255,24 @@ impl Client {
     }
 }
 
-fn bearer(token: Option<&str>) -> Result<Bearer, Error> {
-    let Some(token) = token else { return Ok(Bearer(None)) };
+/// Whether an address is one, without connecting.
+///
+/// # Errors
+/// [`Error::Address`].
+pub fn check_address(address: &str) -> Result<(), Error> {
+    let target = Target { tls: Tls::Plaintext, ..Target::new(address, "", None) };
+    endpoint(&target).map(drop)
+}
+
+fn bearer(target: &Target) -> Result<Bearer, Error> {
+    let read_only = target.read_only;
+    let Some(token) = target.token.as_deref() else {
+        return Ok(Bearer { token: None, read_only });
+    };
     let mut value = MetadataValue::try_from(format!("Bearer {}", token.trim()))
         .map_err(|_invalid| Error::Token)?;
     value.set_sensitive(true);
-    Ok(Bearer(Some(value)))
+    Ok(Bearer { token: Some(value), read_only })
 }
 
 fn endpoint(target: &Target) -> Result<Endpoint, Error> {

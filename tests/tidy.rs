@@ -23,7 +23,8 @@ mod tidy {
         fn walk(dir: &Path, root: &Path, found: &mut Vec<String>) {
             for entry in std::fs::read_dir(dir).unwrap().flatten() {
                 let (path, name) = (entry.path(), entry.file_name());
-                let built = ["target", ".git", "node_modules", "__pycache__", ".venv", ".agentctl"];
+                let built =
+                    ["target", ".git", "node_modules", "dist", "__pycache__", ".venv", ".agentctl"];
                 if built.iter().any(|skip| name == *skip) {
                     continue;
                 }
@@ -94,7 +95,16 @@ mod tidy {
         let manifest: toml::Table = read("server/core/Cargo.toml").parse().unwrap();
         let names: BTreeSet<&str> =
             manifest["dependencies"].as_table().unwrap().keys().map(String::as_str).collect();
-        let allowed = BTreeSet::from(["chrono", "serde", "serde_json", "sha2", "thiserror"]);
+        // base64 and ed25519-dalek are arithmetic: keys and randomness come from outside.
+        let allowed = BTreeSet::from([
+            "base64",
+            "chrono",
+            "ed25519-dalek",
+            "serde",
+            "serde_json",
+            "sha2",
+            "thiserror",
+        ]);
         assert_eq!(names, allowed);
         let features = manifest["dependencies"]["chrono"]["workspace"].as_bool();
         let workspace: toml::Table = read("Cargo.toml").parse().unwrap();
@@ -157,6 +167,8 @@ mod tidy {
             ("server/src/failpoint.rs", "says why it aborts; not in a release"),
             ("server/src/main.rs", "errors before there is a log"),
             ("server/src/shim.rs", "another program: its errors go to shim.err"),
+            ("server/src/shim/files.rs", "another program: its output is what agentd captures"),
+            ("server/src/shim/step.rs", "another program: it answers on standard output"),
             ("server/src/telemetry.rs", "it is the log"),
         ];
         assert_eq!(elsewhere(&words, &allowed), Vec::<String>::new());
@@ -174,11 +186,13 @@ mod tidy {
     }
 
     #[test]
-    fn no_program_is_started_but_the_shim_and_by_the_shim_the_app() {
+    fn no_program_is_started_but_the_shim_and_by_the_shim_the_app_or_a_step_of_its_build() {
         let words = ["Command::new(", "Program::new("];
         let allowed = [
             ("server/src/act/process/instance.rs", "starts shims"),
+            ("server/src/deploy/step.rs", "starts shims for the steps of a build"),
             ("server/src/shim/run/start.rs", "starts the app"),
+            ("server/src/shim/step.rs", "starts a step of a build"),
         ];
         assert_eq!(elsewhere(&words, &allowed), Vec::<String>::new());
         let shell = elsewhere(&["\"sh\"", "/bin/sh", "\"bash\""], &[]);
@@ -238,6 +252,64 @@ mod tidy {
             }
         }
         assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    /// What stands in quotes and is written like a code.
+    fn codes(text: &str) -> BTreeSet<String> {
+        let code = |word: &&str| {
+            word.len() > 3 && word.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')
+        };
+        let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+        lines
+            .flat_map(|line| line.split('"').skip(1).step_by(2))
+            .filter(code)
+            .map(str::to_owned)
+            .collect()
+    }
+
+    #[test]
+    fn every_reason_an_error_can_carry_has_a_page_and_no_page_is_about_nothing() {
+        use agentd_core::reason::page::{PAGES, Page};
+        let program = program();
+        let edge = ["server/src/grpc", "server/src/auth", "server/src/listen"];
+        let at_the_edge =
+            program.iter().filter(|(path, _)| edge.iter().any(|e| path.starts_with(e)));
+        // Written like a code and none: names of events, of actions and of methods, and reasons of single fields, which come
+        // with their own rule and fix.
+        let other = [
+            "APPROVAL_STATE_",
+            "INVALID",
+            "NOT_A_DIRECTORY",
+            "NOT_A_FILE",
+            "NOT_EXECUTABLE",
+            "NOT_READABLE",
+            "POST",
+            "REQUIRED",
+        ];
+        let events = codes(&program["server/core/src/record/event.rs"]);
+        let mut missing = Vec::new();
+        let mut used = BTreeSet::new();
+        for (path, text) in at_the_edge {
+            for code in codes(text) {
+                let known = events.contains(&code) || other.contains(&code.as_str());
+                if Page::find(&code).is_none() && !known {
+                    missing.push(format!("{path}: `{code}`"));
+                }
+                used.insert(code);
+            }
+        }
+        assert!(missing.is_empty(), "write server/core/reasons/CODE.md: {missing:#?}");
+        for code in other {
+            assert!(used.contains(code), "`{code}` needs no exception any more");
+        }
+        let all: BTreeSet<String> = program
+            .iter()
+            .filter(|(path, _)| !path.ends_with("reason/page.rs"))
+            .flat_map(|(_, text)| codes(text))
+            .collect();
+        let idle: Vec<_> =
+            PAGES.iter().map(Page::code).filter(|code| !all.contains(*code)).collect();
+        assert!(idle.is_empty(), "nothing sends these: {idle:?}");
     }
 
     #[test]

@@ -30,6 +30,9 @@ fn details() -> String {
         "{}\nEnvironment:\n  \
          AGENTCTL_ADDRESS   address of the server, where --address does not say\n  \
          AGENTCTL_TOKEN     token, where --token and --token-file do not say\n  \
+         AGENTCTL_CONTEXT   context, where --context does not say\n  \
+         AGENTCTL_CONFIG    file of contexts, where it is not ~/.config/agentctl/agentctl.toml\n  \
+         AGENTCTL_READ_ONLY change nothing, as --read-only\n  \
          AGENTD_DATA_DIR    data directory of a server on this host, where --data-dir does not say\n  \
          NO_COLOR, CLICOLOR, CLICOLOR_FORCE",
         Exit::table()
@@ -73,9 +76,15 @@ pub struct Global {
         hide_env = true
     )]
     pub output: Format,
-    /// Server: HOST:PORT or https://HOST:PORT [default: AGENTCTL_ADDRESS, then 127.0.0.1:7443]
+    /// Server: HOST:PORT or https://HOST:PORT [default: AGENTCTL_ADDRESS, context, 127.0.0.1:7443]
     #[arg(long, global = true, value_name = "ADDRESS")]
     pub address: Option<String>,
+    /// Context of the configuration file [default: AGENTCTL_CONTEXT, then the current one]
+    #[arg(long, global = true, value_name = "NAME", hide_short_help = true)]
+    pub context: Option<String>,
+    /// Refuse to run against a server of another environment
+    #[arg(short, long, global = true, value_name = "ENV")]
+    pub env: Option<String>,
     /// Token; other users of this host can see it, --token-file is safer
     #[arg(long, global = true, value_name = "TOKEN", hide_short_help = true)]
     pub token: Option<String>,
@@ -94,9 +103,34 @@ pub struct Global {
     /// Talk plain text to a server on another host
     #[arg(long, global = true, conflicts_with = "tls_ca", hide_short_help = true)]
     pub plaintext: bool,
+    /// UUID of this command: the same one again returns the first answer
+    #[arg(long, global = true, value_name = "UUID", hide_short_help = true)]
+    pub request_id: Option<String>,
+    /// Columns of the table, such as app,health
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
+    pub columns: Vec<String>,
+    /// Send the JSON of the answer through a jq program
+    #[arg(
+        long,
+        global = true,
+        value_name = "PROGRAM",
+        conflicts_with = "columns",
+        hide_short_help = true
+    )]
+    pub jq: Option<String>,
     /// Longest time to wait, such as 30s or 2m
     #[arg(long, global = true, value_name = "TIME")]
     pub timeout: Option<Span>,
+    /// Change nothing: the server refuses every call that might
+    #[arg(long, global = true, env = "AGENTCTL_READ_ONLY", hide_env = true, hide_short_help = true,
+        value_parser = clap::builder::FalseyValueParser::new())]
+    pub read_only: bool,
     /// Answer every question with yes
     #[arg(short, long, global = true)]
     pub yes: bool,
@@ -136,12 +170,6 @@ impl Global {
             verbose: self.verbose,
         }
     }
-
-    /// Principal to act as.
-    #[must_use]
-    pub fn principal(&self) -> &str {
-        self.principal.as_deref().unwrap_or("local")
-    }
 }
 
 /// What to do.
@@ -151,8 +179,11 @@ pub enum Command {
     Demo(command::demo::DemoArgs),
     Up(command::up::UpArgs),
     Onboard(command::onboard::OnboardArgs),
+    App(command::app::AppArgs),
+    Spec(command::app::spec::SpecArgs),
     Status(command::status::StatusArgs),
     Watch(command::watch::WatchArgs),
+    Top(command::top::TopArgs),
     Explain(command::explain::ExplainArgs),
     Approve(command::approval::ApproveArgs),
     Reject(command::approval::RejectArgs),
@@ -165,12 +196,30 @@ pub enum Command {
     Decision(command::decision::DecisionArgs),
     Proof(command::proof::ProofArgs),
     Scenario(command::scenario::ScenarioArgs),
+    Verify(command::verify::VerifyArgs),
     Signal(command::signal::SignalArgs),
     Agents(command::agents::AgentsArgs),
+    Agent(command::agents::AgentArgs),
+    Monitor(command::monitor::MonitorArgs),
+    #[command(visible_alias = "queue")]
+    Bus(command::bus::BusArgs),
+    Env(command::env::EnvArgs),
+    Doctor(command::doctor::DoctorArgs),
+    Auth(command::auth::AuthArgs),
+    Context(command::context::ContextArgs),
+    Config(command::config::ConfigArgs),
+    Api(command::api::ApiArgs),
     Gates(command::gates::GatesArgs),
     Policy(command::policy::PolicyArgs),
     #[command(name = "exit-codes")]
     ExitCodes(command::exit_codes::ExitCodesArgs),
+    Completion(command::completion::CompletionArgs),
+    Man(command::completion::ManArgs),
+    Version(command::version::VersionArgs),
+    #[command(hide = true)]
+    Environment(command::topics::EnvironmentArgs),
+    #[command(hide = true)]
+    Output(command::topics::OutputArgs),
     #[command(hide = true)]
     Shim(ShimArgs),
     #[command(hide = true, name = "demo-app")]

@@ -10,13 +10,23 @@ use crate::output::{self, Output};
 
 pub mod act;
 pub mod agents;
+pub mod api;
+pub mod app;
 pub mod approval;
+pub mod auth;
+pub mod bus;
+pub mod completion;
+pub mod config;
+pub mod context;
 pub mod decision;
 pub mod demo;
+pub mod doctor;
+pub mod env;
 pub mod exit_codes;
 pub mod explain;
 pub mod freeze;
 pub mod gates;
+pub mod monitor;
 pub mod onboard;
 pub mod pause;
 pub mod policy;
@@ -24,11 +34,17 @@ pub mod proof;
 pub mod scenario;
 pub mod signal;
 pub mod status;
+pub mod top;
+pub mod topics;
 pub mod up;
+pub mod verify;
+pub mod version;
 pub mod watch;
 
+mod flags;
 mod follow;
 mod pieces;
+mod scratch;
 
 /// What every command gets.
 #[derive(Debug)]
@@ -54,6 +70,12 @@ impl Context {
             session.token_origin()
         ));
         Ok(session)
+    }
+
+    /// The id of this command: the one that was given, or a fresh one.
+    #[must_use]
+    pub fn request_id(&self) -> String {
+        self.global.request_id.clone().unwrap_or_else(request_id)
     }
 
     /// Asks a yes-or-no question, unless `--yes` answered it.
@@ -103,6 +125,8 @@ pub async fn dispatch(command: Command, context: &mut Context) -> Result<Exit, F
         Command::Demo(args) => demo::run(args, context).await,
         Command::Up(args) => up::run(args, context).await,
         Command::Onboard(args) => onboard::run(args, context).await,
+        Command::App(args) => app::run(args, context).await,
+        Command::Spec(args) => app::spec::run(args, context).await,
         Command::Status(args) => status::run(args, context).await,
         Command::Watch(args) => watch::run(args, context).await,
         Command::Explain(args) => explain::run(args, context).await,
@@ -121,7 +145,23 @@ pub async fn dispatch(command: Command, context: &mut Context) -> Result<Exit, F
         Command::Agents(args) => agents::run(args, context).await,
         Command::Gates(args) => gates::run(args, context).await,
         Command::Policy(args) => policy::run(args, context).await,
+        Command::Agent(args) => agents::one(args, context).await,
+        Command::Api(args) => api::run(args, context).await,
+        Command::Auth(args) => auth::run(args, context).await,
+        Command::Bus(args) => bus::run(args, context).await,
+        Command::Completion(args) => completion::completion(args, context),
+        Command::Config(args) => config::run(args, context),
+        Command::Context(args) => context::run(args, context),
+        Command::Doctor(args) => doctor::run(args, context).await,
+        Command::Env(args) => env::run(args, context).await,
+        Command::Man(args) => completion::man(args, context),
+        Command::Monitor(args) => monitor::run(args, context).await,
+        Command::Top(args) => top::run(args, context).await,
+        Command::Verify(args) => verify::run(args, context).await,
+        Command::Version(args) => version::run(args, context).await,
         Command::ExitCodes(_) => exit_codes::run(context),
+        Command::Environment(_) => topics::environment(context),
+        Command::Output(_) => topics::output(context),
         // Handled before there is a runtime.
         Command::Shim(_) | Command::DemoApp(_) => Ok(Exit::Ok),
     }

@@ -1,7 +1,6 @@
 //! The way to a server: which address and which token, where each came from, and errors that name all of it.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use agentctl_api::client::{self, Client, Connection, DecisionWatch, ProofWatch, Target, Tls};
@@ -12,7 +11,11 @@ use tonic_types::StatusExt as _;
 use crate::cli::Global;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::{server, time};
+use crate::time;
+
+mod resolve;
+
+pub(crate) use resolve::{Resolved, env, resolve};
 
 /// Address of a server with its defaults.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:7443";
@@ -54,18 +57,40 @@ impl Session {
     /// # Errors
     /// Invalid settings, an unusable token file, or a server that cannot be reached.
     pub async fn open(global: &Global) -> Result<Self, Failure> {
-        let address = address(global, &env);
-        let token = token(global, &address.value, &env)?;
-        let tls = match &global.tls_ca {
-            Some(path) => Tls::Roots(std::fs::read(path).map_err(|error| {
-                let what = format!("cannot read --tls-ca `{}`", path.display());
-                Failure::because(Exit::Usage, &what, &error)
-            })?),
-            None if global.plaintext => Tls::Plaintext,
-            None => Tls::Automatic,
-        };
+        let (session, environment) = Self::unguarded(global).await?;
+        if let Some(environment) = environment {
+            session.guard(&environment).await?;
+        }
+        Ok(session)
+    }
+
+    /// As [`Session::open`], for a request that names its environment itself: the server judges it, and puts its answer on record.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub async fn unguarded(global: &Global) -> Result<(Self, Option<Sourced>), Failure> {
+        let resolved = resolve(global, &env)?;
         let timeout = global.timeout.map_or(CALL_TIMEOUT, |span| span.0);
-        Self::connect(address, token, tls, timeout).await
+        let Resolved { address, token, tls, environment, .. } = resolved;
+        let session = Self::connect(address, token, tls, timeout, global.read_only).await?;
+        Ok((session, environment))
+    }
+
+    /// Goes no further if the server serves another environment than the one that is meant.
+    async fn guard(&self, expected: &Sourced) -> Result<(), Failure> {
+        let request = self.unary(v1::WhoAmIRequest {});
+        let answer = self.identity().who_am_i(request).await.map_err(|s| self.failure(s))?;
+        let served = answer.into_inner().environment;
+        if served == expected.value {
+            return Ok(());
+        }
+        let (value, origin) = (&expected.value, &expected.origin);
+        let what = format!(
+            "environment `{value}` (from {origin}) is not served at {}, which serves `{served}`",
+            self.address.value
+        );
+        Err(Failure::new(Exit::NotFound, what)
+            .hint("nothing was done; --address or --context names another server"))
     }
 
     /// Connects to a server in this process with one of its tokens.
@@ -76,7 +101,7 @@ impl Session {
         let origin = "this process".to_owned();
         let token = Sourced { value: token.to_owned(), origin: origin.clone() };
         let address = Sourced { value: address.to_owned(), origin };
-        Self::connect(address, Some(token), Tls::Automatic, CALL_TIMEOUT).await
+        Self::connect(address, Some(token), Tls::Automatic, CALL_TIMEOUT, false).await
     }
 
     async fn connect(
@@ -84,11 +109,13 @@ impl Session {
         token: Option<Sourced>,
         tls: Tls,
         timeout: Duration,
+        read_only: bool,
     ) -> Result<Self, Failure> {
         let origin = token.as_ref().map(|token| token.origin.clone());
         let mut target =
             Target::new(&address.value, &address.origin, token.map(|token| token.value));
         target.tls = tls;
+        target.read_only = read_only;
         let client = Client::connect(&target).await.map_err(|error| match &error {
             client::Error::Unreachable { cause, .. } => cannot_reach(&address, cause),
             client::Error::Address { .. } => {
@@ -111,10 +138,16 @@ impl Session {
         decisions: decision_service_client::DecisionServiceClient;
         /// Approvals.
         approvals: approval_service_client::ApprovalServiceClient;
+        /// The rules.
+        policy: policy_service_client::PolicyServiceClient;
         /// The proof log.
         proof: proof_service_client::ProofServiceClient;
         /// The agent.
         agent: agent_service_client::AgentServiceClient;
+        /// The bus.
+        bus: bus_service_client::BusServiceClient;
+        /// Who calls.
+        identity: identity_service_client::IdentityServiceClient;
         /// Scenarios.
         scenarios: scenario_service_client::ScenarioServiceClient;
     }
@@ -131,6 +164,12 @@ impl Session {
         self.client.watch_proof(request)
     }
 
+    /// The connection itself, for calls whose types are only known while the program runs.
+    #[must_use]
+    pub fn connection(&self) -> Connection {
+        self.client.connection()
+    }
+
     /// Where the server is.
     #[must_use]
     pub const fn address(&self) -> &Sourced {
@@ -141,6 +180,12 @@ impl Session {
     #[must_use]
     pub fn token_origin(&self) -> &str {
         &self.token_origin
+    }
+
+    /// Time for an answer.
+    #[must_use]
+    pub const fn patience(&self) -> Duration {
+        self.timeout
     }
 
     /// A request that has to be answered in time.
@@ -206,9 +251,10 @@ fn cannot_reach(address: &Sourced, cause: &str) -> Failure {
     let headline = format!("cannot reach agentd at {value} (from {origin}): {cause}");
     let failure = Failure::new(Exit::Unreachable, headline);
     if is_loopback(value) {
-        failure.hint("start one with `agentctl up`, or name another one with --address")
+        failure
+            .hint("start one with `agentctl up`, or name another one with --address or --context")
     } else {
-        failure.hint("check that agentd listens there; --address names another one")
+        failure.hint("check that agentd listens there; `agentctl context list` shows the others")
     }
 }
 
@@ -217,67 +263,6 @@ fn is_loopback(address: &str) -> bool {
     let host = rest.rsplit_once(':').map_or(rest, |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
-
-fn env(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-/// `--address`, then `AGENTCTL_ADDRESS`, then the default.
-fn address(global: &Global, env: Env<'_>) -> Sourced {
-    let (value, origin) = match (&global.address, env("AGENTCTL_ADDRESS")) {
-        (Some(value), _) => (value.clone(), "--address"),
-        (None, Some(value)) => (value, "AGENTCTL_ADDRESS"),
-        (None, None) => (DEFAULT_ADDRESS.to_owned(), "the default"),
-    };
-    Sourced { value, origin: origin.to_owned() }
-}
-
-/// `--token`, then `--token-file`, then `AGENTCTL_TOKEN`, then the token file of a server on this host; `None` if there is
-/// none. The token of a local server is never sent to another host, unless its directory was named.
-fn token(global: &Global, address: &str, env: Env<'_>) -> Result<Option<Sourced>, Failure> {
-    let found = |value: String, origin: String| Ok(Some(Sourced { value, origin }));
-    if let Some(token) = &global.token {
-        return found(token.clone(), "--token".to_owned());
-    }
-    if let Some(path) = &global.token_file {
-        return found(token_in(path, global)?, format!("--token-file {}", path.display()));
-    }
-    if let Some(token) = env("AGENTCTL_TOKEN") {
-        return found(token, "AGENTCTL_TOKEN".to_owned());
-    }
-    if let Some(directory) = global.data_dir.clone().or_else(|| env("AGENTD_DATA_DIR")) {
-        let path = Path::new(&directory).join(server::TOKENS_FILE);
-        return found(server::plain_token(&path, global.principal())?, shown(&path));
-    }
-    if !is_loopback(address) {
-        return Ok(None);
-    }
-    for path in server::local_token_files() {
-        if path.exists() {
-            return found(server::plain_token(&path, global.principal())?, shown(&path));
-        }
-    }
-    Ok(None)
-}
-
-fn shown(path: &Path) -> String {
-    path.display().to_string()
-}
-
-/// A token file is the server's, with principals, or one with nothing but a token.
-fn token_in(path: &PathBuf, global: &Global) -> Result<String, Failure> {
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    if matches!(extension, Some("toml" | "json")) {
-        return server::plain_token(path, global.principal());
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        let what = format!("cannot read token file `{}`", path.display());
-        Failure::because(Exit::Usage, &what, &error)
-    })?;
-    Ok(text.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -290,10 +275,6 @@ pub(crate) mod tests {
         Session::local(&address, "a-token").await.unwrap()
     }
 
-    fn nowhere(_: &str) -> Option<String> {
-        None
-    }
-
     async fn refused_port() -> u16 {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         listener.local_addr().unwrap().port()
@@ -304,7 +285,7 @@ pub(crate) mod tests {
         let value = format!("127.0.0.1:{}", refused_port().await);
         let address = Sourced { value: value.clone(), origin: "--address".to_owned() };
         let failure =
-            Session::connect(address, None, Tls::Automatic, CALL_TIMEOUT).await.unwrap_err();
+            Session::connect(address, None, Tls::Automatic, CALL_TIMEOUT, false).await.unwrap_err();
         assert_eq!(failure.exit(), Exit::Unreachable);
         let mut page = crate::page::Page::default();
         failure.page(&mut page);
@@ -312,38 +293,13 @@ pub(crate) mod tests {
             page.render(false),
             format!(
                 "error: cannot reach agentd at {value} (from --address): connection refused\n\
-                 hint:  start one with `agentctl up`, or name another one with --address\n"
+                 hint:  start one with `agentctl up`, or name another one with --address or --context\n"
             )
         );
     }
 
     #[test]
-    fn a_flag_beats_the_environment_and_that_the_default() {
-        let set = |name: &str| Some(format!("{name}:1"));
-        let flagged = Global { address: Some("h:2".to_owned()), ..Global::default() };
-        assert_eq!(address(&flagged, &set).value, "h:2");
-        assert_eq!(address(&Global::default(), &set).origin, "AGENTCTL_ADDRESS");
-        assert_eq!(address(&Global::default(), &nowhere).value, DEFAULT_ADDRESS);
-    }
-
-    #[test]
-    fn a_token_comes_from_the_flag_the_file_or_the_environment_in_this_order() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("token");
-        std::fs::write(&file, "from-file\n").unwrap();
-        let set = |name: &str| (name == "AGENTCTL_TOKEN").then(|| "from-env".to_owned());
-        let mut global = Global { token: Some("from-flag".to_owned()), ..Global::default() };
-        let mut origins = Vec::new();
-        for _ in 0..3 {
-            origins.push(token(&global, DEFAULT_ADDRESS, &set).unwrap().unwrap().value);
-            global.token_file = global.token.take().map(|_| file.clone());
-        }
-        assert_eq!(origins, ["from-flag", "from-file", "from-env"]);
-    }
-
-    #[test]
-    fn the_token_of_a_local_server_never_goes_to_another_host_by_itself() {
-        assert_eq!(token(&Global::default(), "10.0.0.9:7443", &nowhere).unwrap(), None);
+    fn loopback_is_this_host_and_nothing_that_looks_like_it() {
         assert!(is_loopback("127.0.0.1:7443") && is_loopback("http://[::1]:1"));
         assert!(!is_loopback("10.0.0.9:7443") && !is_loopback("localhost.example.org:1"));
     }

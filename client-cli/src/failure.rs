@@ -341,9 +341,18 @@ fn fix(code: Code, reason: &str, metadata: impl Fn(&str) -> Option<String>) -> V
         (Code::PermissionDenied, "SELF_APPROVAL") => {
             "whoever asked cannot approve: let another principal answer (`--as approver`)".to_owned()
         }
+        (Code::PermissionDenied, "READ_ONLY") => {
+            "leave --read-only and AGENTCTL_READ_ONLY out, if it is meant to change something".to_owned()
+        }
+        (Code::Aborted, "ETAG_MISMATCH") => {
+            "read it again and repeat: `agentctl app get NAME` shows what it is now".to_owned()
+        }
+        (Code::Aborted, "POLICY_CHANGED") => {
+            "`agentctl policy get` shows the one in force".to_owned()
+        }
         (Code::OutOfRange, _) => match metadata("oldest_cursor") {
-            Some(cursor) => format!("the oldest position that works is `--since {cursor}`"),
-            None => return Vec::new(),
+            Some(cursor) if !cursor.is_empty() => format!("the oldest position that works is `--since {cursor}`"),
+            Some(_) | None => return Vec::new(),
         },
         (Code::DataLoss, _) => match metadata("seq") {
             Some(seq) => format!("nothing from record {seq} on is trusted: `agentctl proof verify` shows the damage"),

@@ -10,13 +10,16 @@ use clap::Parser as _;
 
 pub mod cli;
 pub mod command;
+pub mod config;
 pub mod connect;
 pub mod demo_app;
+pub mod dynamic;
 pub mod exit;
 pub mod failure;
 pub mod output;
 pub mod page;
 pub mod server;
+pub mod spec_file;
 pub mod text;
 pub mod time;
 pub mod view;
@@ -63,18 +66,37 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Shim(args) => return server::shim(&args.dir),
         Command::DemoApp(args) => return demo_app::run(&args),
         // A server does the work of a server.
-        Command::Up(_) | Command::Demo(_) => (command, 2),
+        Command::Up(_) | Command::Demo(_) | Command::Verify(_) => (command, 2),
         other => (other, 1),
     };
-    let mut context = Context { output: Output::standard(global.settings()), global };
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let (mut output, filter) = (Output::standard(global.settings()), filter(&global));
+    let filter = match filter {
+        Ok(filter) => filter,
+        Err(failure) => {
+            output.failure(&failure);
+            return failure.exit().into();
+        }
+    };
+    let output = output.filtered(filter).choosing(global.columns.clone());
+    let mut context = Context { output, global };
+    // A command that asks one thing waits most of its time: a second thread would only have to be started for it.
+    let mut runtime = match threads {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = runtime.worker_threads(threads).enable_all().build();
     let ended = match runtime {
         Ok(runtime) => runtime.block_on(interruptible(command, &mut context)),
         Err(error) => Err(Failure::because(Exit::Failure, "cannot start the runtime", &error)),
     };
     match ended {
-        Ok(exit) => exit.into(),
+        Ok(exit) => {
+            if let [first, ..] = context.output.unchosen() {
+                let note = format!("! --columns: no table with a column `{first}` was shown");
+                context.output.say(note);
+            }
+            exit.into()
+        }
         Err(failure) => {
             context.output.failure(&failure);
             failure.exit().into()
@@ -82,9 +104,17 @@ pub fn run(cli: Cli) -> ExitCode {
     }
 }
 
-/// Ctrl-C ends a command with its own exit code. `up` and `demo` have something to clean up and see to it themselves.
+/// The program of `--jq`, compiled before anything is asked for.
+fn filter(global: &cli::Global) -> Result<Option<output::Filter>, Failure> {
+    global.jq.as_deref().map(output::Filter::compile).transpose()
+}
+
+/// Ctrl-C ends a command with its own exit code. Those that have something to clean up see to it themselves.
 async fn interruptible(command: Command, context: &mut Context) -> Result<Exit, Failure> {
-    if matches!(command, Command::Up(_) | Command::Demo(_)) {
+    if matches!(
+        command,
+        Command::Up(_) | Command::Demo(_) | Command::Monitor(_) | Command::Verify(_)
+    ) {
         return command::dispatch(command, context).await;
     }
     tokio::select! {

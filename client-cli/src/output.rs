@@ -9,18 +9,27 @@ use crate::failure::Failure;
 use crate::page::Page;
 use crate::time::TimeStyle;
 
+mod jq;
+mod names;
+
+pub use jq::Filter;
+
 /// How data is written to stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Format {
     /// For people. Not a stable contract.
     #[default]
     Table,
+    /// As `table`, but no cell is wrapped or cut to fit the terminal.
+    Wide,
     /// One JSON document; streams write one document per line.
     Json,
     /// One JSON object per line, written out at once.
     Jsonl,
     /// YAML; streams write one document after the other.
     Yaml,
+    /// Only names or ids, one per line: for `xargs`.
+    Name,
 }
 
 /// When to use colour.
@@ -68,6 +77,10 @@ pub struct Output {
     paint_out: bool,
     paint_err: bool,
     columns: Option<u16>,
+    filter: Option<Filter>,
+    chosen: Vec<String>,
+    /// Whether a table had the columns that were asked for.
+    chose: bool,
 }
 
 impl std::fmt::Debug for Output {
@@ -94,14 +107,47 @@ impl Output {
             err: Box::new(AutoStream::new(io::stderr(), err_choice)),
             paint_out: out_choice != ColorChoice::Never,
             paint_err: err_choice != ColorChoice::Never,
-            columns,
+            columns: columns.filter(|_| settings.format != Format::Wide),
+            filter: None,
+            chosen: Vec::new(),
+            chose: false,
         }
     }
 
     /// Other streams, without colour: for tests and for capturing.
     #[must_use]
     pub fn to(settings: Settings, out: Box<dyn Write + Send>, err: Box<dyn Write + Send>) -> Self {
-        Self { settings, out, err, paint_out: false, paint_err: false, columns: None }
+        Self {
+            settings,
+            out,
+            err,
+            paint_out: false,
+            paint_err: false,
+            columns: None,
+            filter: None,
+            chosen: Vec::new(),
+            chose: false,
+        }
+    }
+
+    /// Sends every value through `filter` before it is written.
+    #[must_use]
+    pub fn filtered(mut self, filter: Option<Filter>) -> Self {
+        self.filter = filter;
+        self
+    }
+
+    /// Shows only these columns of tables.
+    #[must_use]
+    pub fn choosing(mut self, columns: Vec<String>) -> Self {
+        self.chosen = columns;
+        self
+    }
+
+    /// Columns that were asked for and that no table had; none if a table had them.
+    #[must_use]
+    pub fn unchosen(&self) -> &[String] {
+        if self.chose { &[] } else { &self.chosen }
     }
 
     /// What the global flags say.
@@ -119,7 +165,13 @@ impl Output {
     /// True if people read stdout.
     #[must_use]
     pub const fn is_table(&self) -> bool {
-        matches!(self.settings.format, Format::Table)
+        self.filter.is_none() && matches!(self.settings.format, Format::Table | Format::Wide)
+    }
+
+    /// True if this is the format and nothing stands between the data and stdout.
+    #[must_use]
+    pub fn is_plain(&self, format: Format) -> bool {
+        self.filter.is_none() && self.settings.format == format
     }
 
     /// Width of the terminal; `None` if stdout is none.
@@ -143,12 +195,23 @@ impl Output {
         value: &T,
         human: impl FnOnce(&mut Page),
     ) -> Result<(), Failure> {
+        if self.filter.is_some() {
+            return self.pass(value);
+        }
         match self.settings.format {
-            Format::Table => self.page(human),
+            Format::Table | Format::Wide => self.page(human),
             Format::Json => self.document(&json_pretty(value)?),
             Format::Jsonl => self.document(&json_line(value)?),
             Format::Yaml => self.document(&yaml(value)?),
+            Format::Name => self.document(&names::of(value)?),
         }
+    }
+
+    /// Writes what the filter makes of a value.
+    fn pass<T: Serialize>(&mut self, value: &T) -> Result<(), Failure> {
+        let Some(filter) = &self.filter else { return Ok(()) };
+        let text = filter.apply(value)?;
+        self.document(&text)
     }
 
     /// Writes a list: a table, a JSON array, one JSON line per item, or a YAML sequence.
@@ -160,7 +223,7 @@ impl Output {
         items: &[T],
         human: impl FnOnce(&mut Page),
     ) -> Result<(), Failure> {
-        if self.settings.format != Format::Jsonl {
+        if self.settings.format != Format::Jsonl || self.filter.is_some() {
             return self.emit(&items, human);
         }
         let mut lines = String::new();
@@ -179,10 +242,14 @@ impl Output {
         item: &T,
         human: impl FnOnce(&mut Page),
     ) -> Result<(), Failure> {
+        if self.filter.is_some() {
+            return self.pass(item);
+        }
         match self.settings.format {
-            Format::Table => self.page(human),
+            Format::Table | Format::Wide => self.page(human),
             Format::Json | Format::Jsonl => self.document(&json_line(item)?),
             Format::Yaml => self.document(&format!("---\n{}", yaml(item)?)),
+            Format::Name => self.document(&names::of(item)?),
         }
     }
 
@@ -194,8 +261,9 @@ impl Output {
         if !self.is_table() {
             return Ok(());
         }
-        let mut page = Page::default();
+        let mut page = Page::choosing(&self.chosen);
         human(&mut page);
+        self.chose |= page.chose()?;
         let text = page.render(self.paint_out);
         self.document(&text)
     }
@@ -328,6 +396,12 @@ fn yaml<T: Serialize>(value: &T) -> Result<String, Failure> {
         yaml.push('\n');
     }
     Ok(yaml)
+}
+
+/// True if a screen can be drawn: stdin and stdout are a terminal.
+#[must_use]
+pub fn can_draw() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
 /// True if questions can be asked: stdin and stderr are a terminal.

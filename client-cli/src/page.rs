@@ -4,12 +4,25 @@
 use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, ContentArrangement, presets};
 
+use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::text;
+
+/// A column as it is named on the command line: `LAST DECISION` is `last-decision`.
+fn plain(header: &str) -> String {
+    header.trim().to_ascii_lowercase().replace([' ', '_'], "-")
+}
 
 /// Lines for a terminal, a file or a pipe.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     lines: Vec<(Kind, String)>,
+    /// Columns to show of tables with headers; empty: all.
+    chosen: Vec<String>,
+    /// Whether a table had all of them.
+    chose: bool,
+    /// One that a table did not have, with those it has.
+    missing: Option<(String, Vec<&'static str>)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +34,46 @@ enum Kind {
 }
 
 impl Page {
+    /// A page whose tables show only these columns, in this order; none: all.
+    #[must_use]
+    pub fn choosing(columns: &[String]) -> Self {
+        Self { chosen: columns.to_vec(), ..Self::default() }
+    }
+
+    /// Whether a table on it had the columns that were asked for.
+    ///
+    /// # Errors
+    /// One of them is in no table: [`Exit::Usage`], with the columns there are.
+    pub fn chose(&self) -> Result<bool, Failure> {
+        match &self.missing {
+            Some((name, known)) if !self.chose => {
+                Err(Failure::new(Exit::Usage, format!("there is no column `{name}`"))
+                    .hint(format!("the columns are {}", known.join(", "))))
+            }
+            _ => Ok(self.chose),
+        }
+    }
+
+    /// Places of the chosen columns in a table with these headers; `None`: all of them are shown.
+    fn choose(&mut self, headers: &[&'static str]) -> Option<Vec<usize>> {
+        if self.chosen.is_empty() || headers.is_empty() {
+            return None;
+        }
+        let mut places = Vec::new();
+        for name in &self.chosen {
+            let is_it = |header: &&str| plain(header) == plain(name);
+            match headers.iter().position(is_it) {
+                Some(place) => places.push(place),
+                None => {
+                    self.missing = Some((name.clone(), headers.to_vec()));
+                    return None;
+                }
+            }
+        }
+        self.chose = true;
+        Some(places)
+    }
+
     /// Adds one line; a line end inside it is shown as `\n`.
     pub fn line(&mut self, line: impl AsRef<str>) {
         self.push(Kind::Plain, line.as_ref());
@@ -177,6 +230,28 @@ impl Table {
     }
 
     fn render(&self, page: &mut Page) {
+        match page.choose(&self.headers) {
+            Some(places) => self.only(&places).draw(page),
+            None => self.draw(page),
+        }
+    }
+
+    /// The same table with these columns alone.
+    fn only(&self, places: &[usize]) -> Self {
+        let pick = |row: &Vec<String>| {
+            places.iter().map(|place| row.get(*place).cloned().unwrap_or_default()).collect()
+        };
+        let right = |(new, old): (usize, &usize)| self.right.contains(old).then_some(new);
+        Self {
+            headers: places.iter().filter_map(|place| self.headers.get(*place).copied()).collect(),
+            rows: self.rows.iter().map(pick).collect(),
+            right: places.iter().enumerate().filter_map(right).collect(),
+            indent: self.indent,
+            columns: self.columns,
+        }
+    }
+
+    fn draw(&self, page: &mut Page) {
         let mut table = comfy_table::Table::new();
         table.load_style(presets::NOTHING);
         match self.columns {
@@ -248,6 +323,27 @@ mod tests {
         assert!(painted.contains('\x1b'));
         assert_eq!(anstream::adapter::strip_str(&painted).to_string(), page.render(false));
         assert!(!page.render(false).contains('\x1b'));
+    }
+
+    #[test]
+    fn columns_are_chosen_by_name_and_an_unknown_one_names_those_there_are() {
+        let mut table = Table::new(&["APP", "LAST DECISION", "CPU"]).right(&[2]);
+        table.row(["my-api", "restart", "9%"]);
+        let mut page = Page::choosing(&["cpu".to_owned(), "last-decision".to_owned()]);
+        page.table(&table);
+        assert_eq!(page.render(false), "CPU  LAST DECISION\n 9%  restart\n");
+        assert!(page.chose().unwrap());
+        let mut page = Page::choosing(&["memory".to_owned()]);
+        page.table(&table);
+        let failure = page.chose().unwrap_err();
+        let mut told = Page::default();
+        failure.page(&mut told);
+        assert_eq!(
+            told.render(false),
+            "error: there is no column `memory`\nhint:  the columns are APP, LAST DECISION, CPU\n"
+        );
+        // Not every page has a table; whether none had is asked at the end.
+        assert!(!Page::choosing(&["cpu".to_owned()]).chose().unwrap());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use agentd::app::{App, Host};
 use agentd::auth::tokens;
 use agentd::config::{Config, ServerArgs};
+use agentd::telemetry::{Export, Settings};
 use agentd_core::app::Env;
 
 use crate::exit::Exit;
@@ -24,6 +25,12 @@ pub fn local_token_files() -> Vec<PathBuf> {
     envs.into_iter().map(|env| agentd::config::default_data_dir(env).join(TOKENS_FILE)).collect()
 }
 
+/// The environment called `name`, if it is one.
+#[must_use]
+pub fn env_of(name: &str) -> Option<Env> {
+    Env::parse(name)
+}
+
 /// The token of `principal` in a server's token file.
 ///
 /// # Errors
@@ -38,6 +45,83 @@ pub fn plain_token(path: &Path, principal: &str) -> Result<String, Failure> {
             _ => failure.hint("give a token with --token-file or AGENTCTL_TOKEN"),
         }
     })
+}
+
+/// Everybody in a server's token file.
+///
+/// # Errors
+/// The file is not usable.
+pub fn principals(path: &Path) -> Result<Vec<tokens::edit::Listed>, Failure> {
+    tokens::edit::list(path).map_err(|error| token_failure(&error))
+}
+
+/// Adds a principal to a server's token file, and returns its token, which is nowhere else.
+///
+/// # Errors
+/// The file is not usable, or the entry breaks rules: all of them are named.
+pub fn create_token(
+    path: &Path,
+    name: &str,
+    roles: &[String],
+    apps: &[String],
+) -> Result<String, Failure> {
+    let mut known = std::collections::BTreeSet::new();
+    for role in roles {
+        known.insert(agentd::auth::Role::parse(role).ok_or_else(|| {
+            Failure::usage(format!("there is no role `{role}`"))
+                .hint("there are viewer, monitor, operator, approver and admin")
+        })?);
+    }
+    let apps = apps.iter().cloned().collect();
+    tokens::edit::create(path, name, &known, &apps).map_err(|error| token_failure(&error))
+}
+
+/// Removes a principal from a server's token file.
+///
+/// # Errors
+/// The file is not usable, or has no such principal.
+pub fn revoke_token(path: &Path, name: &str) -> Result<(), Failure> {
+    tokens::edit::revoke(path, name).map_err(|error| token_failure(&error))
+}
+
+fn token_failure(error: &tokens::Error) -> Failure {
+    match error {
+        tokens::Error::NoToken { .. } => Failure::new(Exit::NotFound, error.to_string())
+            .hint("`agentctl auth token list` shows who is there"),
+        tokens::Error::Invalid { path, problems } => problems.iter().fold(
+            Failure::usage(format!("`{}` is left as it was", path.display())),
+            |failure, problem| failure.fact("rule", problem.as_str()),
+        ),
+        tokens::Error::Io { .. } => Failure::new(Exit::Failure, chain(error))
+            .hint("name the server's data directory with --data-dir"),
+        _ => Failure::new(Exit::Failure, chain(error)),
+    }
+}
+
+/// Where the tokens of a server on this host are: in the directory that was named, else in the first one there is.
+#[must_use]
+pub fn token_file(data_dir: Option<&str>) -> Option<PathBuf> {
+    match data_dir {
+        Some(directory) => Some(Path::new(directory).join(TOKENS_FILE)),
+        None => local_token_files().into_iter().find(|path| path.exists()),
+    }
+}
+
+/// What looks at an app: the same probes and meters as in the server.
+pub mod sense {
+    pub use agentd::sense::probe::Probe;
+    pub use agentd::sense::process::Meter;
+
+    use agentd::shim::procfs;
+    use agentd::shim::protocol::Fence;
+
+    /// Measures a process; `None` if there is none with this number.
+    #[must_use]
+    pub fn meter(pid: u32) -> Option<Meter> {
+        let start_time = procfs::stat(pid)?.start_time;
+        let fence = Fence { boot_id: procfs::boot_id().ok()?, pid, start_time };
+        Meter::open(&fence, None, 0)
+    }
 }
 
 /// Runs this process as the parent of an app.
@@ -71,12 +155,13 @@ pub fn configure(args: &ServerArgs) -> Result<Config, Failure> {
     })
 }
 
-/// Log lines of the server go to stderr.
+/// Log lines of the server go to stderr, and traces to a collector if there is one; the rest of them when what is returned is shut
+/// down.
 ///
 /// # Errors
 /// A filter that is none.
-pub fn log(config: &Config) -> Result<(), Failure> {
-    agentd::telemetry::init(config.log_format, &config.log_filter)
+pub fn log(config: &Config) -> Result<Export, Failure> {
+    agentd::telemetry::init(Settings::of(config))
         .map_err(|error| Failure::because(Exit::Failure, "cannot set up logging", &error))
 }
 
@@ -98,13 +183,13 @@ impl Local {
     pub async fn start(config: Config) -> Result<Self, Failure> {
         let (env, data_dir) = (config.env, config.data_dir.clone());
         let app = App::start(config, host()?).await.map_err(|error| {
-            let failure =
-                Failure::new(Exit::Failure, format!("cannot start the server: {}", chain(&error)));
+            let exit = if error.is_configuration() { Exit::Usage } else { Exit::Failure };
+            let failure = Failure::new(exit, format!("cannot start the server: {}", chain(&error)));
             match error {
                 agentd::app::Error::Bind { .. } => failure.hint(
                     "`agentctl status` shows the server that runs there; --listen takes another port",
                 ),
-                agentd::app::Error::Journal(_) => failure.hint(format!(
+                agentd::app::Error::Journal(agentd::tlog::Error::Journal(_)) => failure.hint(format!(
                     "another server may hold `{}`; --data-dir takes another directory",
                     data_dir.display()
                 )),
@@ -261,6 +346,33 @@ pub fn read_log(data_dir: &Path, on_entry: &mut dyn FnMut(u64, &[u8])) -> Result
         Err(error) => {
             let what = format!("cannot read the log in `{}`", directory.display());
             Err(Failure::because(Exit::Failure, &what, &error))
+        }
+    }
+}
+
+/// Checks a policy without a server, for the environment it names itself: its digest, and everything that is wrong with it.
+#[must_use]
+pub fn check_policy(text: &str) -> (String, Vec<crate::view::agent::PolicyFaultView>) {
+    use crate::view::agent::PolicyFaultView;
+    match agentd::rules::parse(text) {
+        Ok(policy) => {
+            let faults = agentd::rules::check(&policy, policy.env, false);
+            let view = |f: agentd_core::policy::Fault| PolicyFaultView {
+                field: f.field,
+                value: f.value,
+                rule: f.rule,
+                fix: f.fix,
+            };
+            (format!("sha256:{}", policy.digest()), faults.into_iter().map(view).collect())
+        }
+        Err(detail) => {
+            let fault = PolicyFaultView {
+                field: String::new(),
+                value: String::new(),
+                rule: format!("must be a policy: {detail}"),
+                fix: "start from `agentctl policy get`".to_owned(),
+            };
+            (String::new(), vec![fault])
         }
     }
 }

@@ -99,7 +99,7 @@ fn words(line: &str) -> Vec<String> {
             }
             // Three spaces set a comment apart; the alignment of a continued line is none.
             _ if spaces >= 3 && quote.is_none() && word.is_empty() && c != '-' => break,
-            ('|' | '>' | '&', None) => break,
+            ('|' | '>' | '<' | '&', None) => break,
             _ => word.push(c),
         }
         spaces = 0;
@@ -117,10 +117,16 @@ fn every_command_takes_every_format_and_the_global_flags() {
         for flag in [
             "output",
             "address",
+            "context",
+            "env",
+            "request_id",
+            "columns",
+            "jq",
             "token",
             "token_file",
             "data_dir",
             "timeout",
+            "read_only",
             "yes",
             "no_input",
             "color",
@@ -131,7 +137,7 @@ fn every_command_takes_every_format_and_the_global_flags() {
             assert!(has(flag), "{path:?} lacks {flag}");
         }
     }
-    for format in ["table", "json", "jsonl", "yaml"] {
+    for format in ["table", "wide", "json", "jsonl", "yaml", "name"] {
         assert!(Cli::try_parse_from(["agentctl", "status", "-o", format]).is_ok());
         assert!(Cli::try_parse_from(["agentctl", "-o", format, "status"]).is_ok());
     }
@@ -152,13 +158,13 @@ fn no_flag_of_a_command_hides_a_global_one() {
     let root = Cli::command();
     let globals: Vec<_> = root.get_arguments().map(|arg| arg.get_id().to_string()).collect();
     for (path, command) in commands() {
-        // The data directory of the server that is started is the one whose tokens are meant.
+        // The data directory of the server that is started is the one whose tokens are meant, and so is its environment.
         let allowed = path == ["up"];
         let mut seen = std::collections::BTreeSet::new();
         for argument in command.get_arguments() {
             let id = argument.get_id().to_string();
             assert!(
-                seen.insert(id.clone()) || (allowed && id == "data_dir"),
+                seen.insert(id.clone()) || (allowed && ["data_dir", "env"].contains(&id.as_str())),
                 "{path:?} has {id} twice"
             );
             if let Some(long) = argument.get_long() {
@@ -186,6 +192,62 @@ fn the_long_help_lists_all_exit_codes() {
     }
     let topic = Cli::try_parse_from(["agentctl", "help", "exit-codes"]).unwrap_err().to_string();
     assert!(topic.contains("10  proof verification failed"), "{topic}");
+}
+
+#[test]
+fn exit_codes_that_a_help_names_are_those_there_are() {
+    let mut named = 0;
+    for (path, command) in commands() {
+        let help = command.get_after_help().unwrap_or_default().to_string();
+        let Some((_, line)) = help.split_once("Exit codes: ") else { continue };
+        let line = line.lines().next().unwrap_or_default();
+        for part in line.trim_end_matches('.').split(", ") {
+            let Some(code) = part.split_whitespace().next().and_then(|n| n.parse::<u8>().ok())
+            else {
+                continue;
+            };
+            assert!(Exit::ALL.iter().any(|exit| exit.code() == code), "{path:?}: {part}");
+            named += 1;
+        }
+    }
+    assert!(named > 40, "only {named} codes are named");
+}
+
+#[test]
+fn every_topic_is_a_page_of_help() {
+    for (topic, says) in [
+        ("exit-codes", "proof verification failed"),
+        ("environment", "AGENTCTL_CONTEXT"),
+        ("output", "stdout is data"),
+    ] {
+        let page = Cli::try_parse_from(["agentctl", "help", topic]).unwrap_err().to_string();
+        assert!(page.contains(says), "{topic}: {page}");
+    }
+}
+
+#[test]
+fn every_shell_is_completed_and_every_command_has_a_manual_page() {
+    use clap_complete::Shell;
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "agentctl", &mut script);
+        let script = String::from_utf8(script).unwrap();
+        assert!(script.contains("whoami") && script.contains("signal"), "{shell}");
+    }
+    for (path, command) in commands() {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(command).render(&mut page).unwrap();
+        let page = String::from_utf8(page).unwrap();
+        assert!(page.contains(".SH SYNOPSIS"), "{path:?}");
+    }
+}
+
+#[test]
+fn the_environment_of_up_is_the_one_that_was_given() {
+    for line in [["agentctl", "up", "--env", "stage"], ["agentctl", "--env", "stage", "up"]] {
+        let cli = Cli::try_parse_from(line).unwrap();
+        assert!(format!("{:?}", cli.command).contains("stage"), "{line:?}: {:?}", cli.command);
+    }
 }
 
 #[test]
@@ -229,4 +291,31 @@ fn defaults_are_for_people() {
     let Global { output, yes, quiet, .. } = cli.global;
     assert_eq!((output, yes, quiet), (Format::Table, false, false));
     assert!(matches!(cli.command, Command::Status(_)));
+}
+
+/// Every `agentctl …` in backticks on the page of a reason code.
+fn advised() -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
+    for page in agentd_core::reason::page::PAGES {
+        let text = page.text().split_whitespace().collect::<Vec<_>>().join(" ");
+        let spans = text.split('`').skip(1).step_by(2);
+        let commands = spans.filter(|span| span.starts_with("agentctl "));
+        found.extend(commands.map(|span| (page.code(), span.to_owned())));
+    }
+    found
+}
+
+#[test]
+fn every_command_that_a_reason_code_advises_can_be_typed() {
+    let advised = advised();
+    assert!(advised.len() > 20, "{advised:#?}");
+    for (code, command) in advised {
+        let typed = command.replace("dec-…", "dec-1").replace("apr-…", "apr-1");
+        // A command that is named without its arguments is a pointer to its help.
+        let whole = Cli::try_parse_from(typed.split(' '));
+        let named = Cli::try_parse_from(typed.split(' ').chain(["--help"]));
+        let help =
+            matches!(named, Err(error) if error.kind() == clap::error::ErrorKind::DisplayHelp);
+        assert!(whole.is_ok() || help, "{code}: `{command}`: {:?}", whole.err());
+    }
 }

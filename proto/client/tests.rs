@@ -178,7 +178,8 @@ fn addresses_and_tokens_that_are_none_are_refused_before_anything_is_sent() {
     for good in ["127.0.0.1:1", "[::1]:7443", "localhost:7443", "http://127.0.0.1:7443/"] {
         assert_eq!(with(good).expect(good).uri().scheme_str(), Some("http"), "{good}");
     }
-    assert!(matches!(bearer(Some("a\nb")), Err(Error::Token)));
+    let target = Target::new("127.0.0.1:1", "the test", Some("a\nb".to_owned()));
+    assert!(matches!(bearer(&target), Err(Error::Token)));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! One trait, one backend per module. An actuator executes exactly what the permit's plan says, reports what it saw, and
 //! decides nothing: it never retries, and a failure goes back to the loop as a delivery that did not succeed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -12,6 +13,8 @@ use agentd_core::app::{AppName, AppSpec, Millis};
 use agentd_core::permit::Permit;
 use agentd_core::record::Observation;
 use tokio_util::sync::CancellationToken;
+
+use crate::deploy;
 
 pub mod memory;
 pub mod process;
@@ -37,6 +40,28 @@ pub struct Delivery {
     pub ok: bool,
     /// What happened, in one clause.
     pub detail: String,
+    /// It was given up before anything was touched: what ran before runs on.
+    pub untouched: bool,
+}
+
+impl Delivery {
+    /// Carried out.
+    #[must_use]
+    pub const fn done(detail: String) -> Self {
+        Self { ok: true, detail, untouched: false }
+    }
+
+    /// Begun, and not carried out to its end.
+    #[must_use]
+    pub const fn failed(detail: String) -> Self {
+        Self { ok: false, detail, untouched: false }
+    }
+
+    /// Given up before anything was touched.
+    #[must_use]
+    pub const fn given_up(detail: String) -> Self {
+        Self { ok: false, detail, untouched: true }
+    }
 }
 
 /// Everything an actuator needs to know of one app to run it.
@@ -50,6 +75,10 @@ pub struct Workload {
     pub min_uptime_ms: Millis,
     /// An instance that is not ready after this has failed.
     pub ready_deadline_ms: Millis,
+    /// Every remembered revision: what is kept of the app may be an older one.
+    pub revisions: BTreeMap<u32, Arc<AppSpec>>,
+    /// What fetching and building may do.
+    pub rules: deploy::Rules,
 }
 
 /// What a backend can do, for the gate `capability` and for `agentctl gates`.

@@ -21,6 +21,7 @@ use agentd_core::step::Input;
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span, info_span};
 
 use crate::act::{Actuator, Delivery, Sighting};
 use crate::clock::Clock;
@@ -28,12 +29,15 @@ use crate::ingest::Ingest;
 use crate::journal::{self, Journal};
 use crate::publish::Publisher;
 use crate::tasks::Tasks;
+use crate::telemetry::{speaker, trace};
 
 mod batch;
 mod dispatch;
 mod handle;
 mod view;
 
+#[cfg(test)]
+pub(crate) use batch::tell;
 pub use handle::{Ask, Gone, Handle, Unavailable};
 pub use view::{AgentView, Counters};
 
@@ -137,6 +141,14 @@ impl std::fmt::Debug for Event {
     }
 }
 
+/// What ended the wait of the loop.
+enum Wake {
+    Recover,
+    Heartbeat,
+    Tick,
+    Events,
+}
+
 /// What the agent works with; everything but the state itself.
 #[derive(Debug)]
 pub struct Parts {
@@ -158,6 +170,8 @@ pub struct Parts {
     pub actuator: Arc<dyn Actuator>,
     /// Where records go once they are durable.
     pub publisher: Publisher,
+    /// What is counted of them.
+    pub metrics: Arc<crate::metrics::Metrics>,
     /// The spawner.
     pub tasks: Tasks,
 }
@@ -167,7 +181,10 @@ pub struct Parts {
 pub struct Agent {
     parts: Parts,
     state: State,
+    /// The rules in force.
     policy: Policy,
+    /// The rules of the configuration.
+    configured: Policy,
     head: journal::Head,
     inbox: mpsc::Receiver<Event>,
     handle: Handle,
@@ -184,6 +201,8 @@ pub struct Agent {
     /// Sightings were lost while the log could not be written: look again.
     resync: bool,
     phase: AgentState,
+    /// Trace of the turn under way.
+    trace: Option<trace::TraceId>,
     counters: Counters,
     started_at: Millis,
 }
@@ -209,6 +228,8 @@ pub fn inbox() -> (Handle, Inbox) {
 pub struct Restored {
     /// The state.
     pub state: State,
+    /// The policy that was in force last.
+    pub policy: Policy,
     /// Where the log ends.
     pub head: journal::Head,
     /// Bytes cut from a torn tail.
@@ -217,10 +238,15 @@ pub struct Restored {
 
 impl Agent {
     /// An agent on a log that was replayed, behind an inbox made by [`inbox`]. It does nothing before [`Agent::run`].
+    ///
+    /// `configured` is the policy of the configuration. What a human applied since an agent last started with the very same one
+    /// stays in force.
     #[must_use]
-    pub fn new(parts: Parts, policy: Policy, restored: Restored, inbox: Inbox) -> Self {
+    pub fn new(parts: Parts, configured: Policy, restored: Restored, inbox: Inbox) -> Self {
         let Inbox { events: inbox, handle } = inbox;
-        let Restored { state, head, bytes_cut } = restored;
+        let Restored { state, policy, head, bytes_cut } = restored;
+        let applied = configured.digest() == state.policy_base;
+        let policy = if applied { policy } else { configured.clone() };
         parts.clock.not_before(state.last_at);
         let started_at = parts.clock.now_ms();
         for name in state.apps.keys() {
@@ -229,13 +255,14 @@ impl Agent {
         let was_used = state.last_seq > 0;
         let own = VecDeque::from([Input::Started {
             started: parts.started.clone(),
-            policy: Box::new(policy.clone()),
+            policy: Box::new(configured.clone()),
             bytes_cut,
         }]);
         Self {
             parts,
             state,
             policy,
+            configured,
             head,
             inbox,
             handle,
@@ -246,6 +273,7 @@ impl Agent {
             repeats: BTreeMap::new(),
             resync: was_used,
             phase: AgentState::Idle,
+            trace: None,
             counters: Counters::default(),
             started_at,
         }
@@ -260,30 +288,55 @@ impl Agent {
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut recover = interval_at(Instant::now() + RECOVER, RECOVER);
         recover.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        self.turn(Vec::new()).await;
-        tracing::info!(agent_id = %self.parts.id, env = %self.state.env, "agent started");
+        speaker::introduce(&self.parts.id);
+        let turn = self.begin_trace();
+        self.turn(Vec::new()).instrument(turn).await;
+        tracing::info!(env = %self.state.env, version = self.parts.version, "agent started");
         loop {
             self.enter(AgentState::Idle);
             let mut events = Vec::new();
-            tokio::select! {
+            let wake = tokio::select! {
                 biased;
                 () = stopping.cancelled() => break,
-                _ = recover.tick() => self.try_recover().await,
-                _ = heartbeat.tick() => self.beat(),
-                _ = tick.tick() => self.sense(),
+                _ = recover.tick() => Wake::Recover,
+                _ = heartbeat.tick() => Wake::Heartbeat,
+                _ = tick.tick() => Wake::Tick,
                 n = self.inbox.recv_many(&mut events, BATCH) => {
                     if n == 0 {
                         break;
                     }
+                    Wake::Events
                 }
-            }
-            self.turn(events).await;
+            };
+            let turn = self.begin_trace();
+            self.woken(wake, events).instrument(turn).await;
         }
         self.shut_down().await
     }
 
+    /// Begins the trace of a turn.
+    fn begin_trace(&mut self) -> Span {
+        let trace::Turn { span, id } = trace::turn();
+        self.trace = id;
+        span
+    }
+
+    /// One turn, and one trace.
+    async fn woken(&mut self, wake: Wake, events: Vec<Event>) {
+        match wake {
+            Wake::Recover => self.try_recover().await,
+            Wake::Heartbeat => self.beat(),
+            Wake::Tick => {
+                info_span!("sense", apps = self.state.apps.len()).in_scope(|| self.sense());
+            }
+            Wake::Events => {}
+        }
+        self.turn(events).await;
+    }
+
     fn enter(&mut self, phase: AgentState) {
         if phase != self.phase {
+            speaker::enter(phase);
             self.counters.enter(phase);
             self.phase = phase;
         }
@@ -366,7 +419,6 @@ impl Agent {
         self.own.push_back(Input::Stopped(stopped.clone()));
         self.turn(Vec::new()).await;
         tracing::info!(
-            agent_id = %self.parts.id,
             uptime_ms = stopped.uptime_ms,
             loops = stopped.loops,
             decisions = stopped.decisions,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agentd_core::app::Env;
-use agentd_core::policy::{Fault, Policy, lint};
+use agentd_core::policy::Policy;
 use agentd_core::record::{Record, Started, Stopped};
 use agentd_core::replay::Replay;
 use tokio::net::TcpListener;
@@ -21,13 +21,19 @@ use crate::auth::{self, Authorizer, tokens::TokenTable};
 use crate::bus;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::deploy::{self, Deployer};
 use crate::grpc::{self, Services};
 use crate::ingest::Ingest;
 use crate::journal::{self, Journal};
 use crate::listen::{self, Listen};
+use crate::metrics::Metrics;
+use crate::pages::Pages;
 use crate::publish::Publisher;
+use crate::rules::{self, Rulebook};
 use crate::scenario::Stage;
+use crate::specs;
 use crate::tasks::{OnFailure, Tasks};
+use crate::tlog::{self, Tlog};
 
 /// Version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -66,20 +72,12 @@ pub enum Error {
     /// The certificate or key is not usable.
     #[error("cannot use the certificate")]
     Tls(#[from] listen::tls::Error),
-    /// The policy file cannot be read.
-    #[error("cannot read policy `{path}`: {detail}")]
-    Policy {
-        /// Its path.
-        path: PathBuf,
-        /// What is wrong, with the line where the reader can tell.
-        detail: String,
-    },
-    /// The policy breaks rules; all of them.
-    #[error("policy is not usable\n{}", faults(.0))]
-    Lint(Vec<Fault>),
+    /// The policy cannot be used.
+    #[error("cannot use the policy")]
+    Policy(#[from] rules::Error),
     /// The proof log cannot be opened.
     #[error("cannot open the proof log")]
-    Journal(#[from] journal::Error),
+    Journal(#[from] tlog::Error),
     /// The log holds something this version cannot read.
     #[error("the proof log cannot be read at entry {seq}")]
     Log {
@@ -99,14 +97,32 @@ pub enum Error {
     /// The processes cannot be taken over.
     #[error("cannot take over the processes")]
     Processes(#[from] act::process::Error),
+    /// The signal that has the policy read again cannot be taken over.
+    #[error("cannot take over SIGHUP")]
+    Signals(#[source] std::io::Error),
     /// The compiled descriptor set cannot be served.
     #[error("cannot serve reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-fn faults(faults: &[Fault]) -> String {
-    let line = |f: &Fault| format!("  {}: `{}` {}; {}", f.field, f.value, f.rule, f.fix);
-    faults.iter().map(line).collect::<Vec<_>>().join("\n")
+impl Error {
+    /// True if somebody has to change the configuration or a file it names; starting again would not help.
+    #[must_use]
+    pub const fn is_configuration(&self) -> bool {
+        match self {
+            Self::DataDir { .. }
+            | Self::Tokens(_)
+            | Self::Tls(_)
+            | Self::Policy(_)
+            | Self::Environment { .. } => true,
+            Self::Bind { .. }
+            | Self::Journal(_)
+            | Self::Log { .. }
+            | Self::Processes(_)
+            | Self::Signals(_)
+            | Self::Reflection(_) => false,
+        }
+    }
 }
 
 /// A running server.
@@ -122,6 +138,7 @@ pub struct App {
     handle: Handle,
     bus: bus::Running,
     tokens: PathBuf,
+    tlog: Tlog,
 }
 
 impl App {
@@ -133,24 +150,17 @@ impl App {
         make_data_dir(&config.data_dir)?;
         let rules = Rules::load(&config)?;
         let (listener, address) = bind(config.listen).await?;
-        let (journal, restored) = open_log(&config)?;
+        let (journal, tlog, restored) = open_log(&config)?;
         let tasks = Tasks::new();
-        let clock = Arc::new(Clock::system());
-        let ingest = Arc::new(Ingest::new());
+        let (clock, ingest) = (Arc::new(Clock::system()), Arc::new(Ingest::new()));
         let (handle, inbox) = agent::inbox();
-        let actuator = ProcessActuator::open(
-            config.data_dir.join("apps"),
-            &host.shim,
-            config.loop_interval,
-            (handle.clone(), Arc::clone(&ingest), Arc::clone(&clock)),
-            tasks.clone(),
-        )
-        .await?;
-        let actuator: Arc<dyn Actuator> = Arc::new(actuator);
+        let shared = (handle.clone(), Arc::clone(&ingest), Arc::clone(&clock));
+        let (actuator, workers) = processes(&config, &host, shared, &tasks).await?;
         let publisher = Publisher::new(restored.head.next_seq.saturating_sub(1));
         let bus = bus::start(config.redis.clone(), config.env, &publisher, &clock, &tasks);
+        let metrics = Arc::new(Metrics::new(config.env));
         let agent_id = agent_id(&config)?;
-        let policy_digest = rules.policy.digest();
+        let policy_digest = in_force(&rules.policy, &restored).digest();
         let parts = Parts {
             id: agent_id.clone(),
             version: VERSION,
@@ -161,6 +171,7 @@ impl App {
             ingest: Arc::clone(&ingest),
             actuator: Arc::clone(&actuator),
             publisher: publisher.clone(),
+            metrics: Arc::clone(&metrics),
             tasks: tasks.clone(),
         };
         let agent = Agent::new(parts, rules.policy, restored, inbox);
@@ -169,21 +180,23 @@ impl App {
             agent: handle.clone(),
             publisher,
             journal: journal.clone(),
+            tlog,
             ingest,
             intake: Arc::default(),
+            metrics,
             bus: Some(bus.monitor()),
+            workers: Some(workers),
             clock,
             tasks: tasks.clone(),
             env: config.env,
             data_dir: config.data_dir.clone(),
-            policy_origin: rules.policy_origin,
+            rules: Arc::clone(&rules.book),
             stage: stage(&config, &host),
             health: health.clone(),
         };
         let routes = grpc::routes(&services, health_service)?;
-        tasks.spawn("health", OnFailure::Log, watch_health(journal, health, tasks.clone()));
-        let listen = Listen::new(routes, Arc::new(Authorizer::new(rules.tokens)));
-        let listen = listen.with_limits(config.limits.clone()).with_tls(rules.tls);
+        attend(&services, journal, health)?;
+        let listen = port(routes, &services, (rules.tokens, rules.tls), &config);
         let served = serve(listen, listener, &tasks);
         let (agent, statistics) = run(agent, actuator, &tasks);
         Ok(Self {
@@ -197,6 +210,7 @@ impl App {
             handle,
             bus,
             tokens: token_file(&config),
+            tlog: services.tlog,
         })
     }
 
@@ -261,6 +275,9 @@ impl App {
         let stopped = self.statistics.recv().await;
         // Both end by themselves once asked to; a task that panicked has been reported by its spawner.
         let _ = self.agent.await;
+        if let Err(error) = self.tlog.publish_all().await {
+            tracing::warn!(%error, "the end of the proof log is not published");
+        }
         // The last record was published: the bus may have it too.
         self.bus.stop().await;
         let _ = self.served.await;
@@ -271,14 +288,15 @@ impl App {
 /// What is read and checked before anything runs.
 struct Rules {
     policy: Policy,
-    policy_origin: String,
+    book: Arc<Rulebook>,
     tokens: TokenTable,
     tls: Option<listen::tls::TlsSetup>,
 }
 
 impl Rules {
     fn load(config: &Config) -> Result<Self, Error> {
-        let (policy, policy_origin) = load_policy(config)?;
+        let book = Rulebook::new(config.policy.clone(), config.env, config.demo_mode);
+        let policy = book.load()?;
         let tokens = match &config.tokens {
             Some(path) => TokenTable::load(path)?,
             None => TokenTable::load_or_generate(&config.data_dir)?,
@@ -287,7 +305,7 @@ impl Rules {
             Some(files) => Some(listen::tls::TlsSetup::load(&files.certificate, &files.key)?),
             None => None,
         };
-        Ok(Self { policy, policy_origin, tokens, tls })
+        Ok(Self { policy, book: Arc::new(book), tokens, tls })
     }
 }
 
@@ -299,10 +317,34 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
     Ok((listener, bound))
 }
 
+/// Takes over what runs, with what makes releases of apps that come from repositories.
+async fn processes(
+    config: &Config,
+    host: &Host,
+    shared: (Handle, Arc<Ingest>, Arc<Clock>),
+    tasks: &Tasks,
+) -> Result<(Arc<dyn Actuator>, deploy::Monitor), Error> {
+    let root = config.data_dir.join("apps");
+    let shim = host.shim.iter().map(|part| part.clone().into_os_string()).collect();
+    let deployer = Deployer::open(root.clone(), shim);
+    let workers = deployer.monitor();
+    let (period, tasks) = (config.loop_interval, tasks.clone());
+    let opened = ProcessActuator::open((root, deployer), &host.shim, period, shared, tasks).await?;
+    Ok((Arc::new(opened), workers))
+}
+
 /// Where scenarios run: not in prod, and not without an app to run them on.
 fn stage(config: &Config, host: &Host) -> Option<Arc<Stage>> {
     let possible = config.env != Env::Prod && !host.demo_app.is_empty();
     possible.then(|| Arc::new(Stage::new(host.demo_app.clone())))
+}
+
+/// Who may call what, by the token file as it is and as it will be.
+fn authorizer(tokens: TokenTable, config: &Config, tasks: &Tasks) -> Arc<Authorizer> {
+    let authorizer = Arc::new(Authorizer::new(tokens));
+    let fresh = auth::reload::watch(token_file(config), Arc::clone(&authorizer), tasks.stopping());
+    tasks.spawn("tokens", OnFailure::Log, fresh);
+    authorizer
 }
 
 fn token_file(config: &Config) -> PathBuf {
@@ -317,6 +359,30 @@ fn started(config: &Config, agent_id: &str) -> Started {
         dry_run: config.dry_run,
         frozen: config.freeze,
     }
+}
+
+/// The one port: gRPC, and pages beside it.
+fn port(
+    routes: tonic::service::Routes,
+    services: &Services,
+    (tokens, tls): (TokenTable, Option<listen::tls::TlsSetup>),
+    config: &Config,
+) -> Listen<tonic::service::Routes> {
+    let listen = Listen::new(routes, authorizer(tokens, config, &services.tasks));
+    let pages = Pages::new(services, listen.counters(), config.metrics_open);
+    listen.with_limits(config.limits.clone()).with_tls(tls).with_pages(pages)
+}
+
+/// What goes on beside the loop and the port.
+fn attend(
+    services: &Services,
+    journal: Journal,
+    health: tonic_health::server::HealthReporter,
+) -> Result<(), Error> {
+    let tasks = &services.tasks;
+    tasks.spawn("health", OnFailure::Log, watch_health(journal, health, tasks.clone()));
+    tasks.spawn("spec-files", OnFailure::Log, specs::follow(services.clone()));
+    rules::reload_on_hangup(services).map_err(Error::Signals)
 }
 
 fn serve(
@@ -354,26 +420,28 @@ fn make_data_dir(path: &Path) -> Result<(), Error> {
         .map_err(|source| Error::DataDir { path: path.to_owned(), source })
 }
 
-fn load_policy(config: &Config) -> Result<(Policy, String), Error> {
-    let Some(path) = &config.policy else {
-        return Ok((Policy::default_for(config.env), "built-in".to_owned()));
-    };
-    let fail = |detail: String| Error::Policy { path: path.clone(), detail };
-    let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
-    let policy: Policy = toml::from_str(&text).map_err(|e| fail(e.to_string()))?;
-    if policy.env != config.env {
-        let detail = format!("it is for `{}`, this server serves `{}`", policy.env, config.env);
-        return Err(fail(detail));
+/// What a human applied stays in force, unless it breaks a rule of this version or of the way it was started: then the policy of the
+/// configuration is put in force again, and said to be.
+fn keep_sound(config: &Config, restored: &mut Restored) {
+    let faults = rules::check(&restored.policy, config.env, config.demo_mode);
+    if faults.is_empty() || restored.state.policy_author.is_file() {
+        return;
     }
-    let faults = lint(&policy);
-    if faults.is_empty() {
-        Ok((policy, path.display().to_string()))
-    } else {
-        Err(Error::Lint(faults))
-    }
+    let all: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    tracing::error!(
+        faults = all.join("; "),
+        "the applied policy is not usable any more: the configured one is in force"
+    );
+    restored.state.policy_base.clear();
 }
 
-fn open_log(config: &Config) -> Result<(Journal, Restored), Error> {
+/// The policy the agent begins with.
+fn in_force<'a>(configured: &'a Policy, restored: &'a Restored) -> &'a Policy {
+    let applied = configured.digest() == restored.state.policy_base;
+    if applied { &restored.policy } else { configured }
+}
+
+fn open_log(config: &Config) -> Result<(Journal, Tlog, Restored), Error> {
     let mut replay = Replay::new(config.env);
     let mut failed = None;
     let mut on_entry = |seq: u64, line: &[u8]| {
@@ -388,20 +456,29 @@ fn open_log(config: &Config) -> Result<(Journal, Restored), Error> {
             Err(source) => failed = Some(Error::Log { seq, source }),
         }
     };
-    let opened = journal::open(journal::Config::new(config.data_dir.join("proof")), &mut on_entry)?;
+    let published = tlog::Config {
+        key: config.proof_key.clone().unwrap_or_else(|| config.data_dir.join(tlog::KEY_FILE)),
+        anchor: config.proof_anchor.clone(),
+        ..tlog::Config::new(&config.data_dir, config.env.as_str())
+    };
+    let segments = journal::Config::new(config.data_dir.join("proof"));
+    let (opened, tlog) = tlog::open(published, segments, &mut on_entry)?;
     if let Some(error) = failed {
         return Err(error);
     }
     let bytes_cut = opened.recovery.torn.as_ref().map(|torn| torn.bytes_cut);
-    if let Some(damage) = &opened.recovery.damage {
+    if let journal::Status::Damaged(damage) = &opened.journal.status() {
         tracing::error!(seq = damage.seq, segment = %damage.segment, why = %damage.why,
             "the proof log is damaged: no action will be taken");
     }
-    if let Err(error) = crate::specs::restore(&config.data_dir, &replay.state.specs) {
+    if let Err(error) = specs::restore(&config.data_dir, &replay.state.specs) {
         // They are copies of what the log holds; the next start tries again.
         tracing::warn!(%error, "specification files cannot be written");
     }
-    Ok((opened.journal, Restored { state: replay.state, head: opened.head, bytes_cut }))
+    let Replay { state, policy, .. } = replay;
+    let mut restored = Restored { state, policy, head: opened.head, bytes_cut };
+    keep_sound(config, &mut restored);
+    Ok((opened.journal, tlog, restored))
 }
 
 /// The configured id, or the one kept in the data directory, or a fresh `agent-<8 hex>` that is kept from now on.

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use http::HeaderMap;
@@ -16,6 +16,7 @@ use tonic::Status;
 use crate::grpc::status;
 
 pub mod matrix;
+pub mod reload;
 mod throttle;
 pub mod tokens;
 
@@ -101,6 +102,12 @@ impl Principal {
         &self.roles
     }
 
+    /// Apps its token is bound to; `None`: it is bound to none.
+    #[must_use]
+    pub fn apps(&self) -> Option<&BTreeSet<String>> {
+        self.apps.as_deref()
+    }
+
     /// True if its token is not bound to other apps than `app`.
     #[must_use]
     pub fn may_report(&self, app: &str) -> bool {
@@ -117,7 +124,7 @@ impl fmt::Display for Principal {
 /// Checks every request against the token table and the role matrix.
 #[derive(Debug)]
 pub struct Authorizer {
-    tokens: TokenTable,
+    tokens: RwLock<TokenTable>,
     throttle: Throttle,
 }
 
@@ -125,7 +132,12 @@ impl Authorizer {
     /// Checks against `tokens`.
     #[must_use]
     pub fn new(tokens: TokenTable) -> Self {
-        Self { tokens, throttle: Throttle::default() }
+        Self { tokens: RwLock::new(tokens), throttle: Throttle::default() }
+    }
+
+    /// Checks against `tokens` from the next request on. Streams that are open stay open.
+    pub fn replace(&self, tokens: TokenTable) {
+        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;
     }
 
     /// Decides whether the caller behind `headers` may call the method at `path` (`/package.Service/Method`).
@@ -134,7 +146,8 @@ impl Authorizer {
     ///
     /// # Errors
     /// `UNIMPLEMENTED` for a method outside the matrix, `UNAUTHENTICATED` (`TOKEN_MISSING`, `TOKEN_INVALID`),
-    /// `RESOURCE_EXHAUSTED` after too many invalid tokens from one address, `PERMISSION_DENIED` (`ROLE_REQUIRED`).
+    /// `RESOURCE_EXHAUSTED` after too many invalid tokens from one address, `PERMISSION_DENIED` (`ROLE_REQUIRED`, and
+    /// `READ_ONLY` where the caller bound themself with [`READ_ONLY`]).
     pub fn admit(
         &self,
         path: &str,
@@ -145,11 +158,30 @@ impl Authorizer {
         let Some(access) = matrix::access(path) else {
             return Err(status::unimplemented(path));
         };
+        self.admit_to(access, path, headers, peer, now)
+    }
+
+    /// As [`Authorizer::admit`], to something else than a method.
+    ///
+    /// # Errors
+    /// As [`Authorizer::admit`].
+    pub fn admit_to(
+        &self,
+        access: Access,
+        path: &str,
+        headers: &HeaderMap,
+        peer: IpAddr,
+        now: Instant,
+    ) -> Result<Option<Principal>, Status> {
         let need = match access {
             Access::Public => return Ok(None),
             Access::AnyOf(need) => need,
         };
         let principal = self.authenticate(headers, peer, now)?;
+        if access.mutates() && headers.contains_key(READ_ONLY) {
+            let text = format!("`{path}` may change something, and this call came as read-only");
+            return Err(status::permission_denied("READ_ONLY", &text));
+        }
         if need.iter().any(|role| principal.has(*role)) {
             Ok(Some(principal))
         } else {
@@ -181,9 +213,9 @@ impl Authorizer {
             None => value.as_bytes().split_at_checked(BEARER.len()),
             Some(_) => None,
         };
-        let known = token
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(BEARER))
-            .and_then(|(_, token)| self.tokens.find(token));
+        let known = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(BEARER)).and_then(
+            |(_, token)| self.tokens.read().unwrap_or_else(PoisonError::into_inner).find(token),
+        );
         // A valid token always passes, whatever else comes from its address: otherwise one broken script on the host could
         // lock the operator out of `pause`. Guessing 256 bits is hopeless; the limit is there to make it visible and cheap.
         known.ok_or_else(|| match self.throttle.failure(peer, now) {
@@ -200,6 +232,10 @@ impl Authorizer {
         })
     }
 }
+
+/// A header with which a caller binds themself: whatever their roles, a call with it changes nothing. Its value does not matter, so
+/// that no spelling of "no" can be mistaken.
+pub const READ_ONLY: &str = "agentctl-read-only";
 
 const BEARER: &[u8] = b"Bearer ";
 

@@ -17,10 +17,13 @@ use crate::telemetry::{self, LogFormat};
 
 mod args;
 mod file;
+mod keys;
 mod units;
 
 pub use args::{Secret, ServerArgs};
 use file::ConfigFile;
+pub use keys::{KEYS, Key, Line, example, key};
+use keys::{OTEL_VARIABLE, REDIS_FLAG};
 pub use units::{parse_duration, show_duration};
 
 /// Where the server listens unless told otherwise.
@@ -49,6 +52,10 @@ pub struct Config {
     pub tokens: Option<PathBuf>,
     /// Certificate and key; `None`: plain text, on loopback only.
     pub tls: Option<TlsFiles>,
+    /// Key of the proof log; `None`: `proof.key` in the data directory, made at the first start.
+    pub proof_key: Option<PathBuf>,
+    /// Where each checkpoint of the proof log is copied to, in a directory that exists; `None`: nowhere.
+    pub proof_anchor: Option<PathBuf>,
     /// Redis that records are offered to; `None`: they are offered to a ring in this process.
     pub redis: Option<Address>,
     /// Accept only what the agent itself chose, from the demo allowlist.
@@ -61,6 +68,10 @@ pub struct Config {
     pub log_format: LogFormat,
     /// What is logged, in the syntax of `tracing_subscriber::EnvFilter`.
     pub log_filter: String,
+    /// Processes on this host may read the metrics without a token.
+    pub metrics_open: bool,
+    /// Collector that traces are sent to.
+    pub otlp: Option<String>,
     /// Limits of the port.
     pub limits: Limits,
     /// Every setting with its value and where it came from, for the banner and the log.
@@ -137,33 +148,6 @@ fn lines(violations: &[Violation]) -> String {
     violations.iter().map(|v| format!("  {v}")).collect::<Vec<_>>().join("\n")
 }
 
-const REDIS_FLAG: &str = "--redis";
-
-/// The settings a file may hold: key in the file, flag, environment variable.
-const SETTINGS: &[(&str, &str, &str)] = &[
-    ("env", "--env", "AGENTD_ENV"),
-    ("listen", "--listen", "AGENTD_LISTEN"),
-    ("data_dir", "--data-dir", "AGENTD_DATA_DIR"),
-    ("agent_id", "--agent-id", "AGENTD_AGENT_ID"),
-    ("loop_interval", "--loop-interval", "AGENTD_LOOP_INTERVAL"),
-    ("policy", "--policy", "AGENTD_POLICY"),
-    ("tokens", "--tokens", "AGENTD_TOKENS"),
-    ("tls_cert", "--tls-cert", "AGENTD_TLS_CERT"),
-    ("tls_key", "--tls-key", "AGENTD_TLS_KEY"),
-    ("redis", REDIS_FLAG, "AGENTD_REDIS"),
-    ("demo_mode", "--demo-mode", "DEMO_MODE"),
-    ("freeze", "--freeze", "DEMO_FREEZE_MODE"),
-    ("dry_run", "--dry-run", "AGENTD_DRY_RUN"),
-    ("log_format", "--log-format", "AGENTD_LOG_FORMAT"),
-    ("log_filter", "--log-filter", "AGENTD_LOG"),
-    ("limits.max_connections", "", ""),
-    ("limits.max_connections_per_address", "", ""),
-    ("limits.max_streams", "", ""),
-    ("limits.preface_timeout", "", ""),
-    ("limits.tls_timeout", "", ""),
-    ("limits.drain_timeout", "", ""),
-];
-
 /// Data directory of an environment unless told otherwise: what systemd gives the unit, else the user's state directory,
 /// else one below the current directory.
 #[must_use]
@@ -192,7 +176,7 @@ impl Config {
         let mut reader = Reader {
             args,
             file: file.as_ref(),
-            violations: file.as_ref().map(|file| file.unknown_keys(SETTINGS)).unwrap_or_default(),
+            violations: file.as_ref().map(|file| file.unknown_keys()).unwrap_or_default(),
             origins: BTreeMap::new(),
         };
         let mut config = reader.settings();
@@ -256,6 +240,8 @@ impl Reader<'_> {
             policy: self.path("policy", ""),
             tokens: self.path("tokens", ""),
             tls: self.tls(),
+            proof_key: self.path("proof_key", ""),
+            proof_anchor: self.path("proof_anchor", ""),
             redis: self.redis(),
             demo_mode: self.take("demo_mode", "false", boolean, units::parse_bool).unwrap_or(false),
             freeze: self.take("freeze", "false", boolean, units::parse_bool).unwrap_or(false),
@@ -271,6 +257,10 @@ impl Reader<'_> {
                     |text| telemetry::is_filter(text).then(|| text.to_owned()),
                 )
                 .unwrap_or_default(),
+            metrics_open: self
+                .take("metrics_open", "false", boolean, units::parse_bool)
+                .unwrap_or(false),
+            otlp: self.otlp(),
             limits: Limits::default(),
             origins: BTreeMap::new(),
         }
@@ -306,8 +296,42 @@ impl Reader<'_> {
                 give it as AGENTD_REDIS or in the configuration file";
             self.violate(&origin, "", rule);
         }
+        let exposed = self.file.filter(|file| file.is_exposed() && self.outside("redis").is_none());
+        if let Some(file) = exposed.filter(|_| address.has_password()) {
+            let rule = format!(
+                "holds a password and others can read it (mode {:04o}), run `chmod 600 {}`",
+                file.mode(),
+                file.path().display()
+            );
+            self.violate(&origin, "", &rule);
+        }
         self.origins.insert("redis", Setting { value: address.to_string(), origin });
         Some(address)
+    }
+
+    /// What a collector is called elsewhere counts as well: below what is called after agentd, above the file.
+    fn otlp(&mut self) -> Option<String> {
+        let key = "otlp_endpoint";
+        let elsewhere = || {
+            let value = std::env::var(OTEL_VARIABLE).ok()?;
+            Some(Setting { value, origin: OTEL_VARIABLE.to_owned() })
+        };
+        let found = self.outside(key).or_else(elsewhere);
+        let found = found.or_else(|| self.file.and_then(|file| file.get(key)));
+        let setting = found.filter(|set| !set.value.is_empty())?;
+        if !telemetry::EXPORTS {
+            let rule = "this build sends no traces; build it with `--features otel`, or unset it";
+            self.violate(&setting.origin, &setting.value, rule);
+        } else if units::parse_endpoint(&setting.value).is_none() {
+            // It may hold a password, so it is not repeated.
+            let rule = "must be http://HOST:PORT or https://HOST:PORT, without user and password";
+            self.violate(&setting.origin, "", rule);
+        }
+        let value = units::parse_endpoint(&setting.value);
+        if let Some(value) = value.clone() {
+            self.origins.insert(key, Setting { value, origin: setting.origin });
+        }
+        value
     }
 
     fn limits(&mut self) -> Limits {
@@ -323,7 +347,7 @@ impl Reader<'_> {
                 .take(
                     "limits.max_connections",
                     &number(default.max_connections),
-                    "must be 1 to 65536",
+                    "must be a whole number, 1 to 65536",
                     count(65_536),
                 )
                 .unwrap_or(default.max_connections),
@@ -331,7 +355,7 @@ impl Reader<'_> {
                 .take(
                     "limits.max_connections_per_address",
                     &number(default.max_connections_per_address),
-                    "must be 1 to 65536",
+                    "must be a whole number, 1 to 65536",
                     count(65_536),
                 )
                 .unwrap_or(default.max_connections_per_address),
@@ -339,7 +363,7 @@ impl Reader<'_> {
                 .take(
                     "limits.max_streams",
                     &default.max_streams.to_string(),
-                    "must be 1 to 4096",
+                    "must be a whole number, 1 to 4096",
                     |text| count(4096)(text).and_then(|n| u32::try_from(n).ok()),
                 )
                 .unwrap_or(default.max_streams),
@@ -425,7 +449,7 @@ impl Reader<'_> {
     /// The value from a flag or the environment: clap has merged them, and only the error wants to know which it was.
     fn outside(&self, key: &str) -> Option<Setting> {
         let value = self.args.get(key)?.to_owned();
-        let (_, flag, variable) = SETTINGS.iter().find(|(name, ..)| *name == key)?;
+        let Key { flag, variable, .. } = keys::key(key)?;
         let from_env = std::env::var(variable).is_ok_and(|set| set == value);
         let origin = if from_env { variable } else { flag };
         Some(Setting { value, origin: (*origin).to_owned() })

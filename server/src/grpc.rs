@@ -5,8 +5,11 @@ use std::sync::Arc;
 use agentctl_api::v1;
 use agentctl_api::v1::agent_service_server::AgentServiceServer;
 use agentctl_api::v1::approval_service_server::ApprovalServiceServer;
+use agentctl_api::v1::bus_service_server::BusServiceServer;
 use agentctl_api::v1::decision_service_server::DecisionServiceServer;
+use agentctl_api::v1::identity_service_server::IdentityServiceServer;
 use agentctl_api::v1::onboarding_service_server::OnboardingServiceServer;
+use agentctl_api::v1::policy_service_server::PolicyServiceServer;
 use agentctl_api::v1::proof_service_server::ProofServiceServer;
 use agentctl_api::v1::scenario_service_server::ScenarioServiceServer;
 use agentctl_api::v1::telemetry_service_server::TelemetryServiceServer;
@@ -22,19 +25,24 @@ use crate::journal::Journal;
 use crate::publish::Publisher;
 use crate::scenario::Stage;
 use crate::tasks::Tasks;
+use crate::tlog::Tlog;
 
 pub mod agent;
 pub mod approval;
+pub mod bus;
 pub mod decision;
 mod feed;
 mod filter;
 pub mod from_proto;
+pub mod identity;
 pub mod ids;
 mod log;
 pub mod onboarding;
 mod opaque;
 pub mod outcome;
+mod pace;
 mod page;
+pub mod policy;
 pub mod proof;
 pub mod scenario;
 pub mod status;
@@ -55,12 +63,18 @@ pub struct Services {
     pub publisher: Publisher,
     /// The proof log, for reading.
     pub journal: Journal,
+    /// The proof log, as it is published.
+    pub tlog: Tlog,
     /// Signal windows.
     pub ingest: Arc<Ingest>,
     /// What telemetry streams share: sequence numbers, quotas, counters.
     pub intake: Arc<telemetry::intake::Intake>,
+    /// What is counted for Prometheus.
+    pub metrics: Arc<crate::metrics::Metrics>,
     /// How the bus is; `None` where a test runs without one.
     pub bus: Option<crate::bus::Monitor>,
+    /// How busy the deploy workers are; `None` where a test runs without them.
+    pub workers: Option<crate::deploy::Monitor>,
     /// The clock.
     pub clock: Arc<Clock>,
     /// The spawner, and the stop signal that ends streams.
@@ -69,15 +83,15 @@ pub struct Services {
     pub env: Env,
     /// Where the specifications are written to.
     pub data_dir: std::path::PathBuf,
-    /// Where the policy came from: a path, or `built-in`.
-    pub policy_origin: String,
+    /// Where the policy of the configuration comes from.
+    pub rules: Arc<crate::rules::Rulebook>,
     /// Where scenarios run; `None` in prod.
     pub stage: Option<Arc<Stage>>,
     /// Health as `grpc.health.v1` tells it.
     pub health: HealthReporter,
 }
 
-/// All routes: the seven services, health and reflection.
+/// All routes: the services, health and reflection.
 ///
 /// # Errors
 /// The compiled descriptor set cannot be read, which a test rules out.
@@ -109,12 +123,22 @@ where
                 .max_decoding_message_size(REQUEST_MAX),
         )
         .add_service(
+            BusServiceServer::new(bus::Service(s())).max_decoding_message_size(REQUEST_MAX),
+        )
+        .add_service(
+            IdentityServiceServer::new(identity::Service(s()))
+                .max_decoding_message_size(REQUEST_MAX),
+        )
+        .add_service(
             DecisionServiceServer::new(decision::Service(s()))
                 .max_decoding_message_size(REQUEST_MAX),
         )
         .add_service(
             OnboardingServiceServer::new(onboarding::Service(s()))
                 .max_decoding_message_size(REQUEST_MAX),
+        )
+        .add_service(
+            PolicyServiceServer::new(policy::Service(s())).max_decoding_message_size(REQUEST_MAX),
         )
         .add_service(
             ProofServiceServer::new(proof::Service(s())).max_decoding_message_size(REQUEST_MAX),

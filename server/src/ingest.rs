@@ -57,6 +57,13 @@ impl Ingest {
         self.shard(app).windows.entry(app.clone()).or_insert_with(window);
     }
 
+    /// Forgets the window of an app that was let go: signals about it are refused from here on.
+    pub fn detach(&self, app: &AppName) {
+        let mut shard = self.shard(app);
+        shard.windows.remove(app);
+        shard.dirty.remove(app);
+    }
+
     /// Makes a window for an app that was onboarded before this start: its monitors get time to report again.
     pub fn resume(&self, app: &AppName, now: Millis) {
         let window = || Window::resumed(app.clone(), now);

@@ -46,6 +46,7 @@ use head::HeadMark;
 use index::Shared;
 pub use reader::{Entry, READ_ENTRIES_MAX, Reader};
 use store::Store;
+pub(crate) use store::{make_dir, replace_file, sync_parent};
 pub use types::{Damage, Durable, Error, Head, LogId, Recovery, Status, Torn};
 pub use verify::{Verified, read_dir, verify_dir};
 use writer::{Append, Command, Writer};
@@ -110,6 +111,17 @@ pub struct Opened {
 /// Another process holds the log ([`Error::Locked`]); it was written by a later version ([`Error::Version`]); its identity is
 /// missing beside existing segments ([`Error::Identity`]); reading fails ([`Error::Io`]).
 pub fn open(config: Config, replay: &mut dyn FnMut(u64, &[u8])) -> Result<Opened, Error> {
+    open_hashed(config, &mut |seq, _, line| replay(seq, line))
+}
+
+/// As [`open`], and hands out the leaf hash of each record too, which was computed anyway.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_hashed(
+    config: Config,
+    replay: &mut dyn FnMut(u64, Hash, &[u8]),
+) -> Result<Opened, Error> {
     let config = config.clamped();
     let directory = Directory::open(&config.dir)?;
     let log_id = directory.log_id;
@@ -123,10 +135,10 @@ fn open_store(
     store: Arc<dyn Store>,
     log_id: LogId,
     directory: Option<Directory>,
-    replay: &mut dyn FnMut(u64, &[u8]),
+    replay: &mut dyn FnMut(u64, Hash, &[u8]),
 ) -> Result<Opened, Error> {
     let mark = HeadMark::load(store.as_ref());
-    let scan = scan::scan_log(store.as_ref(), log_id, mark, &mut |seq, _, line| replay(seq, line))?;
+    let scan = scan::scan_log(store.as_ref(), log_id, mark, replay)?;
     let head = Head { log_id, next_seq: scan.chain.next_seq(), hash: scan.chain.head() };
     let entries = head.next_seq.saturating_sub(1);
     let recovery = Recovery { entries, torn: scan.torn.clone(), damage: scan.damage.clone() };
@@ -280,6 +292,11 @@ impl Journal {
     #[must_use]
     pub fn reader(&self) -> Reader {
         Reader::new(Arc::clone(&self.inner.shared))
+    }
+
+    /// Takes note that the records are not those that were promised elsewhere: nothing is appended from here on.
+    pub fn distrust(&self, damage: Damage) {
+        let _ = self.inner.shared.damaged(damage);
     }
 
     /// Re-reads every durable record: checksums, leaf hashes, links, numbers. Blocks for the time of reading the whole log.

@@ -1,7 +1,7 @@
 //! agentd: the IO shell around the pure brain of `agentd-core`.
 //!
-//! Everything that touches the outside world lives here: the proof log on disk ([`journal`]), the actuators ([`act`]), the
-//! probes ([`sense`]), the bus ([`bus`]), the gRPC services ([`grpc`]) and the loop that drives the brain ([`agent`]).
+//! Everything that touches the outside world lives here: the proof log on disk ([`journal`]), the actuators ([`act`]), what
+//! is fetched and built for them ([`deploy`]), the probes ([`sense`]), the bus ([`bus`]), the gRPC services ([`grpc`]) and the loop that drives the brain ([`agent`]).
 
 pub mod act;
 pub mod agent;
@@ -10,15 +10,20 @@ pub mod auth;
 pub mod bus;
 pub mod clock;
 pub mod config;
+pub mod deploy;
 pub mod failpoint;
 pub mod grpc;
 pub mod ingest;
 pub mod journal;
 pub mod listen;
+pub mod metrics;
+pub mod pages;
 pub mod publish;
+pub mod rules;
 pub mod scenario;
 pub mod sense;
 pub mod shim;
 pub mod specs;
 pub mod tasks;
 pub mod telemetry;
+pub mod tlog;

@@ -23,12 +23,14 @@ use tonic::body::Body;
 use tower::Service;
 
 use crate::auth::Authorizer;
+use crate::pages::Pages;
 use crate::tasks::{OnFailure, Tasks};
 
 mod body;
 mod counters;
 mod edge;
 mod occupancy;
+mod page;
 mod preface;
 pub mod tls;
 
@@ -90,6 +92,8 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes buffered per stream for a client that reads slowly.
 const MAX_SEND_BUFFER: usize = 64 * 1024;
+/// Time for a page from the first byte asked to the last byte taken.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for aborted connections to go away; they only have to be polled once.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
 
@@ -102,6 +106,7 @@ pub struct Listen<S> {
     limits: Limits,
     tls: Option<TlsSetup>,
     counters: Arc<Counters>,
+    pages: Option<Arc<Pages>>,
 }
 
 /// How a drain ended.
@@ -121,6 +126,7 @@ impl<S> Listen<S> {
             limits: Limits::default(),
             tls: None,
             counters: Arc::new(Counters::default()),
+            pages: None,
         }
     }
 
@@ -135,6 +141,13 @@ impl<S> Listen<S> {
     #[must_use]
     pub fn with_tls(mut self, tls: Option<TlsSetup>) -> Self {
         self.tls = tls;
+        self
+    }
+
+    /// With pages beside gRPC.
+    #[must_use]
+    pub fn with_pages(mut self, pages: Pages) -> Self {
+        self.pages = Some(Arc::new(pages));
         self
     }
 
@@ -160,7 +173,7 @@ where
         let stopping = tasks.stopping();
         let drain_timeout = self.limits.drain_timeout;
         let shared = Arc::new(Shared {
-            edge: Edge::new(self.routes, self.authorizer, Arc::clone(&self.counters)),
+            edge: Edge::new(self.routes, self.authorizer, Arc::clone(&self.counters), self.pages),
             occupancy: Occupancy::new(&self.limits),
             limits: self.limits,
             tls: self.tls,
@@ -283,7 +296,10 @@ where
     {
         match self.in_time(self.limits.preface_timeout, preface::read(&mut io)).await {
             Some(Ok(preface::Opening::Http2)) => {}
-            Some(Ok(preface::Opening::Other)) => {
+            Some(Ok(preface::Opening::Http1(first))) if self.edge.has_pages() => {
+                return self.http1(preface::Replayed::behind(first, io), peer).await;
+            }
+            Some(Ok(preface::Opening::Http1(_) | preface::Opening::Other)) => {
                 self.counters.bump(&self.counters.preface_failures);
                 let answer = preface::refuse(&mut io);
                 self.in_time(self.limits.preface_timeout, answer).await;
@@ -321,6 +337,27 @@ where
         if let Err(error) = ended {
             self.counters.bump(&self.counters.broken_connections);
             tracing::debug!(%peer, %error, "connection ended with an error");
+        }
+    }
+
+    /// One request for a page, one answer, and the connection ends: scrapers and probes come every few seconds, and nothing is
+    /// held open for them.
+    async fn http1<Io>(&self, io: Io, peer: SocketAddr)
+    where
+        Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.preface_timeout)
+            .max_buf_size(usize::try_from(self.limits.max_header_list).unwrap_or(16 * 1024))
+            .half_close(true)
+            .keep_alive(false);
+        let serving = builder.serve_connection(TokioIo::new(io), self.edge.on_page(peer));
+        let ended = self.in_time(PAGE_TIMEOUT, serving).await;
+        if !matches!(ended, Some(Ok(()))) {
+            self.counters.bump(&self.counters.broken_connections);
+            tracing::debug!(%peer, "connection for a page ended early");
         }
     }
 

@@ -70,6 +70,12 @@ impl Publisher {
         self.head.subscribe()
     }
 
+    /// The newest sequence number that was published.
+    #[must_use]
+    pub fn newest(&self) -> u64 {
+        *self.head.borrow()
+    }
+
     /// Watchers that wait right now.
     #[must_use]
     pub fn watchers(&self) -> usize {

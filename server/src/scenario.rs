@@ -25,17 +25,24 @@ use crate::tasks::Tasks;
 
 mod cooldown;
 mod crash;
+mod failed_deployment;
 mod false_alarm;
 mod follow;
+mod halt;
 mod kill_switch;
+mod latency;
 mod load;
+mod low_confidence;
 mod onboard;
 mod overload;
+mod overloaded_environment;
 mod play;
 mod repetition;
 mod rollback;
 mod signal_conflict;
+mod slow_deployment;
 mod steps;
+mod storm;
 mod unsafe_action;
 mod web;
 
@@ -58,6 +65,13 @@ pub const SCENARIOS: &[Scenario] = &[
     rollback::SCENARIO,
     kill_switch::SCENARIO,
     unsafe_action::SCENARIO,
+    overloaded_environment::SCENARIO,
+    low_confidence::SCENARIO,
+    slow_deployment::SCENARIO,
+    failed_deployment::SCENARIO,
+    halt::SCENARIO,
+    // Last: what it leaves behind is an environment in a storm, until it has been calm for long enough.
+    storm::SCENARIO,
 ];
 
 /// The scenario called `name`, if there is one.

@@ -17,6 +17,8 @@ use rustix::fs::{FileType, FlockOperation, Mode};
 use rustix::io::Errno;
 
 mod born;
+mod confine;
+pub mod files;
 mod output;
 mod prepare;
 pub mod procfs;
@@ -25,6 +27,7 @@ mod run;
 pub mod socket;
 mod spawn;
 mod spool;
+pub mod step;
 mod tree;
 
 pub use output::{LOG_CURRENT, LOG_DIR};
@@ -57,11 +60,19 @@ impl Error {
     }
 }
 
-/// Runs a shim in `dir` until it is asked to end. A socket as standard input is its first caller.
+/// Runs a shim in `dir` until it is asked to end. A socket as standard input is its first caller. The directory of an instance is
+/// absolute; the words [`step::WORD`] and [`files::WORD`] in its place make this process the parent of one step of a build, or a
+/// server of static files.
 #[must_use]
 pub fn main(dir: &Path) -> ExitCode {
+    if dir == Path::new(files::WORD) {
+        return files::main();
+    }
     // Numbers 0 to 3 are taken for good: nothing that is opened later can be in the way of the app's descriptor 3.
     let reserved = reserve_descriptors();
+    if dir == Path::new(step::WORD) {
+        return step::main();
+    }
     let mut caller = first_caller();
     let outcome = begin(dir, &mut caller);
     drop(reserved);

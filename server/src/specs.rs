@@ -11,7 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use agentd_core::app::{AppName, AppSpec};
+use agentd_core::plan::Operation;
+use agentd_core::record::Body;
 use agentd_core::state::SpecHistory;
+
+use crate::grpc::Services;
+use crate::publish::Next;
 
 /// File name of a specification.
 pub const FILE: &str = "app_spec.json";
@@ -127,6 +132,83 @@ pub fn restore(data_dir: &Path, specs: &BTreeMap<AppName, SpecHistory>) -> Resul
     Ok(restored)
 }
 
+/// Keeps the files in step with what is in force, for as long as the server runs: an update, a rollback or an approval changes the
+/// file when it changes the app, and what was let go leaves none.
+pub async fn follow(services: Services) {
+    let mut head = services.publisher.head();
+    let mut position = *head.borrow_and_update();
+    let stopping = services.tasks.stopping();
+    loop {
+        // Missed records cost nothing but the next start, which restores every file.
+        let records = match services.publisher.after(position, FOLLOWED) {
+            Next::Records(records) => records,
+            Next::OnDisk => {
+                position = services.publisher.newest();
+                continue;
+            }
+        };
+        for published in &records {
+            position = published.record.seq;
+            if let Some(app) = &published.record.app
+                && changes_file(&published.record.body)
+            {
+                renew(&services, app).await;
+            }
+        }
+        if !records.is_empty() {
+            continue;
+        }
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            changed = head.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Records taken from the ring at once.
+const FOLLOWED: usize = 256;
+
+fn changes_file(body: &Body) -> bool {
+    match body {
+        Body::Offboarded { .. } => true,
+        Body::Attempted(attempt) => matches!(
+            attempt.plan.operation,
+            Operation::Deploy { .. } | Operation::Configure { .. } | Operation::Rollback { .. }
+        ),
+        _ => false,
+    }
+}
+
+/// Writes the specification in force, or removes the file if there is none.
+async fn renew(services: &Services, app: &AppName) {
+    let name = app.clone();
+    let spec = services
+        .agent
+        .query(move |view| view.state.specs.get(&name).and_then(SpecHistory::spec).cloned());
+    let Ok(spec) = spec.await else { return };
+    let (dir, name) = (services.data_dir.clone(), app.clone());
+    let renewed = tokio::task::spawn_blocking(move || match spec {
+        Some(spec) => write(&dir, &spec).map(|_path| ()),
+        None => remove(&dir, &name),
+    });
+    match renewed.await {
+        Ok(Ok(())) => {}
+        // They are copies of what the log holds; the next start tries again.
+        Ok(Err(error)) => tracing::warn!(%app, %error, "specification file is not as it should be"),
+        Err(error) => tracing::error!(%app, %error, "renewing a specification file panicked"),
+    }
+}
+
+fn remove(data_dir: &Path, app: &AppName) -> Result<(), Error> {
+    let file = path(data_dir, app);
+    match fs::remove_file(&file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::new("remove", &file)(error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
@@ -149,6 +231,7 @@ mod tests {
             environment: BTreeMap::new(),
             labels: BTreeMap::new(),
             thresholds: BTreeMap::new(),
+            windows: Vec::new(),
             autonomy: None,
             stop_grace_ms: 10_000,
         }

@@ -1,9 +1,25 @@
-//! Log lines: to standard error, as text or JSON, and never able to steer a terminal.
+//! Log lines: to standard error, as text or JSON, and never able to steer a terminal. And traces, one per turn of the loop.
 
 use std::io::{self, Write};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
+
+use crate::config::Config;
+
+mod line;
+#[cfg(feature = "otel")]
+mod otlp;
+pub(crate) mod speaker;
+pub(crate) mod trace;
+
+pub use trace::TraceId;
+
+/// Whether this build can send traces to a collector.
+pub const EXPORTS: bool = cfg!(feature = "otel");
 
 /// What is logged unless told otherwise.
 pub const DEFAULT_FILTER: &str = "info";
@@ -36,6 +52,9 @@ pub enum Error {
     /// The filter is not one.
     #[error("invalid log filter `{0}`")]
     Filter(String),
+    /// The collector cannot be used.
+    #[error("cannot send traces: {0}")]
+    Collector(String),
     /// Something in this process logs already.
     #[error("logging is set up already")]
     AlreadySet,
@@ -47,22 +66,80 @@ pub fn is_filter(text: &str) -> bool {
     EnvFilter::builder().parse(text).is_ok()
 }
 
-/// Sends log lines of the whole process to standard error from now on.
+/// How this process logs and traces.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings<'a> {
+    /// How lines look.
+    pub format: LogFormat,
+    /// What is logged.
+    pub filter: &'a str,
+    /// Collector that traces are sent to.
+    pub otlp: Option<&'a str>,
+    /// Environment the traces are of.
+    pub env: &'a str,
+}
+
+impl<'a> Settings<'a> {
+    /// As configured.
+    #[must_use]
+    pub fn of(config: &'a Config) -> Self {
+        Self {
+            format: config.log_format,
+            filter: &config.log_filter,
+            otlp: config.otlp.as_deref(),
+            env: config.env.as_str(),
+        }
+    }
+}
+
+/// What has to be sent before the process ends.
+#[must_use = "traces that were not sent yet are lost"]
+#[derive(Debug, Default)]
+pub struct Export {
+    #[cfg(feature = "otel")]
+    collector: Option<otlp::Export>,
+}
+
+impl Export {
+    /// Sends the last traces, if any go anywhere. Blocks for at most two seconds.
+    pub fn shut_down(self) {
+        #[cfg(feature = "otel")]
+        if let Some(collector) = self.collector {
+            collector.shut_down();
+        }
+    }
+}
+
+/// Spans are of this program alone: what libraries do within a turn is no step of the loop.
+fn spans() -> Targets {
+    Targets::new().with_target("agentd", LevelFilter::INFO)
+}
+
+/// Sends log lines of the whole process to standard error from now on, and traces to a collector if there is one. Must be called on
+/// a runtime.
 ///
 /// # Errors
-/// [`Error`] for an invalid filter, or if it was called before.
-pub fn init(format: LogFormat, filter: &str) -> Result<(), Error> {
+/// [`Error`] for an invalid filter or collector, or if it was called before.
+pub fn init(settings: Settings<'_>) -> Result<Export, Error> {
+    let Settings { format, filter, .. } = settings;
     let level =
         EnvFilter::builder().parse(filter).map_err(|_e| Error::Filter(filter.to_owned()))?;
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(level)
+    let lines = tracing_subscriber::fmt::layer()
+        .event_format(line::Lines::new(format))
         .with_writer(SafeStderr(format))
-        .with_ansi(false);
-    let set = match format {
-        LogFormat::Text => subscriber.with_target(false).try_init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
-    };
-    set.map_err(|_taken| Error::AlreadySet)
+        .with_filter(level);
+    let traces = trace::Traces.with_filter(spans());
+    let subscriber = tracing_subscriber::registry().with(traces).with(lines);
+    #[cfg(feature = "otel")]
+    if let Some(endpoint) = settings.otlp {
+        let (collector, tracer) = otlp::start(endpoint, settings.env).map_err(Error::Collector)?;
+        let layer = tracing_opentelemetry::layer().with_tracer(tracer).with_filter(spans());
+        let set = subscriber.with(layer).try_init();
+        return set
+            .map(|()| Export { collector: Some(collector) })
+            .map_err(|_taken| Error::AlreadySet);
+    }
+    subscriber.try_init().map(|()| Export::default()).map_err(|_taken| Error::AlreadySet)
 }
 
 /// Standard error behind the sanitizer.
@@ -102,64 +179,4 @@ impl<W: Write> Write for SafeWriter<W> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::{Arc, Mutex};
-
-    use super::*;
-
-    #[derive(Clone, Default)]
-    struct Captured(LogFormat, Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Captured {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.1.lock().expect("not poisoned").extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl<'a> MakeWriter<'a> for Captured {
-        type Writer = SafeWriter<Self>;
-        fn make_writer(&'a self) -> Self::Writer {
-            SafeWriter { format: self.0, inner: self.clone() }
-        }
-    }
-
-    const HOSTILE: &str = "evil\u{1b}[2J\u{9b}\u{202e}\r\n2026-01-01 ERROR forged";
-
-    #[test]
-    fn text_from_outside_can_neither_steer_a_terminal_nor_forge_a_line() {
-        let captured = Captured::default();
-        let subscriber =
-            tracing_subscriber::fmt().with_ansi(false).with_writer(captured.clone()).finish();
-        tracing::subscriber::with_default(subscriber, || {
-            tracing::error!(name = HOSTILE, "{HOSTILE}");
-        });
-        let out =
-            String::from_utf8(captured.1.lock().expect("not poisoned").clone()).expect("utf-8");
-        assert_eq!(out.matches('\n').count(), 1, "{out}");
-        assert!(out.trim_end().chars().all(|c| !c.is_control() && c != '\u{202e}'), "{out:?}");
-        assert!(out.contains("forged"), "nothing is hidden");
-    }
-
-    #[test]
-    fn json_stays_json() {
-        let captured = Captured(LogFormat::Json, Arc::default());
-        let subscriber = tracing_subscriber::fmt().json().with_writer(captured.clone()).finish();
-        tracing::subscriber::with_default(subscriber, || {
-            tracing::error!(app = "a\u{1b}\u{202e}\n", "plain");
-        });
-        let out = captured.1.lock().expect("not poisoned").clone();
-        let value: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
-        assert_eq!(value["fields"]["app"], "a\u{1b}\u{202e}\n");
-        assert!(!String::from_utf8_lossy(&out).contains('\u{202e}'));
-    }
-
-    #[test]
-    fn filters_are_checked_before_they_are_used() {
-        assert!(is_filter("info") && is_filter("agentd=debug,info") && is_filter("off"));
-        assert!(!is_filter("agentd=loud") && !is_filter("=,="));
-    }
-}
+mod tests;

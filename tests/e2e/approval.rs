@@ -156,3 +156,45 @@ fn a_request_survives_the_server_and_is_joined_not_doubled() {
     server.wait_verified(&app, before);
     assert_eq!(server.records().attempts("RESTART"), 1);
 }
+
+#[test]
+fn a_changed_app_supersedes_the_request_and_the_old_plan_opens_nothing() {
+    let server = proposing(LONG);
+    let app = server.onboard("web");
+    let before = server.records().head();
+    app.kill9();
+    let first = pending(&server, &app);
+    server.ctl(&["app", "update", "web", "--label", "team=shop"]).ok();
+    let second = server.wait("it is asked anew, for the new revision", || {
+        let list = server.ctl(&["approval", "list", "--app", "web", "-o", "json"]).ok().json();
+        list.as_array().unwrap().iter().find(|a| id(a) != id(&first)).cloned()
+    });
+    let old = server.ctl(&["approval", "get", id(&first), "-o", "json"]).ok().json();
+    assert_eq!(old["state"], "superseded", "{old:#}");
+    assert_eq!(old["superseded_by"], id(&second));
+    approve(&server, "approver", &first).exits(5);
+    let stale = first["plan"]["digest"].as_str().unwrap();
+    let words = ["approve", id(&second), "--reason", "x", "--yes", "--digest", stale];
+    server.ctl_as("approver", &words).exits(7);
+    assert_eq!(server.records().attempts("RESTART"), 0);
+    approve(&server, "approver", &second).ok();
+    server.wait_verified(&app, before);
+}
+
+#[test]
+fn a_request_for_an_app_that_recovered_is_cleared() {
+    let server = proposing(LONG);
+    let app = server.onboard("web");
+    app.kill9();
+    let approval = pending(&server, &app);
+    // Somebody brings it up in another way: with another setting of its own.
+    server.ctl(&["app", "update", "web", "--env-var", "FIXED=yes", "--wait"]).ok();
+    let answered = server.wait("the request ends", || {
+        let entry = server.ctl(&["approval", "get", id(&approval), "-o", "json"]).ok().json();
+        (entry["state"] != "pending").then_some(entry)
+    });
+    assert_eq!(answered["state"], "cleared", "{answered:#}");
+    approve(&server, "approver", &approval).exits(5);
+    assert_eq!(server.records().attempts("RESTART"), 0, "nobody answered, nothing was restarted");
+    assert!(app.get("/healthz").is_some());
+}

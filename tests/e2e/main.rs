@@ -5,15 +5,31 @@ mod harness;
 
 #[cfg(test)]
 mod approval;
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+mod tool;
 
 #[cfg(test)]
+mod docs;
+#[cfg(test)]
 mod first_value;
+#[cfg(test)]
+mod isolation;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
+mod metrics;
 #[cfg(test)]
 mod outlive;
 #[cfg(test)]
 mod pause;
 #[cfg(test)]
+mod policy;
+#[cfg(test)]
 mod proof;
+#[cfg(test)]
+mod repos;
 #[cfg(test)]
 mod roles;
 #[cfg(test)]
@@ -22,6 +38,8 @@ mod start;
 mod telemetry;
 #[cfg(test)]
 mod terminal;
+#[cfg(test)]
+mod transparency;
 #[cfg(test)]
 mod unsafe_names;
 #[cfg(test)]

@@ -125,8 +125,15 @@ impl Author {
         self.observe(app, Observation::Ready).await;
         let reading = Reading::silent(app.clone(), self.now, Some(self.now));
         let (app, detail) = (app.clone(), String::new());
-        self.give(&Input::Delivered { app: app.clone(), decision, ok: true, detail, reading })
-            .await;
+        self.give(&Input::Delivered {
+            app: app.clone(),
+            decision,
+            ok: true,
+            detail,
+            untouched: false,
+            reading,
+        })
+        .await;
         self.now += 100;
         let reading = Reading::silent(app, self.now, Some(self.now));
         self.give(&Input::Reading(reading)).await;
@@ -163,7 +170,7 @@ async fn write_log(dir: &Path) -> u64 {
             ..OnboardRequest::default()
         };
         let (request, found, by) = (Box::new(request), Vec::new(), by("ops"));
-        author.give(&Input::Onboard { request, found, update: false, by }).await;
+        author.give(&Input::Onboard { request, found, update: None, by }).await;
         author.obey(app).await;
     }
     for app in apps.iter().cycle() {

@@ -3,7 +3,7 @@
 use agentctl_api::v1;
 use clap::Args;
 
-use super::{Context, onboard, pieces};
+use super::{Context, flags, pieces};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::page::Page;
@@ -30,20 +30,17 @@ pub struct ActArgs {
     #[arg(long, value_name = "TEXT")]
     reason: String,
     /// Parameter of the action
-    #[arg(long, value_name = "K=V", value_parser = onboard::pair)]
+    #[arg(long, value_name = "K=V", value_parser = flags::pair)]
     param: Vec<(String, String)>,
     /// Judge and answer; nothing is recorded or done
     #[arg(long)]
     dry_run: bool,
-    /// UUID: the same one again returns the first answer
-    #[arg(long, value_name = "UUID")]
-    request_id: Option<String>,
 }
 
 pub(super) async fn run(args: ActArgs, context: &mut Context) -> Result<Exit, Failure> {
     let session = context.connect().await?;
     let request = v1::ProposeActionRequest {
-        request_id: args.request_id.unwrap_or_else(super::request_id),
+        request_id: context.request_id(),
         validate_only: args.dry_run,
         app: args.app,
         action: args.action,

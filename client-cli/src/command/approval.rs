@@ -269,7 +269,7 @@ pub(super) async fn approve(args: ApproveArgs, context: &mut Context) -> Result<
         approval_id: args.id.clone(),
         plan_digest: digest,
         reason,
-        request_id: super::request_id(),
+        request_id: context.request_id(),
     };
     let answer = session.approvals().approve_action(session.unary(request)).await;
     let response = answer.map_err(|s| session.failure(s))?.into_inner();
@@ -338,7 +338,7 @@ pub(super) async fn reject(args: RejectArgs, context: &mut Context) -> Result<Ex
         None => context.ask("why (goes into the record): ", "--reason TEXT")?,
     };
     let request =
-        v1::RejectActionRequest { approval_id: args.id, reason, request_id: super::request_id() };
+        v1::RejectActionRequest { approval_id: args.id, reason, request_id: context.request_id() };
     let answer = session.approvals().reject_action(session.unary(request)).await;
     let approval =
         answer.map_err(|s| session.failure(s))?.into_inner().approval.unwrap_or_default();

@@ -8,29 +8,25 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use agentctl_api::v1;
-use agentd::config::ServerArgs;
 use clap::Args;
-use tempfile::TempDir;
 
 use super::proof::{self, verify};
 use super::scenario::{self, StepView};
+use super::scratch::{self, Rules, Scratch};
 use super::{Context, approval, pieces};
 use crate::connect::Session;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::server::{self, Local};
 
-mod report;
+pub(super) mod report;
 
 use report::{Check, Played, Report};
 
 /// The rules of the demo: those of stage with every time shortened.
-const POLICY: &str = include_str!("../../../deploy/policy/demo.toml");
-/// Time between two ticks of the loop: a finding needs some ticks, and the demo has seconds.
-const LOOP_INTERVAL: &str = "100ms";
+pub(super) const POLICY: &str = include_str!("../../../deploy/policy/demo.toml");
 
-/// The scenarios that have to be there. A server with more of them shows more.
-const REQUIRED: [&str; 8] = [
+/// The scenarios that are shown, and have to be there; others take longer and are run by name.
+const REQUIRED: [&str; 10] = [
     "onboard",
     "crash",
     "overload",
@@ -39,6 +35,8 @@ const REQUIRED: [&str; 8] = [
     "cooldown",
     "repetition",
     "rollback-approval",
+    "kill-switch",
+    "unsafe-action",
 ];
 /// What is shown with `--fast`: the first so many of them.
 const FAST: usize = 4;
@@ -62,7 +60,7 @@ Examples:
 
 Exit codes: 0 every check held, 1 one did not, 10 the proof does not verify.")]
 pub struct DemoArgs {
-    /// Only these scenarios [default: all]
+    /// Only these scenarios, see `agentctl scenario list` [default: ten of them]
     #[arg(long, value_name = "NAME")]
     scenario: Vec<String>,
     /// Only the first four: onboard, crash, overload, false-alarm
@@ -75,10 +73,12 @@ pub struct DemoArgs {
 
 pub(super) async fn run(args: DemoArgs, context: &mut Context) -> Result<Exit, Failure> {
     let started = Instant::now();
-    let stage = Stage::build(context).await?;
+    let rules = Rules { policy: POLICY, freeze: true, ..Rules::default() };
+    let stage = Scratch::start("agentctl-demo-", &rules, context).await?;
+    context.output.page(|page| report::banner(page, &stage.local))?;
     let performed = tokio::select! {
         report = perform(&args, &stage, context) => report,
-        _ = interrupted() => Err(Failure::silent(Exit::Interrupted)),
+        () = scratch::interrupted() => Err(Failure::silent(Exit::Interrupted)),
     };
     // Whatever happened: no process of the demo outlives it.
     let directory = stage.close().await?;
@@ -89,71 +89,11 @@ pub(super) async fn run(args: DemoArgs, context: &mut Context) -> Result<Exit, F
     Ok(report.exit())
 }
 
-async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => terminate.recv().await,
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminated => {}
-    }
-}
-
-/// The server of the demo, and two people who talk to it.
-struct Stage {
-    directory: TempDir,
-    local: Local,
-    operator: Session,
-    approver: Session,
-}
-
-impl Stage {
-    async fn build(context: &mut Context) -> Result<Self, Failure> {
-        let io = |error: std::io::Error| {
-            Failure::because(Exit::Failure, "cannot make a temporary data directory", &error)
-        };
-        let directory = tempfile::Builder::new().prefix("agentctl-demo-").tempdir().map_err(io)?;
-        // A file of its own, so that no agentd.toml that happens to lie around changes the demo.
-        let file = directory.path().join("agentd.toml");
-        std::fs::write(&file, "").map_err(io)?;
-        let policy = directory.path().join("policy.toml");
-        std::fs::write(&policy, POLICY).map_err(io)?;
-        let config = server::configure(&ServerArgs {
-            config: Some(file),
-            policy: Some(policy.to_string_lossy().into_owned()),
-            env: Some("stage".to_owned()),
-            listen: Some("127.0.0.1:0".to_owned()),
-            data_dir: Some(directory.path().join("data").to_string_lossy().into_owned()),
-            freeze: Some("true".to_owned()),
-            loop_interval: Some(LOOP_INTERVAL.to_owned()),
-            ..ServerArgs::default()
-        })?;
-        if context.global.verbose {
-            server::log(&config)?;
-        }
-        let local = Local::start(config).await?;
-        let address = local.address().to_string();
-        let operator = Session::local(&address, &local.token("operator")?).await?;
-        let approver = Session::local(&address, &local.token("approver")?).await?;
-        let stage = Self { directory, local, operator, approver };
-        context.output.page(|page| report::banner(page, &stage.local))?;
-        Ok(stage)
-    }
-
-    /// Stops the server and every process it started.
-    async fn close(self) -> Result<TempDir, Failure> {
-        let data = self.local.data_dir().to_owned();
-        self.local.stop().await;
-        server::end_apps(data).await?;
-        Ok(self.directory)
-    }
-}
-
-async fn perform(args: &DemoArgs, stage: &Stage, context: &mut Context) -> Result<Report, Failure> {
+async fn perform(
+    args: &DemoArgs,
+    stage: &Scratch,
+    context: &mut Context,
+) -> Result<Report, Failure> {
     let known = scenario::list(&stage.operator).await?;
     let wanted = wanted(args, &known)?;
     let total = wanted.len();
@@ -184,15 +124,14 @@ fn wanted(args: &DemoArgs, known: &[v1::Scenario]) -> Result<Vec<v1::Scenario>, 
                 .hint(format!("there are: {}", have.join(", "))));
         }
     }
-    let all = args.scenario.is_empty() && !args.fast;
-    let shown = |scenario: &&v1::Scenario| all || needed.contains(&scenario.name.as_str());
+    let shown = |scenario: &&v1::Scenario| needed.contains(&scenario.name.as_str());
     Ok(known.iter().filter(shown).cloned().collect())
 }
 
 /// Plays one scenario; where a human is needed, the approver is that human.
-async fn play(
+pub(super) async fn play(
     scenario: &v1::Scenario,
-    stage: &Stage,
+    stage: &Scratch,
     context: &mut Context,
 ) -> Result<Played, Failure> {
     let started = Instant::now();
@@ -242,7 +181,7 @@ fn shown_action(decision: &v1::Decision) -> String {
     }
 }
 
-async fn decision(session: &Session, id: &str) -> Result<v1::Decision, Failure> {
+pub(super) async fn decision(session: &Session, id: &str) -> Result<v1::Decision, Failure> {
     let request = session.unary(v1::GetDecisionRequest { decision_id: id.to_owned() });
     let answer = session.decisions().get_decision(request).await;
     Ok(answer.map_err(|s| session.failure(s))?.into_inner().decision.unwrap_or_default())
@@ -251,7 +190,7 @@ async fn decision(session: &Session, id: &str) -> Result<v1::Decision, Failure> 
 /// Approves what waits, as a second principal who looked at the plan. Only returns if that fails.
 async fn answer_for_the_human(
     scenario: &str,
-    stage: &Stage,
+    stage: &Scratch,
     approvals: &RefCell<Vec<String>>,
 ) -> Failure {
     if scenario != APPROVAL {
@@ -293,7 +232,7 @@ async fn answer_for_the_human(
 }
 
 /// Verifies the log through the server, exports it, and verifies and replays the export here.
-async fn prove(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
+async fn prove(stage: &Scratch, report: &mut Report) -> Result<(), Failure> {
     let session = &stage.operator;
     let request = session.unary(v1::VerifyProofRequest { recheck_decisions: true });
     let answer = session.proof().verify_proof(request).await.map_err(|s| session.failure(s))?;
@@ -321,7 +260,7 @@ async fn prove(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
     Ok(())
 }
 
-fn event_counts(lines: &[u8]) -> BTreeMap<String, u64> {
+pub(super) fn event_counts(lines: &[u8]) -> BTreeMap<String, u64> {
     #[derive(serde::Deserialize)]
     struct Named {
         event_name: String,
@@ -351,12 +290,14 @@ mod tests {
     }
 
     #[test]
-    fn every_scenario_of_the_server_is_shown_in_its_order() {
+    fn what_is_shown_comes_in_the_order_of_the_server_and_the_rest_is_run_by_name() {
         let mut names = REQUIRED.to_vec();
-        names.push("kill-switch");
         names.reverse();
-        let all = wanted(&args(&[], false), &known(&names)).unwrap();
+        let mut there = names.clone();
+        there.push("storm");
+        let all = wanted(&args(&[], false), &known(&there)).unwrap();
         assert_eq!(all.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), names);
+        assert_eq!(wanted(&args(&["storm"], false), &known(&there)).unwrap().len(), 1);
         assert_eq!(wanted(&args(&[], true), &known(&names)).unwrap().len(), FAST);
     }
 

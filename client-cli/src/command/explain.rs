@@ -1,7 +1,7 @@
 //! `agentctl explain`: why a decision came out as it did, and what a reason code means.
 
 use agentctl_api::v1;
-use agentd_core::reason::Reason;
+use agentd_core::reason::page::{PAGES, Page as ReasonPage};
 use clap::Args;
 
 use super::{Context, pieces};
@@ -65,31 +65,40 @@ fn is_code(what: &str) -> bool {
 }
 
 fn one_code(code: &str, context: &mut Context) -> Result<Exit, Failure> {
-    let Some(reason) = Reason::parse(code) else {
-        let near: Vec<_> = Reason::ALL
+    let Some(reason) = ReasonPage::find(code) else {
+        let near: Vec<_> = PAGES
             .iter()
-            .filter(|reason| reason.as_str().split('_').any(|word| code.contains(word)))
-            .map(|reason| reason.as_str())
+            .map(ReasonPage::code)
+            .filter(|known| {
+                known.contains(code) || known.split('_').any(|word| code.contains(word))
+            })
             .collect();
         let failure = Failure::new(Exit::NotFound, format!("reason code `{code}` is not known"));
-        return Err(if near.is_empty() {
+        return Err(if near.is_empty() || near.len() > NEAR_MAX {
             failure.hint("`agentctl explain --codes` lists them")
         } else {
             failure.hint(format!("did you mean {}?", near.join(", ")))
         });
     };
+    let columns = context.output.columns();
     context.output.emit(&ReasonView::from(reason), |page| {
-        page.header(reason.as_str());
-        page.pairs(
-            2,
-            &[("what", reason.what()), ("why", reason.why()), ("what to do", reason.todo())],
-        );
+        page.header(reason.code());
+        let mut table = Table::new(&[]).indent(2).fit(columns);
+        table.row(["what", &reason.what()]);
+        table.row(["why", &reason.why()]);
+        for (index, item) in reason.todo().iter().enumerate() {
+            table.row([if index == 0 { "what to do" } else { "" }, item]);
+        }
+        page.table(&table);
     })?;
     Ok(Exit::Ok)
 }
 
+/// Most codes that are suggested for one that is not known.
+const NEAR_MAX: usize = 8;
+
 fn all_codes(context: &mut Context) -> Result<Exit, Failure> {
-    let views: Vec<_> = Reason::ALL.iter().map(|reason| ReasonView::from(*reason)).collect();
+    let views: Vec<_> = PAGES.iter().map(|page| ReasonView::from(*page)).collect();
     let columns = context.output.columns();
     context.output.emit_list(&views, |page| {
         let mut table = Table::new(&["CODE", "WHAT IT MEANS"]).fit(columns);
@@ -117,22 +126,35 @@ fn explanation_page(
     section(page, "Saw", saw(&explanation.saw, &decision));
     section(page, "Would do", would_do(&explanation.choice_mode, &decision));
     gates_and_after(page, &decision, columns, verbose);
-    let changes = explanation.nearest_changes.iter().map(|change| {
-        format!(
-            "{} {} → {} would be {}   ({})",
-            change.setting,
-            change.from_value,
-            change.to_value,
-            crate::view::ruling(change.ruling),
-            change.summary
-        )
-    });
-    section(page, "If not", changes.collect());
+    section(page, "If not", if_not(&explanation.nearest_changes));
     if verbose {
         section(page, "In words", explanation.sentences.clone());
     } else {
         page.line("all gates with all they saw: add -v");
     }
+}
+
+/// What would have turned it, nearest first.
+fn if_not(changes: &[v1::NearestChange]) -> Vec<String> {
+    let line = |change: &v1::NearestChange| {
+        let (setting, to) = (&change.setting, &change.to_value);
+        // A rule as its file has it; a circumstance in words.
+        let to = if setting.contains('.') {
+            format!("`{setting} = {to}`")
+        } else {
+            format!("{setting} {to}")
+        };
+        let ruling = crate::view::ruling(change.ruling);
+        format!("{to} (is {}) → {ruling}", change.from_value)
+    };
+    let mut lines: Vec<String> = changes.iter().map(line).collect();
+    if changes.iter().any(|change| change.together) {
+        lines.push("only all of these together: none alone is enough".to_owned());
+    }
+    lines.extend(
+        changes.iter().find(|c| !c.command.is_empty()).map(|c| format!("try it: {}", c.command)),
+    );
+    lines
 }
 
 /// A decision without its explanation.
@@ -172,8 +194,9 @@ fn headline(page: &mut Page, decision: &v1::Decision, recheck: &str, style: Opti
     } else {
         format!(" → {}", pieces::action(&decision.effective_action))
     };
+    let trace = decision.trace_id.get(..8).map_or_else(String::new, |id| format!("   trace {id}"));
     page.header(format!(
-        "Decision {}   {} / {}   {}   {}{became}   proof #{}   {recheck}",
+        "Decision {}   {} / {}   {}   {}{became}   proof #{}   {recheck}{trace}",
         decision.id,
         if decision.app.is_empty() { pieces::NONE } else { &decision.app },
         decision.environment,
@@ -315,13 +338,23 @@ mod tests {
     fn a_reason_code_is_explained_without_a_server() {
         let (mut context, out) = context(Format::Table);
         one_code("COOLDOWN_ACTIVE", &mut context).unwrap();
-        assert_eq!(
-            out.text(),
-            "COOLDOWN_ACTIVE\n  \
-             what        The same action ran on this app a moment ago.\n  \
-             why         an action needs time to show its effect\n  \
-             what to do  wait until the time given, or change the cooldown in the policy\n"
-        );
+        let text = out.text();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "COOLDOWN_ACTIVE");
+        assert_eq!(lines[1], "  what        The same action ran on this app a moment ago.");
+        assert!(lines[2].starts_with("  why         An action needs time to show its effect."));
+        assert!(lines[3].starts_with("  what to do  Wait until the time"), "{text}");
+    }
+
+    #[test]
+    fn every_code_the_server_can_send_is_explained_in_every_format() {
+        for reason in PAGES {
+            for format in [Format::Table, Format::Json, Format::Yaml] {
+                let (mut context, out) = context(format);
+                one_code(reason.code(), &mut context).unwrap();
+                assert!(out.text().contains(reason.code()), "{}", out.text());
+            }
+        }
     }
 
     #[test]
@@ -395,9 +428,11 @@ mod tests {
             choice_mode: "deterministic".to_owned(),
             rechecked: true,
             nearest_changes: vec![v1::NearestChange {
-                setting: "cooldown.restart".to_owned(),
-                from_value: "60s".to_owned(),
-                to_value: "25s".to_owned(),
+                setting: "cooldown.base_ms.RESTART".to_owned(),
+                from_value: "60000".to_owned(),
+                to_value: "25000".to_owned(),
+                command: "agentctl policy simulate dec-1077 --set 'cooldown.base_ms.RESTART=25000'"
+                    .to_owned(),
                 ruling: v1::Ruling::Permitted.into(),
                 summary: "28 s have passed".to_owned(),
                 ..Default::default()
@@ -414,7 +449,8 @@ mod tests {
              Gates       ●··✖···\n            \
              ✖ cooldown  COOLDOWN_ACTIVE  28s, limit 60s  a human's rule\n            \
              ✔ 1 passed: source\n\
-             If not      cooldown.restart 60s → 25s would be permitted   (28 s have passed)\n\
+             If not      `cooldown.base_ms.RESTART = 25000` (is 60000) → permitted\n            \
+             try it: agentctl policy simulate dec-1077 --set 'cooldown.base_ms.RESTART=25000'\n\
              all gates with all they saw: add -v\n"
         );
     }

@@ -28,7 +28,7 @@ pub struct UnfreezeArgs {
 
 pub(super) async fn freeze(args: FreezeArgs, context: &mut Context) -> Result<Exit, Failure> {
     let session = context.connect().await?;
-    let request = v1::FreezeRequest { reason: args.reason, request_id: super::request_id() };
+    let request = v1::FreezeRequest { reason: args.reason, request_id: context.request_id() };
     let answer = session.agent().freeze(session.unary(request)).await;
     let response = answer.map_err(|s| session.failure(s))?.into_inner();
     let mode = response.mode.as_ref().map(ModeView::from);
@@ -42,7 +42,7 @@ pub(super) async fn freeze(args: FreezeArgs, context: &mut Context) -> Result<Ex
 
 pub(super) async fn unfreeze(args: UnfreezeArgs, context: &mut Context) -> Result<Exit, Failure> {
     let session = context.connect().await?;
-    let request = v1::UnfreezeRequest { reason: args.reason, request_id: super::request_id() };
+    let request = v1::UnfreezeRequest { reason: args.reason, request_id: context.request_id() };
     let answer = session.agent().unfreeze(session.unary(request)).await;
     let response = answer.map_err(|s| session.failure(s))?.into_inner();
     pause::lifted(context, &[], &response.remaining, response.seq)

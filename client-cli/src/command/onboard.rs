@@ -1,17 +1,19 @@
 //! `agentctl onboard`: takes an application under control.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use agentctl_api::v1;
 use clap::Args;
-use v1::onboard_app_request::Source;
 
+use super::flags::Flags;
 use super::{Context, pieces, watch};
 use crate::connect::Session;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::page::Page;
+use crate::spec_file::SpecFile;
 use crate::text;
 use crate::time;
 use crate::view::app::{AcceptedEventView, OnboardingView};
@@ -30,86 +32,38 @@ Examples:
   agentctl onboard my-api --runtime rust --exec /srv/server --min 2 --max 6 \\
       --listen 127.0.0.1:8080 --health-url /healthz --wait
   agentctl onboard my-api --runtime nodejs --repo https://github.com/user/my-api --dry-run
-  agentctl onboard my-api --runtime go --exec /srv/my-api --threshold overload_cpu=0.8:0.6
+  agentctl onboard my-api --runtime go --exec /srv/my-api --threshold cpu_overload=0.8:0.6
+  agentctl onboard -f app.yaml --wait
+
+A repository is built by the fixed steps of its runtime; nothing in it can change them:
+  nodejs  package.json or index.js   npm ci, with a package-lock.json    node .
+  python  main.py                    pip install, with requirements.txt  python3 main.py
+  go      go.mod                     go build                            the program
+  rust    Cargo.lock                 cargo install                       the one program
+  java    pom.xml or app.jar         mvn package, with a pom.xml         java -jar, the one jar
+  static  index.html                 -                                   served at --listen
+  binary  app                        -                                   ./app
 
 Exit codes: 0 accepted, 2 invalid, 5 refused by governance, 6 waits for approval, 7 exists already.")]
-#[command(group = clap::ArgGroup::new("source").required(true).args(["exec", "repo"]))]
+#[command(group = clap::ArgGroup::new("source").required(true).args(["exec", "repo", "file"]))]
 pub struct OnboardArgs {
     /// Name, unique in the environment
-    #[arg(value_name = "NAME")]
-    name: String,
-    /// Program that is already built: absolute path, and arguments that do not begin with a dash
-    #[arg(long, value_name = "PATH [ARG]", num_args = 1..)]
-    exec: Vec<String>,
-    /// Repository to build from: https:// URL without credentials
-    #[arg(long, value_name = "URL")]
-    repo: Option<String>,
-    /// Branch, tag or commit of the repository
-    #[arg(long, value_name = "REV", requires = "repo")]
-    revision: Option<String>,
+    #[arg(value_name = "NAME", required_unless_present = "file")]
+    name: Option<String>,
+    /// Everything from a file, `-` for stdin: YAML or JSON, as `agentctl app spec export` writes it
+    #[arg(short, long, value_name = "FILE", conflicts_with = "Flags")]
+    file: Option<PathBuf>,
     /// Runtime: nodejs, python, go, rust, java, static or binary
-    #[arg(long, value_name = "RUNTIME")]
-    runtime: String,
-    /// Environment [default: the one the server serves]
-    #[arg(long, value_name = "ENV")]
-    env: Option<String>,
-    /// Instances to start with [default: the minimum]
-    #[arg(long, value_name = "N")]
-    instances: Option<u32>,
-    /// Fewest instances [default: 1]
-    #[arg(long, value_name = "N")]
-    min: Option<u32>,
-    /// Most instances [default: the instances to start with]
-    #[arg(long, value_name = "N")]
-    max: Option<u32>,
-    /// Address whose listening socket agentd holds and hands over: no connection is refused during a restart
-    #[arg(long, value_name = "ADDRESS")]
-    listen: Option<String>,
-    /// Health by HTTP: a path on the app's own address, or a full http:// URL
-    #[arg(long, value_name = "URL|PATH", group = "health")]
-    health_url: Option<String>,
-    /// Health by a TCP connection [default address: the app's own]
-    #[arg(long, value_name = "ADDRESS", group = "health", num_args = 0..=1, default_missing_value = "")]
-    health_tcp: Option<String>,
-    /// Health by grpc.health.v1 [default address: the app's own]
-    #[arg(long, value_name = "ADDRESS", group = "health", num_args = 0..=1, default_missing_value = "")]
-    health_grpc: Option<String>,
-    /// Time between two looks at its health
-    #[arg(long, value_name = "TIME", requires = "health")]
-    health_interval: Option<time::Span>,
-    /// Time one look may take
-    #[arg(long, value_name = "TIME", requires = "health")]
-    health_timeout: Option<time::Span>,
-    /// Label
-    #[arg(long, value_name = "K=V", value_parser = pair)]
-    label: Vec<(String, String)>,
-    /// Environment variable of the process
-    #[arg(long, value_name = "K=V", value_parser = pair)]
-    env_var: Vec<(String, String)>,
-    /// Override of a detector: value that opens the finding, and value that closes it
-    #[arg(long, value_name = "DETECTOR=ENTER:LEAVE", value_parser = threshold)]
-    threshold: Vec<v1::ThresholdOverride>,
-    /// Highest level the agent may have for this app
-    #[arg(long, value_enum)]
-    autonomy: Option<Autonomy>,
-    /// Time between the polite and the hard stop
-    #[arg(long, value_name = "TIME")]
-    stop_grace: Option<time::Span>,
-    /// Working directory of the process
-    #[arg(long, value_name = "DIR")]
-    workdir: Option<String>,
+    #[arg(long, value_name = "RUNTIME", required_unless_present = "file", conflicts_with = "file")]
+    runtime: Option<String>,
+    #[command(flatten)]
+    flags: Flags,
     /// Only validate and show the specification
     #[arg(long)]
     dry_run: bool,
-    /// UUID: the same one again returns the first answer
-    #[arg(long, value_name = "UUID")]
-    request_id: Option<String>,
     /// Wait until it is healthy
     #[arg(long, value_name = "healthy", num_args = 0..=1, require_equals = true, default_missing_value = "healthy")]
     wait: Option<WaitFor>,
-    /// More arguments of the program
-    #[arg(last = true, value_name = "ARGS", requires = "exec")]
-    args: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -117,116 +71,45 @@ enum WaitFor {
     Healthy,
 }
 
-/// A level on the command line.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Autonomy {
-    /// Refused.
-    Off,
-    /// Decided and recorded, never executed.
-    Shadow,
-    /// Executed after a human approved it.
-    Propose,
-    /// Executed.
-    Auto,
-}
-
-impl From<Autonomy> for v1::AutonomyLevel {
-    fn from(level: Autonomy) -> Self {
-        match level {
-            Autonomy::Off => Self::Off,
-            Autonomy::Shadow => Self::Shadow,
-            Autonomy::Propose => Self::Propose,
-            Autonomy::Auto => Self::Auto,
-        }
-    }
-}
-
-/// `K=V`.
-pub(super) fn pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("write KEY=VALUE".to_owned()),
-    }
-}
-
-fn threshold(text: &str) -> Result<v1::ThresholdOverride, String> {
-    let wrong = || "write DETECTOR=ENTER:LEAVE, such as overload_cpu=0.8:0.6".to_owned();
-    let (detector, values) = pair(text).map_err(|_invalid| wrong())?;
-    let (enter, leave) = values.split_once(':').ok_or_else(wrong)?;
-    let number = |text: &str| match text {
-        "" => Ok(None),
-        text => text.parse::<f64>().map(Some).map_err(|_invalid| wrong()),
-    };
-    Ok(v1::ThresholdOverride { detector, enter: number(enter)?, leave: number(leave)?, hold: None })
-}
-
 impl OnboardArgs {
-    fn request(&self, environment: String) -> v1::OnboardAppRequest {
-        let source = match (&self.repo, self.exec.split_first()) {
-            (Some(url), _) => Some(Source::Repo(v1::RepoSource {
-                url: url.clone(),
-                revision: self.revision.clone().unwrap_or_default(),
-            })),
-            (None, Some((path, args))) => Some(Source::Exec(v1::ExecSource {
-                path: path.clone(),
-                args: args.iter().chain(&self.args).cloned().collect(),
-            })),
-            (None, None) => None,
+    /// What is asked for. `environment` is what the command line or the server says; the file may say it too, and then the
+    /// server judges whether it is its own.
+    fn request(
+        &self,
+        environment: String,
+        request_id: String,
+    ) -> Result<v1::OnboardAppRequest, Failure> {
+        let given = match &self.file {
+            Some(path) => SpecFile::read(path)?.request()?,
+            None => {
+                let runtime = self.runtime.clone().unwrap_or_default();
+                v1::OnboardAppRequest { runtime, ..self.flags.request() }
+            }
         };
-        let span = |span: Option<time::Span>| span.map(|span| time::span_to_proto(span.0));
-        let map = |pairs: &[(String, String)]| pairs.iter().cloned().collect::<BTreeMap<_, _>>();
-        v1::OnboardAppRequest {
-            request_id: self.request_id.clone().unwrap_or_else(super::request_id),
+        let named = self.name.clone().unwrap_or_else(|| given.name.clone());
+        Ok(v1::OnboardAppRequest {
+            request_id,
             validate_only: self.dry_run,
-            name: self.name.clone(),
-            environment,
-            runtime: self.runtime.clone(),
-            source,
-            min_instances: self.min,
-            max_instances: self.max,
-            desired_instances: self.instances,
-            listen: self.listen.clone().unwrap_or_default(),
-            health_probe: self.probe().map(|kind| v1::HealthProbe {
-                kind: Some(kind),
-                interval: span(self.health_interval),
-                timeout: span(self.health_timeout),
-            }),
-            environment_variables: map(&self.env_var),
-            labels: map(&self.label),
-            thresholds: self.threshold.clone(),
-            autonomy_level: self.autonomy.map_or(v1::AutonomyLevel::Unspecified, Into::into).into(),
-            stop_grace: span(self.stop_grace),
-            working_directory: self.workdir.clone().unwrap_or_default(),
-        }
-    }
-
-    fn probe(&self) -> Option<v1::health_probe::Kind> {
-        use v1::health_probe::Kind;
-        use v1::http_probe::Target;
-        if let Some(url) = &self.health_url {
-            let target = if url.starts_with('/') {
-                Target::Path(url.clone())
+            name: named,
+            environment: if given.environment.is_empty() {
+                environment
             } else {
-                Target::Url(url.clone())
-            };
-            return Some(Kind::Http(v1::HttpProbe { target: Some(target) }));
-        }
-        if let Some(address) = &self.health_tcp {
-            return Some(Kind::Tcp(v1::TcpProbe { address: address.clone() }));
-        }
-        let address = self.health_grpc.clone()?;
-        Some(Kind::Grpc(v1::GrpcProbe { address, service: String::new() }))
+                given.environment.clone()
+            },
+            ..given
+        })
     }
 }
 
 pub(super) async fn run(args: OnboardArgs, context: &mut Context) -> Result<Exit, Failure> {
-    let session = context.connect().await?;
-    let environment = match &args.env {
-        Some(environment) => environment.clone(),
+    let (session, environment) = Session::unguarded(&context.global).await?;
+    let environment = match environment {
+        Some(environment) => environment.value,
         // A server serves exactly one.
         None => served_environment(&session).await?,
     };
-    let request = args.request(environment);
+    let request = args.request(environment, context.request_id())?;
+    let name = request.name.clone();
     let answer = session.onboarding().onboard_app(session.unary(request)).await;
     let response = answer.map_err(|status| refused(session.failure(status)))?.into_inner();
     let (result, exit) = verdict(&response, args.dry_run);
@@ -235,11 +118,11 @@ pub(super) async fn run(args: OnboardArgs, context: &mut Context) -> Result<Exit
     if wait {
         context.output.note(|page| accepted_page(page, &response));
         let limit = context.global.timeout.map_or(WAIT, |span| span.0);
-        wait_healthy(&session, &args.name, limit).await?;
+        wait_healthy(&session, &name, limit).await?;
     }
     let mut view = view(&response, result);
     if wait {
-        let app = super::status::get_app(&session, &args.name).await?;
+        let app = super::status::get_app(&session, &name).await?;
         view.app = Some((&app).into());
     }
     context.output.emit(&view, |page| match result {

@@ -107,7 +107,7 @@ pub(super) async fn run(args: PauseArgs, context: &mut Context) -> Result<Exit, 
         reason: args.reason.unwrap_or_default(),
         duration: args.duration.map(|span| time::span_to_proto(span.0)),
         halt: args.halt,
-        request_id: super::request_id(),
+        request_id: context.request_id(),
     };
     let answer = session.agent().pause(session.unary(request)).await;
     let response = answer.map_err(|s| session.failure(s))?.into_inner();
@@ -144,7 +144,7 @@ pub(super) async fn resume(args: ResumeArgs, context: &mut Context) -> Result<Ex
     let request = v1::ResumeRequest {
         scope: Some(args.scope.scope()),
         reason: args.reason,
-        request_id: super::request_id(),
+        request_id: context.request_id(),
     };
     let answer = session.agent().resume(session.unary(request)).await;
     let response = answer.map_err(|s| session.failure(s))?.into_inner();

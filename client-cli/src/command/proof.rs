@@ -20,7 +20,13 @@ use crate::text;
 use crate::time::{self, TimeStyle};
 use crate::view::proof::EntryView;
 
+mod checkpoint;
+mod export;
+mod known;
+mod tiles;
 pub(super) mod verify;
+
+use export::ExportFormat;
 
 /// Read, follow, verify and export the proof log
 #[derive(Debug, Args)]
@@ -41,7 +47,8 @@ enum ProofCommand {
 Examples:
   agentctl proof list --app my-api --since 1h
   agentctl proof list --newest --limit 20
-  agentctl proof list --event ORCH_REFUSE --reason COOLDOWN_ACTIVE -o jsonl | jq -r .raw")]
+  agentctl proof list --event ORCH_REFUSE --reason COOLDOWN_ACTIVE -o jsonl | jq -r .raw
+  agentctl proof list --event RL_DECISION --select body    to compare runs")]
     List(ListArgs),
     /// Print one entry exactly as it is recorded
     #[command(
@@ -61,15 +68,34 @@ Examples:
   agentctl proof verify                        the server checks its own disk
   agentctl proof verify log.jsonl --replay     a file, here, without a server
   agentctl proof verify --data-dir DIR         a data directory, here, without a server
+  agentctl proof verify --server               what the server hands out, checked here
+  agentctl proof verify TILES                  a directory of tiles
+  agentctl proof verify 1077.tlog-proof        one entry, by the key of the log alone
   agentctl proof export | agentctl proof verify -
 
 Exit code 10 if anything is wrong: the first bad entry is named.")]
     Verify(verify::VerifyArgs),
-    /// Write the log as JSON lines, byte for byte
+    /// Show the newest signed checkpoint, held against what was seen of the log before
+    #[command(after_help = "\
+Examples:
+  agentctl proof checkpoint
+  agentctl proof checkpoint --note > checkpoint    for other tools
+
+Exit code 10 if the log was set back, or does not continue what was seen.")]
+    Checkpoint(checkpoint::CheckpointArgs),
+    /// Prove that an entry is in the log
+    #[command(after_help = "\
+Examples:
+  agentctl proof prove 1077
+  agentctl proof prove 1077 --file 1077.tlog-proof && agentctl proof verify 1077.tlog-proof")]
+    Prove(checkpoint::ProveArgs),
+    /// Write the log as JSON lines, as tiles, or one entry with its proof
     #[command(after_help = "\
 Examples:
   agentctl proof export > log.jsonl
   agentctl proof export --file log.jsonl
+  agentctl proof export --format tiles --file DIR
+  agentctl proof export --format tlog-proof --entry 1077 > 1077.tlog-proof
   agentctl proof export --app my-api | jq .event_name    filtered: cannot be verified")]
     Export(ExportArgs),
 }
@@ -124,6 +150,9 @@ struct ListArgs {
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(i32).range(1..=1000))]
     limit: i32,
+    /// Print this field of each entry alone, one line of JSON each, such as body
+    #[arg(long, value_name = "FIELD")]
+    select: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -152,14 +181,20 @@ struct TailArgs {
 struct ExportArgs {
     #[command(flatten)]
     filter: FilterArgs,
+    /// What it looks like
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "jsonl")]
+    format: ExportFormat,
+    /// The entry that --format tlog-proof is about
+    #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(u64).range(1..))]
+    entry: Option<u64>,
     /// From this sequence number on
     #[arg(long, value_name = "SEQ", default_value_t = 0, hide_default_value = true)]
     from: u64,
     /// Up to this sequence number
     #[arg(long, value_name = "SEQ", default_value_t = 0, hide_default_value = true)]
     to: u64,
-    /// Write to this file; an existing one is replaced only with --yes
-    #[arg(long, value_name = "FILE")]
+    /// Write to this file, or the tiles to this new directory; an existing file is replaced only with --yes
+    #[arg(long, value_name = "FILE|DIR")]
     file: Option<PathBuf>,
 }
 
@@ -169,7 +204,9 @@ pub(super) async fn run(args: ProofArgs, context: &mut Context) -> Result<Exit, 
         ProofCommand::Get(args) => get(args.seq, context).await,
         ProofCommand::Tail(args) => tail(args, context).await,
         ProofCommand::Verify(args) => verify::run(args, context).await,
-        ProofCommand::Export(args) => export(args, context).await,
+        ProofCommand::Checkpoint(args) => checkpoint::checkpoint(args, context).await,
+        ProofCommand::Prove(args) => checkpoint::prove(args, context).await,
+        ProofCommand::Export(args) => export_as(args, context).await,
     }
 }
 
@@ -191,6 +228,9 @@ async fn list(args: ListArgs, context: &mut Context) -> Result<Exit, Failure> {
     };
     let answer = session.proof().list_proof_entries(session.unary(request)).await;
     let response = answer.map_err(|s| session.failure(s))?.into_inner();
+    if let Some(field) = &args.select {
+        return select(&response, field, context);
+    }
     let views: Vec<_> = response.entries.iter().map(EntryView::from).collect();
     let style = context.output.settings().time;
     context.output.emit_list(&views, |page| {
@@ -206,12 +246,39 @@ async fn list(args: ListArgs, context: &mut Context) -> Result<Exit, Failure> {
         }
         page.table(&table);
     })?;
+    say_more(&response, context);
+    Ok(Exit::Ok)
+}
+
+fn say_more(response: &v1::ListProofEntriesResponse, context: &mut Context) {
     if !response.next_page_token.is_empty() {
-        context.output.say(format!(
-            "there are more than {}; --limit shows up to 1000, export all",
-            args.limit
-        ));
+        let shown = response.entries.len();
+        context
+            .output
+            .say(format!("there are more than {shown}; --limit shows up to 1000, export all"));
     }
+}
+
+/// One field of each entry as compact JSON: equal values are equal bytes, so two runs can be compared with `diff`.
+fn select(
+    response: &v1::ListProofEntriesResponse,
+    field: &str,
+    context: &mut Context,
+) -> Result<Exit, Failure> {
+    let mut found = false;
+    for entry in &response.entries {
+        let line: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(&entry.raw).map_err(|error| Failure::unprintable(&error))?;
+        let value = line.get(field).unwrap_or(&serde_json::Value::Null);
+        found = found || !value.is_null();
+        context.output.raw(format!("{value}\n").as_bytes())?;
+    }
+    context.output.flush()?;
+    if !found && !response.entries.is_empty() {
+        return Err(Failure::usage(format!("no entry has a field `{field}`"))
+            .hint("such as body, seq, ts, event_name, app, actor or cause"));
+    }
+    say_more(response, context);
     Ok(Exit::Ok)
 }
 
@@ -240,13 +307,13 @@ async fn get(seq: u64, context: &mut Context) -> Result<Exit, Failure> {
         Err(failure) if failure.code() == Some(tonic::Code::OutOfRange) => return Err(missing()),
         other => other?,
     };
-    match context.output.format() {
-        Format::Table | Format::Jsonl => context.output.raw(&lines)?,
-        Format::Json | Format::Yaml => {
-            let value: serde_json::Value =
-                serde_json::from_slice(&lines).map_err(|error| Failure::unprintable(&error))?;
-            context.output.emit(&value, |_| {})?;
-        }
+    // The bytes of the record are what counts, so a line is handed out as it is.
+    if context.output.is_table() || context.output.is_plain(Format::Jsonl) {
+        context.output.raw(&lines)?;
+    } else {
+        let value: serde_json::Value =
+            serde_json::from_slice(&lines).map_err(|error| Failure::unprintable(&error))?;
+        context.output.emit(&value, |_| {})?;
     }
     context.output.flush()?;
     Ok(Exit::Ok)
@@ -267,6 +334,27 @@ pub(super) async fn download(
         lines.extend_from_slice(&part.lines);
     }
     Ok(lines)
+}
+
+async fn export_as(args: ExportArgs, context: &mut Context) -> Result<Exit, Failure> {
+    let whole = args.filter.is_empty() && args.from == 0 && args.to == 0;
+    match (args.format, args.entry, &args.file) {
+        (ExportFormat::Jsonl, None, _) => export(args, context).await,
+        (ExportFormat::Tiles, None, Some(dir)) if whole => export::tiles(dir, context).await,
+        (ExportFormat::TlogProof, Some(seq), file) if whole => {
+            export::tlog_proof(seq, file.as_deref(), context).await
+        }
+        (ExportFormat::Jsonl, Some(_), _) => {
+            Err(Failure::usage("--entry goes with --format tlog-proof")
+                .hint("`agentctl proof get SEQ` prints one entry"))
+        }
+        (ExportFormat::Tiles, ..) => Err(Failure::usage(
+            "--format tiles writes the whole log into a directory: give --file DIR, and neither filter nor range",
+        )),
+        (ExportFormat::TlogProof, ..) => {
+            Err(Failure::usage("--format tlog-proof is about one entry: give --entry SEQ alone"))
+        }
+    }
 }
 
 async fn export(args: ExportArgs, context: &mut Context) -> Result<Exit, Failure> {
@@ -313,7 +401,7 @@ async fn export(args: ExportArgs, context: &mut Context) -> Result<Exit, Failure
     Ok(Exit::Ok)
 }
 
-fn create(path: &PathBuf, replace: bool) -> Result<std::fs::File, Failure> {
+fn create(path: &std::path::Path, replace: bool) -> Result<std::fs::File, Failure> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true);
     if replace {

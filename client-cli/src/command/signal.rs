@@ -1,24 +1,28 @@
-//! `agentctl signal send`: one batch of signals, for scripts.
+//! `agentctl signal`: sends signals for scripts, imports recorded ones, and shows what decisions see.
 
 use std::collections::BTreeMap;
 
 use agentctl_api::v1;
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use v1::push_signals_request::Message;
+
+mod import;
+pub(super) mod push;
+mod tail;
 
 use super::Context;
-use crate::connect::Session;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::page::{Page, Table};
 use crate::time::{self, Span};
 
-/// Send health signals
+/// Send health signals, and show what decisions see
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  agentctl signal send my-api --cpu 0.9 --p99 2.1s")]
+  agentctl signal send my-api --cpu 0.9 --p99 2.1s
+  agentctl signal tail my-api
+  agentctl signal import incident.jsonl --as-now")]
 pub struct SignalArgs {
     #[command(subcommand)]
     command: SignalCommand,
@@ -36,6 +40,29 @@ Examples:
 
 Exit codes: 0 all accepted, 2 one was rejected.")]
     Send(Box<SendArgs>),
+    /// Show the newest reading of each app as decisions see it, live
+    #[command(after_help = "\
+Examples:
+  agentctl signal tail
+  agentctl signal tail my-api --every 250ms
+  agentctl signal tail -o jsonl | jq 'select(.metrics.error_ratio > 0.05) | .app'
+
+A reading is what the signals of all monitors come to after they were checked: where sources
+disagree, the worst of them. What is not known is not shown; it is never zero.")]
+    Tail(tail::TailArgs),
+    /// Send recorded signals: JSON lines in the proto3 form of Signal, or CSV with its fields as header
+    #[command(after_help = "\
+Examples:
+  agentctl signal import signals.jsonl
+  agentctl signal import incident.csv --as-now
+  agentctl signal import - < signals.jsonl
+
+A CSV header names fields of Signal, such as app,time,cpu_utilization,error_ratio; empty cells are
+unknown. `agentctl api describe Signal` shows the fields. Signals older than five minutes are
+refused, --as-now gives them the present time.
+
+Exit codes: 0 all accepted, 2 one was rejected or cannot be read.")]
+    Import(import::ImportArgs),
 }
 
 #[derive(Debug, Args)]
@@ -154,70 +181,51 @@ struct RejectionView {
     value: String,
 }
 
+impl SentView {
+    fn new(response: &v1::PushSignalsResponse) -> Self {
+        Self {
+            accepted: response.accepted,
+            duplicates: response.duplicates,
+            rejected: response.rejected,
+            rejections: response
+                .rejections
+                .iter()
+                .map(|r| RejectionView {
+                    seq: r.seq,
+                    reason: r.reason.clone(),
+                    field: r.field.clone(),
+                    rule: r.rule.clone(),
+                    value: r.value.clone(),
+                })
+                .collect(),
+        }
+    }
+}
+
 pub(super) async fn run(args: SignalArgs, context: &mut Context) -> Result<Exit, Failure> {
-    let SignalCommand::Send(args) = args.command;
+    match args.command {
+        SignalCommand::Send(args) => send(&args, context).await,
+        SignalCommand::Tail(args) => tail::run(args, context).await,
+        SignalCommand::Import(args) => import::run(args, context).await,
+    }
+}
+
+async fn send(args: &SendArgs, context: &mut Context) -> Result<Exit, Failure> {
     if !args.says_something() {
         return Err(Failure::usage("the signal says nothing")
             .hint("add a value, such as --cpu 0.9 or --condition cpu_high=true"));
     }
     let session = context.connect().await?;
-    let request = session.unary(v1::GetStatusRequest {});
-    let status = session.agent().get_status(request).await.map_err(|s| session.failure(s))?;
-    let environment = status.into_inner().status.unwrap_or_default().environment;
-    let response = send(&args, environment, &session).await?;
-    let view = SentView {
-        accepted: response.accepted,
-        duplicates: response.duplicates,
-        rejected: response.rejected,
-        rejections: response
-            .rejections
-            .iter()
-            .map(|r| RejectionView {
-                seq: r.seq,
-                reason: r.reason.clone(),
-                field: r.field.clone(),
-                rule: r.rule.clone(),
-                value: r.value.clone(),
-            })
-            .collect(),
-    };
-    context.output.emit(&view, |page| sent_page(page, &view))?;
-    Ok(if view.rejected == 0 { Exit::Ok } else { Exit::Usage })
+    let batches = (0..args.count).map(|_| || vec![args.signal()]);
+    let response = push::all(&args.monitor_id, batches, args.every.0, &session).await?;
+    told(&response, context)
 }
 
-async fn send(
-    args: &SendArgs,
-    environment: String,
-    session: &Session,
-) -> Result<v1::PushSignalsResponse, Failure> {
-    let (sender, receiver) = tokio::sync::mpsc::channel(4);
-    let wrap = |message| v1::PushSignalsRequest { message: Some(message) };
-    // Sequence numbers of one start of the monitor begin with 1, so each call is a start of its own.
-    let epoch = uuid::Uuid::new_v4().as_u64_pair().0;
-    let hello =
-        v1::Hello { monitor_id: args.monitor_id.clone(), epoch, environment, default_ttl: None };
-    let feed = async move {
-        // A send fails when the server ended the stream early: its answer says why.
-        if sender.send(wrap(Message::Hello(hello))).await.is_err() {
-            return;
-        }
-        for seq in 1..=args.count {
-            if seq > 1 {
-                tokio::time::sleep(args.every.0).await;
-            }
-            let sent_time = Some(time::to_proto(time::now()));
-            let batch = v1::SignalBatch { seq, sent_time, signals: vec![args.signal()] };
-            if sender.send(wrap(Message::Batch(batch))).await.is_err() {
-                return;
-            }
-        }
-        let reason = "sent all".to_owned();
-        let _ = sender.send(wrap(Message::Bye(v1::Bye { reason }))).await;
-    };
-    let mut telemetry = session.telemetry();
-    let push = telemetry.push_signals(tokio_stream::wrappers::ReceiverStream::new(receiver));
-    let (answer, ()) = tokio::join!(push, feed);
-    Ok(answer.map_err(|s| session.failure(s))?.into_inner())
+/// Shows what became of the signals.
+fn told(response: &v1::PushSignalsResponse, context: &mut Context) -> Result<Exit, Failure> {
+    let view = SentView::new(response);
+    context.output.emit(&view, |page| sent_page(page, &view))?;
+    Ok(if view.rejected == 0 { Exit::Ok } else { Exit::Usage })
 }
 
 fn sent_page(page: &mut Page, view: &SentView) {

@@ -19,10 +19,14 @@ Examples:
   agentctl up
   agentctl up --env stage --freeze
   agentctl up --listen 127.0.0.1:0 --data-dir /tmp/agentd -o json    prints the address as JSON
-  agentctl up --policy stage.toml --dry-run")]
+  agentctl up --policy stage.toml --dry-run
+  agentctl up --env stage --dump-config      every setting, its value and where it came from")]
 pub struct UpArgs {
     #[command(flatten)]
     server: ServerArgs,
+    /// Print every setting with its value and where it came from, and start nothing
+    #[arg(long)]
+    dump_config: bool,
 }
 
 /// What a script that started it needs to know.
@@ -38,13 +42,19 @@ struct UpView<'a> {
 
 pub(super) async fn run(args: UpArgs, context: &mut Context) -> Result<Exit, Failure> {
     let config = server::configure(&args.server)?;
-    server::log(&config)?;
+    if args.dump_config {
+        context.output.emit(&config.lines(), |page| page.block(&config.dump()))?;
+        return Ok(Exit::Ok);
+    }
+    let export = server::log(&config)?;
     let local = Local::start(config).await?;
     let asked = local.asked_to_stop()?;
     announce(&local, context)?;
     asked.await;
     context.output.say("! stopping: streams end, the last record is written, apps go on");
     local.stop().await;
+    // The connection to a collector lives on this runtime, so it is not blocked meanwhile.
+    let _ = tokio::task::spawn_blocking(move || export.shut_down()).await;
     context.output.say("✔ stopped");
     Ok(Exit::Ok)
 }

@@ -219,13 +219,13 @@ impl From<&v1::ReasonInfo> for ReasonView {
     }
 }
 
-impl From<agentd_core::reason::Reason> for ReasonView {
-    fn from(reason: agentd_core::reason::Reason) -> Self {
+impl From<agentd_core::reason::page::Page> for ReasonView {
+    fn from(page: agentd_core::reason::page::Page) -> Self {
         Self {
-            code: reason.as_str().to_owned(),
-            what: reason.what().to_owned(),
-            why: reason.why().to_owned(),
-            remedy: reason.todo().to_owned(),
+            code: page.code().to_owned(),
+            what: page.what(),
+            why: page.why(),
+            remedy: page.todo().join(" "),
         }
     }
 }
@@ -247,6 +247,95 @@ impl From<&v1::GetPolicyResponse> for PolicyView {
             origin: p.origin.clone(),
             format: p.format.clone(),
             text: p.text.clone(),
+        }
+    }
+}
+
+/// What came of a check, a change or a difference of policies.
+#[derive(Debug, Clone, Default, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of the API, documented there")]
+pub struct PolicyChangeView {
+    pub digest: String,
+    pub previous_digest: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    pub faults: Vec<PolicyFaultView>,
+    pub differences: Vec<PolicyDifferenceView>,
+}
+
+/// One thing that is wrong with a policy.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of the API, documented there")]
+pub struct PolicyFaultView {
+    pub field: String,
+    pub value: String,
+    pub rule: String,
+    pub fix: String,
+}
+
+impl From<&v1::PolicyFault> for PolicyFaultView {
+    fn from(f: &v1::PolicyFault) -> Self {
+        let v1::PolicyFault { field, value, rule, fix } = f.clone();
+        Self { field, value, rule, fix }
+    }
+}
+
+/// One setting in which two policies differ.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of the API, documented there")]
+pub struct PolicyDifferenceView {
+    pub setting: String,
+    pub from_value: String,
+    pub to_value: String,
+}
+
+impl From<&v1::PolicyDifference> for PolicyDifferenceView {
+    fn from(d: &v1::PolicyDifference) -> Self {
+        let v1::PolicyDifference { setting, from_value, to_value } = d.clone();
+        Self { setting, from_value, to_value }
+    }
+}
+
+/// What other rules would have changed.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of the API, documented there")]
+pub struct SimulationView {
+    pub judged: u32,
+    pub skipped: u32,
+    pub truncated: bool,
+    pub differences: Vec<SimulatedDecisionView>,
+    pub faults: Vec<PolicyFaultView>,
+}
+
+/// A decision that would have come out differently.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of the API, documented there")]
+pub struct SimulatedDecisionView {
+    pub decision_id: String,
+    pub time: Option<String>,
+    pub app: String,
+    pub action: String,
+    pub ruling: String,
+    pub reason: String,
+    pub new_action: String,
+    pub new_ruling: String,
+    pub new_reason: String,
+    pub gates: Vec<String>,
+}
+
+impl From<&v1::SimulatedDecision> for SimulatedDecisionView {
+    fn from(d: &v1::SimulatedDecision) -> Self {
+        Self {
+            decision_id: d.decision_id.clone(),
+            time: time::json(d.time.as_ref()),
+            app: d.app.clone(),
+            action: d.action.clone(),
+            ruling: super::ruling(d.ruling),
+            reason: d.reason.clone(),
+            new_action: d.new_action.clone(),
+            new_ruling: super::ruling(d.new_ruling),
+            new_reason: d.new_reason.clone(),
+            gates: d.gates.clone(),
         }
     }
 }

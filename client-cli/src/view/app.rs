@@ -38,6 +38,7 @@ pub struct AppView {
     pub create_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub availability: Option<f64>,
+    pub etag: String,
 }
 
 impl From<&v1::App> for AppView {
@@ -64,6 +65,7 @@ impl From<&v1::App> for AppView {
             labels: a.labels.clone(),
             create_time: time::json(a.create_time.as_ref()),
             availability: a.availability,
+            etag: a.etag.clone(),
         }
     }
 }
@@ -189,4 +191,81 @@ impl From<&v1::AcceptedEvent> for AcceptedEventView {
     fn from(e: &v1::AcceptedEvent) -> Self {
         Self { seq: e.seq, event: e.event.clone(), time: time::json(e.time.as_ref()) }
     }
+}
+
+/// An app with its specification.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of the API, documented there")]
+pub struct AppDetailView {
+    #[serde(flatten)]
+    pub app: AppView,
+    pub spec: Option<serde_json::Value>,
+}
+
+/// What came of an update.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of the API, documented there")]
+pub struct UpdateView {
+    /// `UPDATED`, `UNCHANGED`, `UPDATE HELD`, `UPDATE REFUSED` or `UPDATE VALID`.
+    pub result: &'static str,
+    pub app: Option<AppView>,
+    pub spec: Option<serde_json::Value>,
+    pub spec_digest: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision: Option<DecisionView>,
+    pub events: Vec<AcceptedEventView>,
+}
+
+/// One thing that was done to an app.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of the API, documented there")]
+pub struct AppChangeView {
+    pub seq: u64,
+    pub time: Option<String>,
+    pub event: String,
+    pub actor: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spec_digest: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision_id: Option<String>,
+    pub summary: String,
+}
+
+impl From<&v1::AppChange> for AppChangeView {
+    fn from(c: &v1::AppChange) -> Self {
+        Self {
+            seq: c.seq,
+            time: time::json(c.time.as_ref()),
+            event: c.event.clone(),
+            actor: c.actor.clone(),
+            revision: some(&c.revision),
+            spec_digest: some(&c.spec_digest),
+            fields: c.fields.clone(),
+            decision_id: some(&c.decision_id),
+            summary: c.summary.clone(),
+        }
+    }
+}
+
+/// Two specifications, and where they differ.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are documented by their names")]
+pub struct SpecDiffView {
+    pub app: String,
+    pub differences: Vec<SpecDifferenceView>,
+}
+
+/// One place in which two specifications differ.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are documented by their names")]
+pub struct SpecDifferenceView {
+    pub path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<serde_json::Value>,
 }

@@ -50,6 +50,8 @@ pub struct DecisionView {
     pub outcome: Option<OutcomeView>,
     pub repeat_count: u64,
     pub cause_seq: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
 }
 
 impl From<&v1::Decision> for DecisionView {
@@ -82,6 +84,7 @@ impl From<&v1::Decision> for DecisionView {
             outcome: d.outcome.as_ref().map(Into::into),
             repeat_count: d.repeat_count,
             cause_seq: d.cause_seq,
+            trace_id: some(&d.trace_id),
         }
     }
 }
@@ -315,6 +318,9 @@ pub struct NearestChangeView {
     pub to_value: String,
     pub ruling: String,
     pub summary: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    pub together: bool,
 }
 
 impl From<&v1::NearestChange> for NearestChangeView {
@@ -326,6 +332,8 @@ impl From<&v1::NearestChange> for NearestChangeView {
             to_value: n.to_value.clone(),
             ruling: super::ruling(n.ruling),
             summary: n.summary.clone(),
+            command: some(&n.command),
+            together: n.together,
         }
     }
 }

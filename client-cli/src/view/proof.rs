@@ -58,6 +58,18 @@ pub struct VerificationView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decisions_different: Option<u64>,
     pub elapsed_seconds: f64,
+    /// Name of the log, where a checkpoint says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+    /// Root of the Merkle tree over the entries; absent where it was not computed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root_hash: Option<String>,
+    /// Entries under the largest signed checkpoint that they lead to; absent: under none at hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_good_checkpoint: Option<u64>,
+    /// The public key came with what it vouches for: whoever changed the one could change the other.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub key_came_with_it: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<FaultView>,
 }

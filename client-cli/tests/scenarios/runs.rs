@@ -104,6 +104,12 @@ async fn every_scenario_passes_on_one_server_and_what_they_recorded_is_proved() 
         APPROVAL,
         "kill-switch",
         "unsafe-action",
+        "low-confidence",
+        "slow-deployment",
+        "failed-deployment",
+        "kill-switch-rolling",
+        "overloaded-environment",
+        "storm",
     ] {
         assert!(known.iter().any(|s| s.name == expected && !s.steps.is_empty()), "{expected}");
     }
@@ -128,6 +134,11 @@ async fn every_scenario_passes_on_one_server_and_what_they_recorded_is_proved() 
         "APPROVAL_GRANTED",
         "SYSTEM_STABLE",
         "ESCALATED",
+        "MODE_HALTED",
+        "COMMON_CAUSE",
+        "STORM_BEGAN",
+        "STORM",
+        "STORM_ENDED",
     ] {
         assert!(total.get(event).is_some_and(|n| *n > 0), "{event} in {total:#?}");
     }

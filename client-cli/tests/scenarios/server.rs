@@ -31,6 +31,8 @@ impl Server {
         let mut policy: Policy = toml::from_str(&rules).unwrap();
         policy.cooldown.base_ms.insert(Action::Restart, COOLDOWN_MS);
         policy.cooldown.restart_cap_ms = COOLDOWN_MS;
+        // Seen to end as well.
+        policy.storm.exit_ms = 1_000;
         Self::start("stage", Some(&toml::to_string(&policy).unwrap())).await
     }
 

@@ -68,12 +68,7 @@ fn prepared() -> (Bench, AppName) {
         ..OnboardRequest::default()
     };
     let by = By { principal: "ops".into(), human: true, request: None, validate_only: false };
-    bench.give(&Input::Onboard {
-        request: Box::new(request),
-        found: Vec::new(),
-        update: false,
-        by,
-    });
+    bench.give(&Input::Onboard { request: Box::new(request), found: Vec::new(), update: None, by });
     let app = AppName::parse("web").unwrap();
     let fence = Fence { boot_id: "b".into(), pid: 7, start_time: 7 };
     bench.observe(&app, Observation::Started { fence });
@@ -81,7 +76,8 @@ fn prepared() -> (Bench, AppName) {
     let decision = bench.state.apps[&app].attempt.as_ref().unwrap().decision;
     let (ok, detail) = (true, String::new());
     let reading = Reading::silent(app.clone(), bench.now, Some(bench.now));
-    bench.give(&Input::Delivered { app: app.clone(), decision, ok, detail, reading });
+    let untouched = false;
+    bench.give(&Input::Delivered { app: app.clone(), decision, ok, detail, untouched, reading });
     bench.now += 120_000;
     bench.observe(&app, Observation::Unready);
     bench.observe(&app, Observation::Ready);

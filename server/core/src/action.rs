@@ -28,6 +28,10 @@ pub enum Action {
     Rollback,
     /// Bring up a revision that a human asked for. Never a candidate of the agent.
     Deploy,
+    /// Put the settings of a revision in force that no process has to be restarted for. Never a candidate of the agent.
+    Configure,
+    /// Stop every instance and let the app go. Never a candidate of the agent.
+    Offboard,
 }
 
 /// Risk class of an action; the confidence minimum grows with it.
@@ -45,7 +49,7 @@ pub enum Risk {
 
 impl Action {
     /// Every action, in order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Noop,
         Self::Observe,
         Self::Escalate,
@@ -56,6 +60,8 @@ impl Action {
         Self::AdjustThresholds,
         Self::Rollback,
         Self::Deploy,
+        Self::Configure,
+        Self::Offboard,
     ];
 
     /// Stable name, as written in records.
@@ -72,6 +78,8 @@ impl Action {
             Self::AdjustThresholds => "ADJUST_THRESHOLDS",
             Self::Rollback => "ROLLBACK",
             Self::Deploy => "DEPLOY",
+            Self::Configure => "CONFIGURE",
+            Self::Offboard => "OFFBOARD",
         }
     }
 
@@ -81,10 +89,10 @@ impl Action {
         matches!(self, Self::Noop | Self::Observe | Self::Escalate)
     }
 
-    /// Whether the agent may choose it; [`Action::Deploy`] is only ever asked for by a human.
+    /// Whether the agent may choose it; the others are about what a human wants to be there, and only ever asked for by one.
     #[must_use]
     pub const fn is_selectable(self) -> bool {
-        !matches!(self, Self::Deploy)
+        !matches!(self, Self::Deploy | Self::Configure | Self::Offboard)
     }
 
     /// Risk class. A restart of the only instance is one class higher: the caller knows the number of `instances`.
@@ -98,8 +106,9 @@ impl Action {
             | Self::ScaleDown
             | Self::RetryDeployment
             | Self::AdjustThresholds
-            | Self::Deploy => Risk::R2,
-            Self::Rollback => Risk::R3,
+            | Self::Deploy
+            | Self::Configure => Risk::R2,
+            Self::Rollback | Self::Offboard => Risk::R3,
         }
     }
 }
@@ -202,13 +211,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_resolves_to_itself_and_deploy_cannot_be_asked_for_by_name() {
+    fn every_name_resolves_to_itself_and_the_life_cycle_cannot_be_asked_for_by_name() {
         for action in Action::ALL {
-            let expected = if action == Action::Deploy {
-                Requested::Unknown
-            } else {
-                Requested::Known(action)
-            };
+            let expected =
+                if action.is_selectable() { Requested::Known(action) } else { Requested::Unknown };
             assert_eq!(parse(action.as_str()), expected);
             assert_eq!(parse(&action.as_str().to_ascii_lowercase()), expected);
         }

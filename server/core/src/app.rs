@@ -8,11 +8,20 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::action::Level;
+use crate::policy::Window;
 use crate::signal::Metric;
 
+mod template;
+mod update;
 mod validate;
 
-pub use validate::{OnboardRequest, RequestedHealth, RequestedSource, Violation, validate};
+pub use template::{Start, Step, Template};
+pub use update::Field;
+pub(crate) use validate::is_host;
+pub use validate::{
+    OnboardRequest, RepoUrl, RequestedHealth, RequestedSource, RequestedWindow, Violation,
+    is_public, revalidate, validate,
+};
 
 /// Milliseconds since the Unix epoch, or a span of them.
 pub type Millis = u64;
@@ -260,6 +269,9 @@ pub struct AppSpec {
     pub labels: BTreeMap<String, String>,
     /// Thresholds that differ from the policy's.
     pub thresholds: BTreeMap<Metric, Override>,
+    /// Maintenance windows of this app, besides those of the policy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<Window>,
     /// Highest autonomy for this app; the policy's when absent.
     pub autonomy: Option<Level>,
     /// Time between TERM and KILL, in milliseconds.

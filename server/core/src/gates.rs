@@ -326,6 +326,23 @@ impl Case<'_> {
         self.proposal.action.is_passive()
     }
 
+    /// Only settings would change, no process: what keeps effects away from an app must not keep a human from lifting it.
+    fn is_settings(&self) -> bool {
+        self.proposal.action == Action::Configure
+            && self
+                .proposal
+                .plan
+                .as_ref()
+                .is_none_or(|plan| matches!(plan.operation, Operation::Configure { .. }))
+    }
+
+    /// Nothing of the app ever ran.
+    fn is_first_deployment(&self) -> bool {
+        self.proposal.action == Action::Deploy
+            && self.app.running() == 0
+            && !self.app.last_effect.contains_key(&Action::Deploy)
+    }
+
     /// A human asked for it: the agent's restraint of itself is not for them.
     fn is_human(&self) -> bool {
         self.proposal.source.is_human()
@@ -371,8 +388,8 @@ fn count(n: usize) -> Fact {
 }
 
 #[cfg(test)]
-mod arbitrary;
+pub(crate) mod arbitrary;
 #[cfg(test)]
-mod scene;
+pub(crate) mod scene;
 #[cfg(test)]
 mod tests;

@@ -49,6 +49,16 @@ pub enum Operation {
         /// Instances to run.
         instances: u32,
     },
+    /// Put the settings of a revision in force: labels, thresholds, bounds, windows. Touches no process.
+    Configure {
+        /// Revision of the specification.
+        revision: u32,
+    },
+    /// Stop every instance, one at a time, and let the app go.
+    Offboard {
+        /// Instances that are wanted now.
+        instances: u32,
+    },
     /// Change one detector threshold of this app; touches no process.
     AdjustThreshold {
         /// Which one.
@@ -104,8 +114,10 @@ impl Plan {
                 u32::try_from(targets.iter().filter(|t| t.running).count()).unwrap_or(u32::MAX)
             }
             Operation::Scale { from, to } => from.saturating_sub(*to),
-            Operation::Rollback { instances, .. } => *instances,
-            Operation::Deploy { .. } | Operation::AdjustThreshold { .. } => 0,
+            Operation::Rollback { instances, .. } | Operation::Offboard { instances } => *instances,
+            Operation::Deploy { .. }
+            | Operation::Configure { .. }
+            | Operation::AdjustThreshold { .. } => 0,
         }
     }
 }

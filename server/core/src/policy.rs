@@ -8,9 +8,13 @@ use crate::action::{Action, Level, Risk, ceiling};
 use crate::app::{AppName, Env, Millis};
 use crate::signal::{MICRO, Metric};
 
+mod edit;
 mod lint;
+mod repositories;
 
-pub use lint::{Fault, lint};
+pub use edit::{Difference, SetError, differences, set};
+pub use lint::{Fault, lint, lint_windows};
+pub use repositories::{Fetch, Host, Sandbox, Scheme};
 
 const SECOND: Millis = 1_000;
 const MINUTE: Millis = 60 * SECOND;
@@ -50,6 +54,12 @@ pub struct Policy {
     pub approval: ApprovalRule,
     /// Learning.
     pub learning: Learning,
+    /// Where repositories may be fetched from.
+    #[serde(default)]
+    pub fetch: Fetch,
+    /// How what was fetched is built and run.
+    #[serde(default)]
+    pub sandbox: Sandbox,
     /// Maintenance windows: no effect on the named apps while one is open.
     #[serde(default)]
     pub windows: Vec<Window>,
@@ -235,9 +245,9 @@ pub struct ApprovalRule {
 #[serde(rename_all = "snake_case")]
 pub enum Learner {
     /// Tabular Q-learning by finding; the rule's prior and verified outcomes say how sure it is.
+    #[default]
     Q,
     /// Catalogue-calibrated Q: the fault catalogue, corrected by outcomes.
-    #[default]
     Ccq,
 }
 
@@ -334,11 +344,13 @@ impl Policy {
             },
             approval: ApprovalRule { ttl_ms: 15 * MINUTE },
             learning: Learning {
-                learner: Learner::Ccq,
+                learner: Learner::Q,
                 exploration_ppm: if env == Env::Dev { 50_000 } else { 0 },
                 seed: 1,
                 trust: 5,
             },
+            fetch: Fetch::default(),
+            sandbox: Sandbox::default_for(env),
             windows: Vec::new(),
         }
     }
@@ -384,7 +396,9 @@ fn default_levels(env: Env) -> BTreeMap<Action, Level> {
                 | Action::ScaleUp
                 | Action::ScaleDown
                 | Action::RetryDeployment
-                | Action::Deploy => active,
+                | Action::Deploy
+                | Action::Configure
+                | Action::Offboard => active,
             };
             (action, level)
         })

@@ -2,6 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+pub mod page;
+
+use page::Page;
+
 macro_rules! reasons {
     ($($(#[doc = $what:literal])+ $name:ident = $code:literal, why $why:literal, todo $todo:literal;)+) => {
         /// Why a gate passed, held or refused. The codes are part of the API.
@@ -101,6 +105,12 @@ impl Reason {
     #[must_use]
     pub fn parse(code: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|reason| reason.as_str() == code)
+    }
+
+    /// Its page.
+    #[must_use]
+    pub fn page(self) -> Option<Page> {
+        Page::find(self.as_str())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Records: the only frozen serialized form of the project.
 //!
 //! One record is one JSON line of the proof log, and later one leaf of its Merkle tree. The envelope carries what differs
-//! between two runs (sequence number, time, actor); the body of a decision is a function of its inputs alone, so the same
+//! between two runs (sequence number, time, actor, trace); the body of a decision is a function of its inputs alone, so the same
 //! scenario in stage gives byte-equal bodies.
 
 use std::borrow::Cow;
@@ -23,7 +23,12 @@ use crate::signal::{Exit, Reading};
 use crate::state::{AppState, Approval, ApprovalState, Attempt, Health, Outcome, Pause, Scope};
 use crate::verdict::{Ruling, Verdict};
 
+mod author;
 mod event;
+mod inert;
+
+pub use author::Author;
+use inert::inert;
 
 /// Version of the record format. A reader refuses a newer one.
 pub const VERSION: u32 = 1;
@@ -46,6 +51,8 @@ pub struct Record {
     pub cause: Option<u64>,
     /// Agent id or principal.
     pub actor: String,
+    /// Trace of the turn of the loop that made it, where the shell keeps one; the brain knows nothing of it.
+    pub trace: Option<String>,
     /// What happened.
     pub body: Body,
 }
@@ -68,6 +75,22 @@ pub enum Body {
         /// The whole policy, so that the log can be judged alone.
         policy: Box<Policy>,
         /// Its digest.
+        digest: String,
+        /// Who put it in force.
+        #[serde(default, skip_serializing_if = "Author::is_file")]
+        author: Author,
+        /// Why.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// Idempotency of the request.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request: Option<Request>,
+    },
+    /// Every instance was stopped, and the app is let go: its name is free again.
+    Offboarded {
+        /// The revision that ran.
+        revision: u32,
+        /// Digest of its specification.
         digest: String,
     },
     /// Somebody asked to onboard an app.
@@ -166,6 +189,9 @@ pub enum Body {
         ok: bool,
         /// What the actuator said.
         detail: String,
+        /// It failed before anything was touched: what ran before runs on.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        untouched: bool,
     },
     /// agentd ended between intent and outcome: what happened is observed, never repeated blindly.
     Indeterminate {
@@ -451,6 +477,8 @@ struct EnvelopeOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<u64>,
     actor: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace: Option<&'a str>,
     prev: Hash,
     body: &'a Body,
 }
@@ -464,6 +492,7 @@ struct EnvelopeIn<'a> {
     app: Option<AppName>,
     cause: Option<u64>,
     actor: String,
+    trace: Option<String>,
     body: Body,
 }
 
@@ -500,6 +529,7 @@ impl Record {
             app: self.app.as_ref(),
             cause: self.cause,
             actor: &self.actor,
+            trace: self.trace.as_deref(),
             prev,
             body: &self.body,
         };
@@ -512,16 +542,18 @@ impl Record {
     /// # Errors
     /// [`Error`] when the line is from a newer version or is no record.
     pub fn parse(line: &[u8]) -> Result<Self, Error> {
-        let EnvelopeIn { env, seq, ts, app, cause, actor, body } = serde_json::from_slice(line)
-            .map_err(|error| match serde_json::from_slice::<VersionIn>(line) {
-                Ok(VersionIn { v }) if v > VERSION => Error::Version(v),
-                _ => Error::Json(error),
+        let EnvelopeIn { env, seq, ts, app, cause, actor, trace, body } =
+            serde_json::from_slice(line).map_err(|error| {
+                match serde_json::from_slice::<VersionIn>(line) {
+                    Ok(VersionIn { v }) if v > VERSION => Error::Version(v),
+                    _ => Error::Json(error),
+                }
             })?;
         let at = DateTime::parse_from_rfc3339(&ts)
             .ok()
             .and_then(|t| u64::try_from(t.timestamp_millis()).ok())
             .ok_or_else(|| Error::Time(ts.into_owned()))?;
-        Ok(Self { seq, at, env, app, cause, actor, body })
+        Ok(Self { seq, at, env, app, cause, actor, trace, body })
     }
 
     /// `dec-<seq>`, when this is a decision.
@@ -532,39 +564,6 @@ impl Record {
             _ => None,
         }
     }
-}
-
-/// Escapes what a terminal would obey and JSON leaves as it is (DEL, C1 controls, bidirectional marks), so that the log can be shown
-/// as it is. Such characters occur only inside strings, so the document stays the same.
-fn inert(line: Vec<u8>) -> Vec<u8> {
-    let text = match String::from_utf8(line) {
-        Ok(text) if text.contains(is_obeyed) => text,
-        Ok(text) => return text.into_bytes(),
-        Err(error) => return error.into_bytes(),
-    };
-    let mut escaped = String::with_capacity(text.len().saturating_add(32));
-    for character in text.chars() {
-        if is_obeyed(character) {
-            use std::fmt::Write as _;
-            // Writing to a String cannot fail.
-            let _ = write!(escaped, "\\u{:04x}", u32::from(character));
-        } else {
-            escaped.push(character);
-        }
-    }
-    escaped.into_bytes()
-}
-
-const fn is_obeyed(character: char) -> bool {
-    matches!(
-        character,
-        '\u{7f}'..='\u{9f}'
-            | '\u{61c}'
-            | '\u{200e}' | '\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2066}'..='\u{2069}'
-            | '\u{feff}'
-    )
 }
 
 /// RFC 3339 in UTC with milliseconds.
@@ -586,10 +585,11 @@ mod tests {
         let what = "a\u{1b}[2J\u{7f}\u{9b}31m\u{202e}\u{2066}b ä €".to_owned();
         let body = Body::Injected { scenario: "x".to_owned(), what };
         let (seq, at, env, app) = (7, 1_795_448_641_483, Env::Stage, None);
-        let record = Record { seq, at, env, app, cause: None, actor: "t".to_owned(), body };
+        let actor = "t".to_owned();
+        let record = Record { seq, at, env, app, cause: None, actor, trace: None, body };
         let line = record.line(crate::chain::GENESIS);
         let text = std::str::from_utf8(&line).unwrap();
-        assert!(!text.contains(|c: char| c.is_control() || is_obeyed(c)), "{text}");
+        assert!(!text.contains(|c: char| c.is_control() || inert::is_obeyed(c)), "{text}");
         assert!(text.contains("ä €"));
         assert_eq!(Record::parse(&line).unwrap(), record);
     }

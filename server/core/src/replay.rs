@@ -52,7 +52,7 @@ impl Replay {
 
     /// Folds one record in.
     pub fn fold(&mut self, record: &Record) {
-        if let Body::PolicyApplied { policy, digest } = &record.body {
+        if let Body::PolicyApplied { policy, digest, .. } = &record.body {
             self.policy = (**policy).clone();
             self.policies.insert(digest.clone(), (**policy).clone());
         }

@@ -10,6 +10,8 @@ use crate::choose::ValueTable;
 use crate::choose::ccq::{Expectation, Knowledge};
 use crate::detect::{FindingKind, Signature};
 use crate::plan::{Fence, Plan};
+use crate::policy::Window;
+use crate::record::Author;
 use crate::signal::{Exit, Metric};
 
 mod evolve;
@@ -47,6 +49,10 @@ pub struct State {
     pub approvals: BTreeMap<u64, Approval>,
     /// Digest of the policy in force; empty before the first one is applied.
     pub policy_digest: String,
+    /// Digest of the policy the agent last started with: what a human applied since then stays in force until that one changes.
+    pub policy_base: String,
+    /// Who put the policy in force.
+    pub policy_author: Author,
     /// Learned values.
     pub table: ValueTable,
     /// What was learned against the fault catalogue.
@@ -76,6 +82,8 @@ impl State {
             mode: Mode::default(),
             approvals: BTreeMap::new(),
             policy_digest: String::new(),
+            policy_base: String::new(),
+            policy_author: Author::File,
             table: ValueTable::default(),
             knowledge: Knowledge::default(),
             effects: VecDeque::new(),
@@ -111,6 +119,16 @@ impl SpecHistory {
     #[must_use]
     pub fn spec(&self) -> Option<&AppSpec> {
         self.revision(self.current).map(|r| &r.spec)
+    }
+
+    /// Changes whenever a revision was added or another one is in force: who changes an app from what they read names it, and
+    /// is told if somebody was faster. An app that was let go and onboarded anew has other ones.
+    #[must_use]
+    pub fn etag(&self, onboarded_at: Millis) -> String {
+        let newest = self.revisions.last();
+        let (number, digest) = newest.map_or((0, ""), |r| (r.number, r.digest.as_str()));
+        let text = format!("{onboarded_at}/{}/{number}/{digest}", self.current);
+        crate::digest::sha256_hex(text.as_bytes()).chars().take(16).collect()
     }
 
     /// A revision by number.
@@ -172,6 +190,18 @@ pub struct AppState {
     pub onboarded_at: Millis,
     /// Whether the open incident was escalated already.
     pub escalated: bool,
+    /// What ran before the deployment in flight: in force again if that is given up before it touched anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Box<Before>>,
+}
+
+/// What a deployment replaces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    /// Facts of the specification.
+    pub profile: Profile,
+    /// Instances that should run.
+    pub desired: u32,
 }
 
 /// Facts of the running specification that decisions use.
@@ -195,6 +225,9 @@ pub struct Profile {
     pub has_health: bool,
     /// Thresholds of the specification.
     pub thresholds: BTreeMap<Metric, Override>,
+    /// Maintenance windows of the specification.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<Window>,
     /// The newest other revision that was verified healthy and never rolled back to.
     pub rollback_to: Option<u32>,
     /// The revision whose deployment failed last, until a deployment succeeds.

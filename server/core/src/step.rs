@@ -3,18 +3,22 @@
 //! `step` mutates nothing and cannot fail. What it decides becomes real in this order: the shell makes the records durable,
 //! [`evolve`] folds them into the state, and only then [`Step::release`] hands out the permits.
 
+use std::collections::BTreeSet;
+
 use crate::action::Action;
-use crate::app::{AppName, Millis, OnboardRequest, Violation};
+use crate::app::{AppName, Field, Millis, OnboardRequest, Violation};
 use crate::choose::Params;
 use crate::permit::Permit;
 use crate::policy::Policy;
-use crate::record::{Body, Heartbeat, Observation, Record, Started, Stopped};
+use crate::record::{Author, Body, Heartbeat, Observation, Record, Started, Stopped};
 use crate::signal::Reading;
 use crate::state::{AppState, Pause, Scope, State, evolve};
 use crate::verdict::Ruling;
 
 mod decide;
+mod lifecycle;
 mod request;
+mod rules;
 mod tick;
 mod verify;
 
@@ -46,6 +50,8 @@ pub enum Input {
         ok: bool,
         /// What the actuator said.
         detail: String,
+        /// It failed before anything was touched.
+        untouched: bool,
         /// The app's window at this moment: what came of it may need a decision at once.
         reading: Reading,
     },
@@ -62,8 +68,32 @@ pub enum Input {
         request: Box<OnboardRequest>,
         /// Violations the shell found by looking at the host (an executable that is not there).
         found: Vec<Violation>,
-        /// A new revision of an app that exists, instead of a new app.
-        update: bool,
+        /// What of it replaces what an app that exists has; `None` for a new app.
+        update: Option<Update>,
+        /// Who and with which request id.
+        by: By,
+    },
+    /// A human wants an app to be stopped and let go.
+    Offboard {
+        /// The app.
+        app: AppName,
+        /// Why.
+        reason: String,
+        /// The app as they saw it; `None` when they do not mind.
+        etag: Option<String>,
+        /// The app's window at this moment.
+        reading: Reading,
+        /// Who and with which request id.
+        by: By,
+    },
+    /// Another policy is to be in force.
+    ApplyPolicy {
+        /// Which.
+        policy: Box<Policy>,
+        /// Who says so.
+        author: Author,
+        /// Why.
+        reason: String,
         /// Who and with which request id.
         by: By,
     },
@@ -175,6 +205,15 @@ pub enum Input {
     },
 }
 
+/// A change of an app that exists.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Update {
+    /// Fields of the request that count; the others stay as they are.
+    pub fields: BTreeSet<Field>,
+    /// The app as the caller saw it; `None` when they do not mind.
+    pub etag: Option<String>,
+}
+
 /// Who asked, and how a repeat of the same request is recognised.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct By {
@@ -201,6 +240,15 @@ pub enum Reply {
         seq: Option<u64>,
         /// Sequence number of the deployment decision.
         decision: Option<u64>,
+    },
+    /// The app is changed (or would be: `validate_only`).
+    Updated {
+        /// Its specification.
+        spec: Box<crate::app::AppSpec>,
+        /// Sequence number of the record that carries it; `None` for `validate_only`, and when nothing differs.
+        seq: Option<u64>,
+        /// What the gates said to putting it in force; `None` when nothing differs.
+        decided: Option<Box<crate::record::Decided>>,
     },
     /// The input was refused.
     Invalid(Vec<Violation>),
@@ -233,6 +281,14 @@ pub enum Failure {
     /// There is no such app here.
     #[error("app `{0}` does not exist")]
     NoSuchApp(String),
+    /// Somebody changed the app since the caller read it.
+    #[error("app `{app}` was changed since it was read")]
+    Changed {
+        /// Which.
+        app: String,
+        /// What it is now.
+        etag: String,
+    },
     /// There is no such approval here.
     #[error("approval `apr-{0}` does not exist")]
     NoSuchApproval(u64),
@@ -353,13 +409,15 @@ fn dispatch(ctx: &mut Context<'_>, input: &Input) {
         Input::Observed { app, slot, what, reading } => {
             verify::on_observed(ctx, app, *slot, what, reading);
         }
-        Input::Delivered { app, decision, ok, detail, reading } => {
-            verify::on_delivered(ctx, (app, *decision), *ok, detail, reading);
+        Input::Delivered { app, decision, ok, detail, untouched, reading } => {
+            verify::on_delivered(ctx, (app, *decision), (*ok, *untouched), detail, reading);
         }
         Input::RefusalEmitted { app, decision } => {
             ctx.write(Some(app), Some(*decision), Body::RefusalEmitted);
         }
-        Input::Onboard { .. } => request::onboard(ctx, input),
+        Input::Onboard { .. } => lifecycle::onboard(ctx, input),
+        Input::Offboard { .. } => lifecycle::offboard(ctx, input),
+        Input::ApplyPolicy { .. } => rules::apply(ctx, input),
         Input::Act { .. } => request::act(ctx, input),
         Input::Approve { .. } => request::approve(ctx, input),
         Input::Reject { approval, comment, by } => request::reject(ctx, *approval, comment, by),
@@ -419,7 +477,7 @@ impl Context<'_> {
         let seq = self.next;
         self.next = self.next.saturating_add(1);
         let (at, env, app) = (self.now, self.state.env, app.cloned());
-        self.records.push(Record { seq, at, env, app, cause, actor, body });
+        self.records.push(Record { seq, at, env, app, cause, actor, trace: None, body });
         seq
     }
 
@@ -477,7 +535,7 @@ pub fn commit(state: &mut State, policy: &Policy, records: &[Record]) {
 /// Actions whose plan is carried out inside the brain: they touch no process, so no actuator is needed.
 #[must_use]
 pub(crate) const fn is_internal(action: Action) -> bool {
-    matches!(action, Action::AdjustThresholds)
+    matches!(action, Action::AdjustThresholds | Action::Configure)
 }
 
 #[cfg(test)]

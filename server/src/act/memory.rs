@@ -115,7 +115,7 @@ impl Memory {
             fresh
         });
         if !fresh {
-            return Delivery { ok: true, detail: "carried out before".to_owned() };
+            return Delivery::done("carried out before".to_owned());
         }
         match &plan.operation {
             Operation::Restart { targets } => {
@@ -123,7 +123,7 @@ impl Memory {
                     let key = (app.clone(), target.slot);
                     let now = self.with(|table| table.instances.get(&key).cloned());
                     if target.running && now != target.fence {
-                        return Delivery { ok: false, detail: "the target changed".to_owned() };
+                        return Delivery::failed("the target changed".to_owned());
                     }
                     self.stop(app, target.slot).await;
                     self.start(app, target.slot).await;
@@ -144,11 +144,17 @@ impl Memory {
                     self.start(app, slot).await;
                 }
             }
-            Operation::AdjustThreshold { .. } => {
-                return Delivery { ok: false, detail: "not an effect on processes".to_owned() };
+            Operation::Offboard { instances } => {
+                for slot in (0..*instances).rev() {
+                    self.stop(app, slot).await;
+                    self.report(app, slot, Observation::Removed).await;
+                }
+            }
+            Operation::Configure { .. } | Operation::AdjustThreshold { .. } => {
+                return Delivery::failed("not an effect on processes".to_owned());
             }
         }
-        Delivery { ok: true, detail: "carried out".to_owned() }
+        Delivery::done("carried out".to_owned())
     }
 }
 

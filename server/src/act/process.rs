@@ -8,6 +8,7 @@ mod host;
 mod instance;
 mod link;
 pub mod rollout;
+mod spec;
 mod view;
 
 pub use actuator::ProcessActuator;

@@ -3,15 +3,17 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use agentd_core::app::AppName;
+use agentd_core::app::{AppName, Millis};
 use agentd_core::permit::Permit;
-use agentd_core::record::{Body, LINE_MAX, Record};
+use agentd_core::record::{Body, Decided, LINE_MAX, Record};
 use agentd_core::replay::Replay;
 use agentd_core::signal::Reading;
 use agentd_core::step::{self, Input, Moment, Reply, Step};
 use agentd_core::verdict::Ruling;
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tracing::{Instrument as _, info_span};
 
 use super::handle::{Ask, Asked, Unavailable};
 use super::{Agent, AgentState, AgentView, BATCH, Event, is_refusal};
@@ -19,6 +21,7 @@ use crate::act::Delivery;
 use crate::failpoint;
 use crate::journal;
 use crate::publish::Published;
+use crate::telemetry::speaker;
 
 /// Answers that wait until their records are durable.
 type Answer = (oneshot::Sender<Result<Reply, Unavailable>>, Reply);
@@ -38,12 +41,17 @@ struct Batch {
 impl Agent {
     /// Judges what waits, makes it durable, and only then answers, publishes and acts.
     pub(super) async fn turn(&mut self, mut events: Vec<Event>) {
+        let began = Instant::now();
+        let loops = self.counters.loops;
         loop {
             self.pass(std::mem::take(&mut events)).await;
             // What a pass leads to (a refusal was emitted) is recorded right away, not at the next event.
             if self.own.is_empty() || self.is_blocked() {
                 break;
             }
+        }
+        if self.counters.loops > loops {
+            self.parts.metrics.turn(began.elapsed());
         }
     }
 
@@ -54,19 +62,22 @@ impl Agent {
             self.counters.loops = self.counters.loops.saturating_add(1);
         }
         self.enter(AgentState::Observing);
-        for event in events {
-            match event {
-                Event::Query(query) => queries.push(query),
-                other => self.take(other, &mut batch),
+        let waiting = events.len().saturating_add(self.own.len());
+        info_span!("decide", inputs = waiting).in_scope(|| {
+            for event in events {
+                match event {
+                    Event::Query(query) => queries.push(query),
+                    other => self.take(other, &mut batch),
+                }
             }
-        }
-        for _ in 0..BATCH {
-            if self.is_blocked() {
-                break;
+            for _ in 0..BATCH {
+                if self.is_blocked() {
+                    break;
+                }
+                let Some(input) = self.own.pop_front() else { break };
+                self.judge(&input, &mut batch);
             }
-            let Some(input) = self.own.pop_front() else { break };
-            self.judge(&input, &mut batch);
-        }
+        });
         self.settle(batch).await;
         for query in queries {
             query(&self.view());
@@ -80,26 +91,30 @@ impl Agent {
         let now = self.parts.clock.now_ms();
         match event {
             Event::Urgent(app) => {
-                if let Some(reading) = self.close_window(&app, now) {
+                if let Some(reading) = self.look(&app, now) {
                     self.judge(&Input::Reading(reading), batch);
                 }
             }
             Event::Sighting(seen) => {
-                let known = self.close_window(&seen.app, now);
+                let known = self.look(&seen.app, now);
                 let Some(reading) = known else { return };
                 let (app, slot, what) = (seen.app, seen.slot, seen.what);
                 self.judge(&Input::Observed { app, slot, what, reading }, batch);
             }
             Event::Delivered { app, decision, delivery } => {
                 self.in_flight.remove(&decision);
-                let Some(reading) = self.close_window(&app, now) else { return };
+                let Some(reading) = self.look(&app, now) else { return };
                 batch.delivered.push((app.clone(), decision, delivery.clone()));
-                let (ok, detail) = (delivery.ok, delivery.detail);
-                self.judge(&Input::Delivered { app, decision, ok, detail, reading }, batch);
+                self.judge(&delivered(app, decision, delivery, reading), batch);
             }
             Event::Ask(asked) => self.asked(*asked, batch),
             Event::Query(_) => {}
         }
+    }
+
+    /// What is known of one app right now, because something happened to it.
+    fn look(&self, app: &AppName, now: Millis) -> Option<Reading> {
+        info_span!("sense", %app).in_scope(|| self.close_window(app, now))
     }
 
     /// While the log cannot be written nothing is judged: asks are told so, deliveries are kept, sightings are looked for again.
@@ -125,16 +140,26 @@ impl Agent {
         let Asked { ask, by, reply } = asked;
         let now = self.parts.clock.now_ms();
         let input = match ask {
-            Ask::Onboard(request, found) => Input::Onboard { request, found, update: false, by },
-            Ask::Update(request, found) => Input::Onboard { request, found, update: true, by },
-            Ask::Act { app, name, params, reason } => {
+            Ask::Onboard(request, found) => Input::Onboard { request, found, update: None, by },
+            Ask::Update(request, found, update) => {
+                Input::Onboard { request, found, update: Some(update), by }
+            }
+            Ask::Offboard { app, reason, etag } => {
                 let silent = || Reading::silent(app.clone(), now, None);
                 let reading = self.close_window(&app, now).unwrap_or_else(silent);
+                Input::Offboard { app, reason, etag, reading, by }
+            }
+            Ask::ApplyPolicy { policy, author, reason } => {
+                Input::ApplyPolicy { policy, author, reason, by }
+            }
+            Ask::Act { app, name, params, reason } => {
+                let silent = || Reading::silent(app.clone(), now, None);
+                let reading = self.look(&app, now).unwrap_or_else(silent);
                 Input::Act { app, name, params, reason, reading, by }
             }
             Ask::Approve { approval, plan_digest, comment } => {
                 let app = self.state.approvals.get(&approval).map(|a| a.plan.app.clone());
-                let reading = app.and_then(|app| self.close_window(&app, now));
+                let reading = app.and_then(|app| self.look(&app, now));
                 Input::Approve { approval, plan_digest, comment, reading, by }
             }
             Ask::Reject { approval, comment } => Input::Reject { approval, comment, by },
@@ -172,8 +197,11 @@ impl Agent {
     }
 
     fn stage(&mut self, record: &Record, batch: &mut Batch) {
-        let mut line = record.line(self.head.hash);
         let mut record = record.clone();
+        // In the envelope, so that the same scenario still gives the same body.
+        let trace = self.trace.as_ref().filter(|_| record.decision().is_some());
+        record.trace = trace.map(ToString::to_string);
+        let mut line = record.line(self.head.hash);
         if line.len() > LINE_MAX {
             // A record that does not fit is replaced by one that says so; the state follows the log, so nothing is done.
             self.counters.records_too_long = self.counters.records_too_long.saturating_add(1);
@@ -181,6 +209,10 @@ impl Agent {
             let path = vec![Cow::Borrowed("record_too_long")];
             record = Record { body: Body::Transition { path }, ..record };
             line = record.line(self.head.hash);
+        }
+        if let Body::PolicyApplied { policy, .. } = &record.body {
+            // In force for every input from here on, also within this turn.
+            self.policy = (**policy).clone();
         }
         agentd_core::state::evolve(&mut self.state, &record, &self.policy);
         self.count(&record);
@@ -226,14 +258,21 @@ impl Agent {
             return;
         }
         self.enter(AgentState::Enforcing);
+        let enforce = info_span!("enforce", inputs = steps.len());
         let _ = failpoint::hit("agent.before_intent");
         let outcome = if failpoint::bug("agent.act_before_record") {
             // Planted: act first, record afterwards.
             self.act(steps, u64::MAX);
             return drop(self.parts.journal.append(first_seq, lines).await);
         } else {
-            self.parts.journal.append(first_seq, lines).await
+            let began = Instant::now();
+            let records = lines.len();
+            let appending = info_span!(parent: &enforce, "record", records, first_seq);
+            let outcome = self.parts.journal.append(first_seq, lines).instrument(appending).await;
+            self.parts.metrics.append(began.elapsed());
+            outcome
         };
+        drop(enforce);
         match outcome {
             Ok(durable) => {
                 let _ = failpoint::hit("agent.after_intent");
@@ -241,9 +280,9 @@ impl Agent {
                     let _ = reply.send(Ok(answer));
                 }
                 self.enter(AgentState::Explaining);
-                self.publish(published);
+                info_span!("explain").in_scope(|| self.publish(published));
                 self.enter(AgentState::Acting);
-                self.act(steps, durable.last_seq);
+                info_span!("act").in_scope(|| self.act(steps, durable.last_seq));
                 self.enter(AgentState::ObservingResults);
             }
             Err(error) => {
@@ -263,6 +302,10 @@ impl Agent {
     fn publish(&mut self, published: Vec<Arc<Published>>) {
         for one in &published {
             let record = &one.record;
+            self.parts.metrics.record(record);
+            if let Some(decided) = record.decision() {
+                tell(record, decided);
+            }
             if is_refusal(&record.body)
                 && let (Some(app), Some(decision)) = (record.app.clone(), record.cause)
             {
@@ -275,6 +318,11 @@ impl Agent {
             }
             if let Body::SpecGenerated { spec, .. } = &record.body {
                 self.parts.ingest.attach(&spec.name);
+            }
+            if let (Body::Offboarded { .. }, Some(app)) = (&record.body, &record.app) {
+                self.parts.ingest.detach(app);
+                self.readings.remove(app);
+                self.repeats.remove(app);
             }
         }
         self.parts.publisher.publish(published);
@@ -316,8 +364,11 @@ impl Agent {
         }
         self.state = replay.state;
         self.head = self.parts.journal.head();
-        // If not even the start of this agent is durable, it is still to be said.
-        if self.state.last_at < self.started_at && !self.own.iter().any(is_start) {
+        if self.state.last_at >= self.started_at {
+            // A policy that did not become durable is not in force.
+            self.policy = replay.policy;
+        } else if !self.own.iter().any(is_start) {
+            // If not even the start of this agent is durable, it is still to be said.
             self.own.push_front(self.start_input(None));
         }
     }
@@ -325,7 +376,7 @@ impl Agent {
     pub(super) fn start_input(&self, bytes_cut: Option<u64>) -> Input {
         Input::Started {
             started: self.parts.started.clone(),
-            policy: Box::new(self.policy.clone()),
+            policy: Box::new(self.configured.clone()),
             bytes_cut,
         }
     }
@@ -347,8 +398,7 @@ impl Agent {
         for (app, decision, delivery) in std::mem::take(&mut self.undelivered) {
             let now = self.parts.clock.now_ms();
             let Some(reading) = self.close_window(&app, now) else { continue };
-            let (ok, detail) = (delivery.ok, delivery.detail);
-            self.own.push_back(Input::Delivered { app, decision, ok, detail, reading });
+            self.own.push_back(delivered(app, decision, delivery, reading));
         }
         self.resync = true;
     }
@@ -378,6 +428,27 @@ impl Agent {
             loop_interval_ms: u64::try_from(self.parts.loop_interval.as_millis()).unwrap_or(0),
         }
     }
+}
+
+/// Says in the log what was decided.
+pub(crate) fn tell(record: &Record, decided: &Decided) {
+    let data = speaker::Data::of(record, decided);
+    speaker::decided(record, &data);
+    if tracing::enabled!(tracing::Level::INFO) {
+        let json = serde_json::to_string(&data).unwrap_or_default();
+        tracing::info!(
+            event = "decision",
+            decision_type = speaker::KIND,
+            decision_data = json,
+            "{}",
+            data.sentence()
+        );
+    }
+}
+
+fn delivered(app: AppName, decision: u64, delivery: Delivery, reading: Reading) -> Input {
+    let Delivery { ok, detail, untouched } = delivery;
+    Input::Delivered { app, decision, ok, detail, untouched, reading }
 }
 
 const fn is_start(input: &Input) -> bool {

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use agentd_core::app::{AppName, AppSpec};
 use agentd_core::permit::Permit;
 use agentd_core::plan::Operation;
-use agentd_core::state::Scope;
+use agentd_core::state::{Revision, Scope, SpecHistory};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::Agent;
 use crate::act::{Delivery, Workload};
+use crate::deploy;
 use crate::failpoint;
 use crate::tasks::OnFailure;
 
@@ -27,13 +29,16 @@ impl Agent {
         self.in_flight.insert(decision, (app.clone(), stop.clone()));
         let (actuator, handle) = (Arc::clone(&self.parts.actuator), self.handle.clone());
         tracing::info!(%app, decision, action = %permit.plan().action, "acting");
-        self.parts.tasks.spawn("effect", OnFailure::Log, async move {
+        // Part of the trace of the turn that permitted it, however long it takes.
+        let span = tracing::info_span!("effect", %app, decision, action = %permit.plan().action);
+        let effect = async move {
             let _ = failpoint::hit("act.before_effect");
             let delivery = actuator.execute(permit, workload, stop).await;
             let _ = failpoint::hit("act.after_effect");
             // The loop is gone only when the server stops; the next start finds the attempt without an outcome and observes.
             let _ = handle.delivered(app, decision, delivery).await;
-        });
+        };
+        self.parts.tasks.spawn("effect", OnFailure::Log, effect.instrument(span));
     }
 
     fn workload_of(&self, permit: &Permit) -> Option<Workload> {
@@ -45,16 +50,25 @@ impl Agent {
             Operation::Rollback { to, .. } => to,
             _ => history.current,
         };
-        Some(self.workload(&history.revision(number)?.spec, app.desired))
+        Some(self.workload(&history.revision(number)?.spec, app.desired, history))
     }
 
-    fn workload(&self, spec: &AppSpec, desired: u32) -> Workload {
+    fn workload(&self, spec: &AppSpec, desired: u32, history: &SpecHistory) -> Workload {
         let rule = &self.policy.verification;
+        let verified = |revision: &&Revision| revision.verified_at.is_some();
+        let keep = history.revisions.iter().filter(verified).map(|revision| revision.number);
+        let known = history.revisions.iter().map(|r| (r.number, Arc::new(r.spec.clone())));
         Workload {
             spec: Arc::new(spec.clone()),
             desired,
             min_uptime_ms: rule.min_uptime_ms,
             ready_deadline_ms: rule.deadline_ms,
+            revisions: known.collect(),
+            rules: deploy::Rules {
+                fetch: self.policy.fetch.clone(),
+                sandbox: self.policy.sandbox.clone(),
+                keep: keep.collect(),
+            },
         }
     }
 
@@ -65,7 +79,8 @@ impl Agent {
             .apps
             .iter()
             .filter_map(|(name, app)| {
-                Some(self.workload(self.state.specs.get(name)?.spec()?, app.desired))
+                let history = self.state.specs.get(name)?;
+                Some(self.workload(history.spec()?, app.desired, history))
             })
             .collect();
         if workloads.is_empty() {
@@ -104,8 +119,8 @@ impl Agent {
 impl From<Result<String, String>> for Delivery {
     fn from(result: Result<String, String>) -> Self {
         match result {
-            Ok(detail) => Self { ok: true, detail },
-            Err(detail) => Self { ok: false, detail },
+            Ok(detail) => Self::done(detail),
+            Err(detail) => Self::failed(detail),
         }
     }
 }

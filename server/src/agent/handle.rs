@@ -2,8 +2,10 @@
 
 use agentd_core::app::{AppName, OnboardRequest, Violation};
 use agentd_core::choose::Params;
+use agentd_core::policy::Policy;
+use agentd_core::record::Author;
 use agentd_core::state::Scope;
-use agentd_core::step::{By, Reply};
+use agentd_core::step::{By, Reply, Update};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{AgentView, Event};
@@ -14,8 +16,26 @@ use crate::act::{Delivery, Sighting};
 pub enum Ask {
     /// Onboard an app; `found` are violations seen by looking at the host.
     Onboard(Box<OnboardRequest>, Vec<Violation>),
-    /// Deploy a new revision of an app that exists; `found` as above.
-    Update(Box<OnboardRequest>, Vec<Violation>),
+    /// Change an app that exists; `found` as above.
+    Update(Box<OnboardRequest>, Vec<Violation>, Update),
+    /// Stop an app and let it go.
+    Offboard {
+        /// The app.
+        app: AppName,
+        /// Why.
+        reason: String,
+        /// The app as the caller saw it.
+        etag: Option<String>,
+    },
+    /// Put another policy in force.
+    ApplyPolicy {
+        /// Which.
+        policy: Box<Policy>,
+        /// Who says so.
+        author: Author,
+        /// Why.
+        reason: String,
+    },
     /// Do something to an app.
     Act {
         /// The app.

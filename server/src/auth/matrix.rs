@@ -14,16 +14,30 @@ pub enum Access {
 const READ: Access = Access::AnyOf(&[Viewer, Operator, Approver, Admin]);
 const REPORT: Access = Access::AnyOf(&[Monitor, Admin]);
 const OPERATE: Access = Access::AnyOf(&[Operator, Admin]);
+/// Whoever has a token may ask what it stands for.
+const ANYBODY: Access = Access::AnyOf(&Role::ALL);
 /// Stopping is always the safe direction: whoever is trusted to say yes may also say stop.
 const STOP: Access = Access::AnyOf(&[Operator, Approver, Admin]);
 const APPROVE: Access = Access::AnyOf(&[Approver]);
+/// The rules everything else is judged by.
+const RULE: Access = Access::AnyOf(&[Admin]);
 
 /// Every method of every service on the port, by its path.
 pub const MATRIX: &[(&str, Access)] = &[
     ("/agentctl.v1.OnboardingService/OnboardApp", OPERATE),
     ("/agentctl.v1.OnboardingService/GetApp", READ),
     ("/agentctl.v1.OnboardingService/ListApps", READ),
+    ("/agentctl.v1.OnboardingService/UpdateApp", OPERATE),
+    ("/agentctl.v1.OnboardingService/OffboardApp", OPERATE),
+    ("/agentctl.v1.OnboardingService/ListAppHistory", READ),
+    ("/agentctl.v1.PolicyService/ValidatePolicy", READ),
+    ("/agentctl.v1.PolicyService/ApplyPolicy", RULE),
+    ("/agentctl.v1.PolicyService/SimulatePolicy", READ),
     ("/agentctl.v1.TelemetryService/PushSignals", REPORT),
+    ("/agentctl.v1.TelemetryService/WatchSignals", READ),
+    ("/agentctl.v1.BusService/GetBusStats", READ),
+    ("/agentctl.v1.BusService/WatchBus", READ),
+    ("/agentctl.v1.IdentityService/WhoAmI", ANYBODY),
     ("/agentctl.v1.DecisionService/WatchDecisions", READ),
     ("/agentctl.v1.DecisionService/GetDecision", READ),
     ("/agentctl.v1.DecisionService/ListDecisions", READ),
@@ -37,6 +51,10 @@ pub const MATRIX: &[(&str, Access)] = &[
     ("/agentctl.v1.ProofService/WatchProofEntries", READ),
     ("/agentctl.v1.ProofService/VerifyProof", READ),
     ("/agentctl.v1.ProofService/ExportProof", READ),
+    ("/agentctl.v1.ProofService/GetProofEntry", READ),
+    ("/agentctl.v1.ProofService/GetCheckpoint", READ),
+    ("/agentctl.v1.ProofService/GetInclusionProof", READ),
+    ("/agentctl.v1.ProofService/GetConsistencyProof", READ),
     ("/agentctl.v1.AgentService/GetStatus", READ),
     ("/agentctl.v1.AgentService/WatchStatus", READ),
     ("/agentctl.v1.AgentService/Pause", STOP),
@@ -52,6 +70,33 @@ pub const MATRIX: &[(&str, Access)] = &[
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", READ),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", READ),
 ];
+
+/// Every page beside gRPC, by its path; one that ends with a slash stands for all below it.
+pub const PAGES: &[(&str, Access)] = &[
+    ("/checkpoint", READ),
+    ("/healthz", Access::Public),
+    ("/metrics", READ),
+    ("/readyz", Access::Public),
+    ("/tile/", READ),
+];
+
+/// Who may read the page at `path`; `None`: there is none.
+#[must_use]
+pub fn page(path: &str) -> Option<Access> {
+    let is_it = |page: &str| page == path || (page.ends_with('/') && path.starts_with(page));
+    PAGES.iter().find(|(page, _)| is_it(page)).map(|(_, access)| *access)
+}
+
+impl Access {
+    /// Whether the method may change something. One that a viewer may call does not, and no other is trusted not to.
+    #[must_use]
+    pub fn mutates(self) -> bool {
+        match self {
+            Self::Public => false,
+            Self::AnyOf(roles) => !roles.contains(&Viewer),
+        }
+    }
+}
 
 /// Who may call the method at `path`; `None`: nobody.
 #[must_use]

@@ -13,7 +13,17 @@ const EXPECTED: &[(&str, &str)] = &[
     ("agentctl.v1.OnboardingService/OnboardApp", "--o-A"),
     ("agentctl.v1.OnboardingService/GetApp", "v-oaA"),
     ("agentctl.v1.OnboardingService/ListApps", "v-oaA"),
+    ("agentctl.v1.OnboardingService/UpdateApp", "--o-A"),
+    ("agentctl.v1.OnboardingService/OffboardApp", "--o-A"),
+    ("agentctl.v1.OnboardingService/ListAppHistory", "v-oaA"),
+    ("agentctl.v1.PolicyService/ValidatePolicy", "v-oaA"),
+    ("agentctl.v1.PolicyService/ApplyPolicy", "----A"),
+    ("agentctl.v1.PolicyService/SimulatePolicy", "v-oaA"),
     ("agentctl.v1.TelemetryService/PushSignals", "-m--A"),
+    ("agentctl.v1.TelemetryService/WatchSignals", "v-oaA"),
+    ("agentctl.v1.BusService/GetBusStats", "v-oaA"),
+    ("agentctl.v1.BusService/WatchBus", "v-oaA"),
+    ("agentctl.v1.IdentityService/WhoAmI", "vmoaA"),
     ("agentctl.v1.DecisionService/WatchDecisions", "v-oaA"),
     ("agentctl.v1.DecisionService/GetDecision", "v-oaA"),
     ("agentctl.v1.DecisionService/ListDecisions", "v-oaA"),
@@ -27,6 +37,10 @@ const EXPECTED: &[(&str, &str)] = &[
     ("agentctl.v1.ProofService/WatchProofEntries", "v-oaA"),
     ("agentctl.v1.ProofService/VerifyProof", "v-oaA"),
     ("agentctl.v1.ProofService/ExportProof", "v-oaA"),
+    ("agentctl.v1.ProofService/GetProofEntry", "v-oaA"),
+    ("agentctl.v1.ProofService/GetCheckpoint", "v-oaA"),
+    ("agentctl.v1.ProofService/GetInclusionProof", "v-oaA"),
+    ("agentctl.v1.ProofService/GetConsistencyProof", "v-oaA"),
     ("agentctl.v1.AgentService/GetStatus", "v-oaA"),
     ("agentctl.v1.AgentService/WatchStatus", "v-oaA"),
     ("agentctl.v1.AgentService/Pause", "--oaA"),
@@ -219,4 +233,46 @@ fn an_address_that_guesses_is_slowed_down_and_cannot_lock_others_out() {
     let operator = bearer(&token_of(Role::Operator));
     assert!(authorizer.admit(path, &operator, PEER, now).is_ok(), "pause must stay possible");
     assert_eq!(authorizer.rejected_tokens(), 11);
+}
+
+#[test]
+fn a_read_only_call_changes_nothing_whatever_the_roles_of_its_caller() {
+    let (_dir, authorizer) = authorizer();
+    let mut refused = 0;
+    for path in methods_of(agentctl_api::v1::FILE_DESCRIPTOR_SET) {
+        let path = format!("/{path}");
+        let viewer = matrix::access(&path).is_some_and(|access| !access.mutates());
+        for role in Role::ALL {
+            let mut headers = bearer(&token_of(role));
+            let free = authorizer.admit(&path, &headers, PEER, Instant::now());
+            // No spelling of the value takes it back.
+            for value in ["true", "false", "0", ""] {
+                headers.insert(READ_ONLY, value.parse().expect("a header"));
+                let bound = authorizer.admit(&path, &headers, PEER, Instant::now());
+                if viewer {
+                    assert_eq!(bound.is_ok(), free.is_ok(), "{path} by {role:?}");
+                    continue;
+                }
+                let status = bound.expect_err(&path);
+                assert_eq!(status.code(), Code::PermissionDenied, "{path} by {role:?}");
+                assert_eq!(reason(&status), "READ_ONLY");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused >= 200, "only {refused}");
+    for changes in ["ApproveAction", "Pause", "ApplyPolicy", "OffboardApp", "PushSignals"] {
+        let method = matrix::MATRIX.iter().find(|(path, _)| path.ends_with(changes));
+        assert!(method.is_some_and(|(_, access)| access.mutates()), "{changes}");
+    }
+}
+
+#[test]
+fn without_a_token_a_read_only_call_is_told_about_the_token() {
+    let (_dir, authorizer) = authorizer();
+    let mut headers = HeaderMap::new();
+    headers.insert(READ_ONLY, "true".parse().expect("a header"));
+    let path = "/agentctl.v1.AgentService/Pause";
+    let status = authorizer.admit(path, &headers, PEER, Instant::now()).expect_err("no token");
+    assert_eq!(reason(&status), "TOKEN_MISSING");
 }

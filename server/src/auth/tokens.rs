@@ -25,6 +25,8 @@ use subtle::ConstantTimeEq as _;
 
 use super::{Principal, Role};
 
+pub mod edit;
+
 /// Name of the token file in a data directory.
 pub const FILE_NAME: &str = "tokens.toml";
 
@@ -70,20 +72,30 @@ pub enum Error {
         me: u32,
     },
     /// It is no TOML or JSON of the right shape.
-    #[error("token file `{path}` is malformed: {detail}")]
+    #[error("{path}:{line}: malformed token file: {detail}")]
     Syntax {
         /// Its path.
         path: PathBuf,
+        /// Line, from 1.
+        line: usize,
         /// Where and why.
         detail: String,
     },
     /// Entries break rules; all of them are named.
-    #[error("token file `{path}` has invalid entries: {}", .problems.join("; "))]
+    #[error("token file `{path}` has invalid entries\n  {}", .problems.join("\n  "))]
     Invalid {
         /// Its path.
         path: PathBuf,
-        /// One sentence each.
+        /// One line each, with the place of the entry.
         problems: Vec<String>,
+    },
+    /// It has a form that is not changed by a program.
+    #[error("token file `{path}` cannot be changed here: {why}; edit it by hand")]
+    ByHand {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        why: &'static str,
     },
     /// No principal of that name has its token in the file in plain.
     #[error("token file `{path}` holds no token for `{name}`")]
@@ -130,30 +142,35 @@ impl TokenTable {
     /// # Errors
     /// [`Error`] if it cannot be read, is accessible to others, or any entry is invalid.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        let form = read(path)?;
+        let (form, text) = read(path)?;
+        let place = |index: usize| place(path, &text, index);
         let mut problems = Vec::new();
         let mut table = Self::default();
         if form.principal.is_empty() {
-            problems.push("it names no principal".to_owned());
+            problems.push(format!("{}: it names no principal, add one", path.display()));
         }
         if form.principal.len() > MAX_PRINCIPALS {
-            problems.push(format!("it names more than {MAX_PRINCIPALS} principals"));
-        }
-        for entry in &form.principal {
-            match check(entry) {
-                Ok(entry) => table.entries.push(entry),
-                Err(mut more) => problems.append(&mut more),
-            }
+            let path = path.display();
+            problems.push(format!("{path}: it names more than {MAX_PRINCIPALS} principals"));
         }
         let mut names = BTreeSet::new();
         let mut digests = BTreeSet::new();
-        for entry in &table.entries {
-            if !names.insert(entry.principal.name()) {
-                problems.push(format!("`{}` is there twice", entry.principal));
+        for (index, entry) in form.principal.iter().enumerate() {
+            let entry = match check(entry) {
+                Ok(entry) => entry,
+                Err(more) => {
+                    problems.extend(more.iter().map(|rule| format!("{}: {rule}", place(index))));
+                    continue;
+                }
+            };
+            let (at, name) = (place(index), &entry.principal);
+            if !names.insert(name.name().to_owned()) {
+                problems.push(format!("{at}: `{name}` is there twice, remove one"));
             }
             if !digests.insert(entry.digest) {
-                problems.push(format!("`{}` has the token of another principal", entry.principal));
+                problems.push(format!("{at}: `{name}` has the token of another principal"));
             }
+            table.entries.push(entry);
         }
         if problems.is_empty() {
             Ok(table)
@@ -208,15 +225,25 @@ impl TokenTable {
 /// # Errors
 /// [`Error`] if the file is not usable or holds no plain token of that name.
 pub fn plain_token(path: &Path, name: &str) -> Result<String, Error> {
-    read(path)?
-        .principal
+    let (form, _) = read(path)?;
+    form.principal
         .into_iter()
         .find(|entry| entry.name == name)
         .and_then(|entry| entry.token)
         .ok_or_else(|| Error::NoToken { path: path.to_owned(), name: name.to_owned() })
 }
 
-fn read(path: &Path) -> Result<FileForm, Error> {
+/// `path:line` of an entry; the path alone where the file is not written as the format of this module shows it.
+fn place(path: &Path, text: &str, index: usize) -> String {
+    let mut lines = text.lines().zip(1..);
+    let header = |(line, _): &(&str, usize)| line.trim_start().starts_with("[[principal]]");
+    match lines.by_ref().filter(header).nth(index) {
+        Some((_, line)) => format!("{}:{line}", path.display()),
+        None => path.display().to_string(),
+    }
+}
+
+fn read(path: &Path) -> Result<(FileForm, String), Error> {
     let io = |source| Error::Io { path: path.to_owned(), source };
     // Opened first and then asked: what is checked is what is read.
     let file = File::open(path).map_err(io)?;
@@ -237,13 +264,22 @@ fn read(path: &Path) -> Result<FileForm, Error> {
     if u64::try_from(read).unwrap_or(u64::MAX) > MAX_FILE {
         return Err(io(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB")));
     }
-    let syntax = |detail: String| Error::Syntax { path: path.to_owned(), detail };
-    if path.extension().is_some_and(|extension| extension == "json") {
-        serde_json::from_str(&text).map_err(|e| syntax(e.to_string()))
+    let syntax = |line: usize, detail: String| Error::Syntax {
+        path: path.to_owned(),
+        line,
+        detail: agentctl_api::text::line(&detail).into_owned(),
+    };
+    let form = if path.extension().is_some_and(|extension| extension == "json") {
+        serde_json::from_str(&text).map_err(|e| syntax(e.line(), e.to_string()))
     } else {
         // `message()` only: the full rendering quotes the line at fault, and that line may hold a token.
-        toml::from_str(&text).map_err(|e| syntax(e.message().to_owned()))
-    }
+        toml::from_str(&text).map_err(|e: toml::de::Error| {
+            let at = e.span().map_or(0, |span| span.start);
+            let line = text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
+            syntax(line, e.message().to_owned())
+        })
+    };
+    Ok((form?, text))
 }
 
 fn check(form: &EntryForm) -> Result<Entry, Vec<String>> {

@@ -25,7 +25,8 @@ fn published(seq: u64) -> Arc<Published> {
         quiet: 0,
     });
     let actor = "agent-0123abcd".to_owned();
-    let record = Record { seq, at: seq, env: Env::Dev, app: None, cause: None, actor, body };
+    let record =
+        Record { seq, at: seq, env: Env::Dev, app: None, cause: None, actor, trace: None, body };
     let line = Bytes::from(record.line(chain::leaf_hash(b"before")));
     let hash = chain::leaf_hash(&line);
     Arc::new(Published { record, line, hash })

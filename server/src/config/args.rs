@@ -62,6 +62,14 @@ pub struct ServerArgs {
     #[arg(long, value_name = "PATH", env = "AGENTD_TLS_KEY")]
     pub tls_key: Option<String>,
 
+    /// Key the proof log is signed with, mode 0600 [default: proof.key in the data directory, made at the first start]
+    #[arg(long, value_name = "PATH", env = "AGENTD_PROOF_KEY")]
+    pub proof_key: Option<String>,
+
+    /// Second copy of each checkpoint of the proof log, on another disk: shows that an old backup was restored
+    #[arg(long, value_name = "PATH", env = "AGENTD_PROOF_ANCHOR")]
+    pub proof_anchor: Option<String>,
+
     /// Redis to offer records to, redis://… or rediss://…; a password only through the environment or the file
     /// [default: a ring in memory]
     #[arg(long, value_name = "URL", env = "AGENTD_REDIS", hide_env_values = true)]
@@ -107,6 +115,21 @@ pub struct ServerArgs {
     /// What is logged, such as info or agentd=debug,info [default: info]
     #[arg(long, value_name = "FILTER", env = "AGENTD_LOG")]
     pub log_filter: Option<String>,
+
+    /// Let processes on this host read GET /metrics without a token
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "AGENTD_METRICS_OPEN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub metrics_open: Option<String>,
+
+    /// OpenTelemetry collector to send traces to, http://HOST:4317 [default: none]
+    #[arg(long, value_name = "URL", env = "AGENTD_OTLP_ENDPOINT", hide_env_values = true)]
+    pub otlp_endpoint: Option<String>,
 }
 
 impl ServerArgs {
@@ -123,11 +146,15 @@ impl ServerArgs {
             "tokens" => &self.tokens,
             "tls_cert" => &self.tls_cert,
             "tls_key" => &self.tls_key,
+            "proof_key" => &self.proof_key,
+            "proof_anchor" => &self.proof_anchor,
             "demo_mode" => &self.demo_mode,
             "freeze" => &self.freeze,
             "dry_run" => &self.dry_run,
             "log_format" => &self.log_format,
             "log_filter" => &self.log_filter,
+            "metrics_open" => &self.metrics_open,
+            "otlp_endpoint" => &self.otlp_endpoint,
             _ => return None,
         };
         value.as_deref()

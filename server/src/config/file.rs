@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use toml::Value;
 
+use super::keys::{self, KEYS, Kind};
 use super::{Error, Setting, Violation};
 
 const MAX_FILE: u64 = 1024 * 1024;
@@ -14,6 +16,7 @@ const MAX_FILE: u64 = 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct ConfigFile {
     path: PathBuf,
+    mode: u32,
     text: String,
     /// Dotted keys, such as `limits.max_streams`.
     values: BTreeMap<String, Value>,
@@ -24,6 +27,7 @@ impl ConfigFile {
         let io = |source| Error::Io { path: path.to_owned(), source };
         let mut text = String::new();
         let file = std::fs::File::open(path).map_err(io)?;
+        let mode = file.metadata().map_err(io)?.mode() & 0o7777;
         let read = file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(io)?;
         if u64::try_from(read).unwrap_or(u64::MAX) > MAX_FILE {
             return Err(io(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB")));
@@ -38,7 +42,22 @@ impl ConfigFile {
         })?;
         let mut values = BTreeMap::new();
         flatten("", table, &mut values);
-        Ok(Self { path: path.to_owned(), text, values })
+        Ok(Self { path: path.to_owned(), mode, text, values })
+    }
+
+    /// Its path.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its permission bits.
+    pub(super) const fn mode(&self) -> u32 {
+        self.mode
+    }
+
+    /// True if others than its owner and its group can read it, or its group can change it: as with the key of the certificate.
+    pub(super) const fn is_exposed(&self) -> bool {
+        self.mode & 0o037 != 0
     }
 
     /// Directory that relative paths in the file start at.
@@ -46,30 +65,28 @@ impl ConfigFile {
         self.path.parent().unwrap_or(Path::new(""))
     }
 
-    /// The value of `key` as text, and its place.
+    /// The value of `key` as text, and its place. Text where a number or a truth value belongs keeps its quotes, so that it is
+    /// refused and the reader sees why.
     pub(super) fn get(&self, key: &str) -> Option<Setting> {
         let value = self.values.get(key)?;
+        let wants_text = keys::key(key).is_none_or(|key| key.kind == Kind::Text);
         let value = match value {
-            Value::String(text) => text.clone(),
+            Value::String(text) if wants_text => text.clone(),
             other => other.to_string(),
         };
         Some(Setting { value, origin: self.place(key) })
     }
 
     /// A violation for each key that is no setting, with the setting that was probably meant.
-    pub(super) fn unknown_keys(&self, settings: &[(&str, &str, &str)]) -> Vec<Violation> {
-        self.values
-            .keys()
-            .filter(|key| !settings.iter().any(|(known, ..)| known == key))
+    pub(super) fn unknown_keys(&self) -> Vec<Violation> {
+        let unknown = self.values.keys().filter(|key| keys::key(key).is_none());
+        unknown
             .map(|key| {
-                let near = settings
-                    .iter()
-                    .map(|(known, ..)| (distance(known, key), *known))
-                    .min()
-                    .filter(|(distance, _)| *distance <= key.len().div_ceil(3));
-                let rule = match near {
-                    Some((_, known)) => format!("is no setting, did you mean `{known}`?"),
-                    None => "is no setting, see `agentd --help`".to_owned(),
+                let rule = match nearest(key) {
+                    Some(known) => format!("is no setting, did you mean `{known}`?"),
+                    None => {
+                        "is no setting, see `agentd --help` and `agentd --dump-config`".to_owned()
+                    }
                 };
                 Violation { origin: self.place(key), value: key.clone(), rule }
             })
@@ -109,39 +126,14 @@ fn flatten(prefix: &str, table: toml::Table, into: &mut BTreeMap<String, Value>)
     }
 }
 
-/// Edits between two words (Levenshtein 1966), for "did you mean".
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        if let Some(first) = row.first_mut() {
-            *first = left;
-        }
-        for (cell, to) in row.iter_mut().skip(1).zip(b.chars()) {
-            let above = *cell;
-            left = (diagonal + usize::from(from != to)).min(left + 1).min(above + 1);
-            diagonal = above;
-            *cell = left;
-        }
-    }
-    row.last().copied().unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::distance;
-
-    #[test]
-    fn distances_are_those_of_the_textbook() {
-        for (a, b, edits) in [
-            ("kitten", "sitting", 3),
-            ("", "abc", 3),
-            ("listen", "listen", 0),
-            ("lisen", "listen", 1),
-        ] {
-            assert_eq!(distance(a, b), edits);
-            assert_eq!(distance(b, a), edits);
-        }
-    }
+/// The setting that was meant by `key`: a few edits away, or the same name in another table.
+fn nearest(key: &str) -> Option<&'static str> {
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let elsewhere = KEYS.iter().find(|known| last(known.name) == last(key));
+    let near = KEYS
+        .iter()
+        .map(|known| (strsim::damerau_levenshtein(known.name, key), known))
+        .min_by_key(|(edits, _)| *edits)
+        .filter(|(edits, _)| *edits <= key.chars().count().div_ceil(3));
+    elsewhere.or(near.map(|(_, known)| known)).map(|known| known.name)
 }

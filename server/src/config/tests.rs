@@ -23,6 +23,18 @@ fn with_file(text: &str, flags: &[&str]) -> Result<Config, Error> {
     Config::load(&args)
 }
 
+/// With a file that has these permission bits.
+fn with_mode(text: &str, mode: u32, flags: &[&str]) -> Result<Config, Error> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("agentd.toml");
+    std::fs::write(&path, text).expect("written");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("changed");
+    let mut args = args(flags);
+    args.config = Some(path);
+    Config::load(&args)
+}
+
 fn violations(result: Result<Config, Error>) -> Vec<String> {
     match result {
         Err(Error::Invalid(violations)) => violations.iter().map(ToString::to_string).collect(),
@@ -79,7 +91,7 @@ fn all_violations_come_at_once_with_their_places() {
         "agentd.toml:2: `lisen` is no setting, did you mean `listen`?",
         "agentd.toml:3: `5` must be a time",
         "agentd.toml:4: `zzz` is no setting, see",
-        "agentd.toml:6: `0` must be 1 to 4096",
+        "agentd.toml:6: `0` must be a whole number, 1 to 4096",
         "--agent-id: `bob` must match",
         "--tls-key: is missing, --tls-cert needs it",
         "--dry-run: `maybe` must be true or false",
@@ -106,7 +118,8 @@ fn anything_but_loopback_needs_tls() {
 fn the_password_of_redis_is_shown_nowhere() {
     const URL: &str = "redis://:hunter2@cache.example:6380/1";
     const RULE: &str = "--redis: holds a password";
-    let config = with_file(&format!("redis = \"{URL}\""), &[]).expect("valid");
+    let line = format!("redis = \"{URL}\"");
+    let config = with_mode(&line, 0o600, &[]).expect("valid");
     let redis = config.redis.as_ref().expect("an address");
     assert_eq!(redis.to_string(), "redis://***@cache.example:6380/1");
     assert_eq!(config.origins["redis"].value, redis.to_string());
@@ -149,12 +162,123 @@ fn every_flag_is_a_setting_and_says_so_in_its_help() {
     use clap::CommandFactory as _;
     for arg in Command::command().get_arguments().filter(|arg| arg.get_id() != "config") {
         let key = arg.get_id().as_str();
-        let (_, flag, variable) =
-            SETTINGS.iter().find(|(name, ..)| *name == key).expect("in the table");
+        let Key { flag, variable, .. } = keys::key(key).expect("in the table");
         assert_eq!(Some(flag.trim_start_matches('-')), arg.get_long());
         assert_eq!(arg.get_env().and_then(|env| env.to_str()), Some(*variable));
         assert!(arg.get_help().is_some());
     }
+}
+
+#[test]
+fn a_file_that_holds_a_password_is_for_its_owner_alone() {
+    let text = "# who\nredis = \"redis://:hunter2@127.0.0.1\"";
+    for (mode, exposed) in
+        [(0o600, false), (0o640, false), (0o644, true), (0o660, true), (0o604, true)]
+    {
+        match with_mode(text, mode, &[]) {
+            Ok(_) => assert!(!exposed, "{mode:o}"),
+            refused => {
+                let found = violations(refused);
+                assert!(exposed && found.len() == 1, "{mode:o}: {found:?}");
+                assert!(
+                    found[0].contains("agentd.toml:2: holds a password and others can read it")
+                );
+                assert!(
+                    found[0].contains("chmod 600 /") && !found[0].contains("hunter2"),
+                    "{found:?}"
+                );
+            }
+        }
+    }
+    assert!(with_mode("redis = \"redis://127.0.0.1\"", 0o644, &[]).is_ok(), "nothing to hide");
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_refused_where_it_stands() {
+    let text = "demo_mode = \"true\"\nlisten = 7443\nenv = [\"dev\"]\nfreeze = 1.5\n\
+                [limits]\nmax_streams = \"7\"\ndrain_timeout = { s = 1 }\n";
+    let found = violations(with_file(text, &[]));
+    for part in [
+        "agentd.toml:1: `\"true\"` must be true or false",
+        "agentd.toml:2: `7443` must be an address and a port",
+        "agentd.toml:3: `[\"dev\"]` must be dev, stage or prod",
+        "agentd.toml:4: `1.5` must be true or false",
+        "agentd.toml:6: `\"7\"` must be a whole number, 1 to 4096",
+        "`limits.drain_timeout.s` is no setting",
+    ] {
+        assert!(found.iter().any(|line| line.contains(part)), "{part} missing in {found:#?}");
+    }
+    assert_eq!(found.len(), 6, "{found:#?}");
+}
+
+#[test]
+fn an_unknown_key_names_the_one_that_was_meant() {
+    for (wrong, meant) in [
+        ("lisetn = 1", "listen"),
+        ("loop-interval = 1", "loop_interval"),
+        ("max_streams = 1", "limits.max_streams"),
+        ("[server]\nlog_format = 1", "log_format"),
+        ("[limits]\nmax_conections = 1", "limits.max_connections"),
+    ] {
+        let found = violations(with_file(wrong, &[]));
+        assert!(found[0].ends_with(&format!("did you mean `{meant}`?")), "{found:?}");
+    }
+}
+
+/// The shipped example is what the code writes, and what it gives are the defaults. `BLESS=1` writes it anew.
+#[test]
+fn the_example_file_has_every_key_with_its_default() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/agentd.toml");
+    let defaults = with_file("", &[]).expect("valid");
+    let example = example(&defaults);
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&path, &example).expect("written");
+    }
+    let shipped = std::fs::read_to_string(&path).expect("it is there");
+    assert_eq!(shipped, example, "run this test with BLESS=1");
+    let origins = BTreeMap::new;
+    let read = with_file(&shipped, &[]).expect("valid");
+    assert_eq!(Config { origins: origins(), ..read }, Config { origins: origins(), ..defaults });
+    // A line that is commented out is one that could stand there.
+    let on = shipped.replace("\n# ", "\n");
+    let on: String = on
+        .lines()
+        .filter(|l| {
+            l.starts_with('[')
+                || l.split_once(" = ")
+                    .is_some_and(|(k, _)| KEYS.iter().any(|key| key.name.ends_with(k)))
+        })
+        .map(|l| format!("{l}\n"))
+        .collect();
+    let table: toml::Table = toml::from_str(&on).unwrap_or_else(|error| panic!("{error}\n{on}"));
+    let limits = table["limits"].as_table().expect("a table").len();
+    assert_eq!(table.len() - 1 + limits, KEYS.len(), "{on}");
+}
+
+#[test]
+fn what_is_in_force_can_be_shown_and_read_again_and_no_secret_is_in_it() {
+    let text =
+        "redis = \"redis://:hunter2@127.0.0.1:6380\"\nfreeze = true\n[limits]\nmax_streams = 9\n";
+    let config = with_mode(text, 0o600, &["--env", "stage"]).expect("valid");
+    let dump = config.dump();
+    for line in ["env = \"stage\"  # --env", "demo_mode = false  # default", "# policy = "] {
+        assert!(dump.contains(line), "{line} missing in\n{dump}");
+    }
+    assert!(dump.contains("max_streams = 9  # ") && dump.contains("agentd.toml:4"), "{dump}");
+    assert!(!dump.contains("hunter2") && dump.contains("***@127.0.0.1:6380"), "{dump}");
+    let again: toml::Table = toml::from_str(&dump).expect("it is a file");
+    assert_eq!(again["freeze"].as_bool(), Some(true));
+    assert_eq!(again["limits"]["max_streams"].as_integer(), Some(9));
+    let lines = config.lines();
+    assert_eq!(lines.len(), KEYS.len());
+    assert!(
+        lines.iter().all(|line| !line.doc.is_empty() && !format!("{line:?}").contains("hunter2"))
+    );
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.key == "policy" && line.value.is_none() && line.origin == "not set")
+    );
 }
 
 #[test]

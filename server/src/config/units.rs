@@ -55,6 +55,15 @@ pub(super) fn parse_address(text: &str) -> Option<SocketAddr> {
     }
 }
 
+/// The address of a collector as it was written, if it is one and holds no password.
+pub(super) fn parse_endpoint(text: &str) -> Option<String> {
+    let uri: http::Uri = text.parse().ok()?;
+    let authority = uri.authority()?;
+    let scheme = matches!(uri.scheme_str(), Some("http" | "https"));
+    let plain = !authority.as_str().contains('@') && uri.query().is_none();
+    (scheme && plain && authority.port_u16().is_some()).then(|| text.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,6 +88,24 @@ mod tests {
         }
         assert_eq!(parse_duration("99999999999999999999s"), None);
         assert_eq!(show_duration(Duration::from_millis(1500)), "1500ms");
+    }
+
+    #[test]
+    fn a_collector_is_named_by_scheme_host_and_port() {
+        for good in ["http://127.0.0.1:4317", "https://otel.example:4317/", "http://[::1]:1"] {
+            assert!(parse_endpoint(good).is_some(), "{good}");
+        }
+        for bad in [
+            "",
+            "4317",
+            "127.0.0.1:4317",
+            "http://h",
+            "grpc://h:1",
+            "http://u:p@h:1",
+            "http://h:1?a",
+        ] {
+            assert_eq!(parse_endpoint(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use agentctl_api::v1;
 use agentctl_api::v1::agent_service_server::AgentService;
-use agentd_core::record::Body;
+use agentd_core::record::{Author, Body};
 use agentd_core::step::Reply;
 use prost::Message;
 use tokio::sync::mpsc;
@@ -16,7 +16,7 @@ use tonic::{Extensions, Request, Response, Status};
 
 use super::status::{self, Violation};
 use super::{Services, from_proto, outcome, to_proto};
-use crate::agent::{Ask, Gone};
+use crate::agent::{AgentView, Ask, Gone};
 use crate::tasks::OnFailure;
 
 mod catalogue;
@@ -138,8 +138,13 @@ impl AgentService for Service {
         &self,
         _request: Request<v1::GetPolicyRequest>,
     ) -> Result<Response<v1::GetPolicyResponse>, Status> {
-        let policy = self.0.agent.query(|view| view.policy.clone()).await.map_err(outcome::gone)?;
-        let policy = catalogue::policy(&policy, &self.0.policy_origin)?;
+        let read = |view: &AgentView<'_>| (view.policy.clone(), view.state.policy_author.clone());
+        let (policy, author) = self.0.agent.query(read).await.map_err(outcome::gone)?;
+        let origin = match author {
+            Author::File => self.0.rules.origin(),
+            Author::Principal(name) => format!("applied by {name}"),
+        };
+        let policy = catalogue::policy(&policy, &origin)?;
         Ok(Response::new(policy))
     }
 }

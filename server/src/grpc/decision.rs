@@ -7,10 +7,18 @@ use tonic::{Request, Response, Status};
 use super::Services;
 use super::feed::Outlet;
 
-mod explain;
+pub(in crate::grpc) mod explain;
 mod list;
 mod propose;
 mod watch;
+
+/// The decision recorded at `seq`, with what became of it.
+///
+/// # Errors
+/// `NOT_FOUND` when there is none, and what reading the log fails with.
+pub(super) async fn read(services: &Services, seq: u64) -> Result<v1::Decision, Status> {
+    read_decision(services, seq).await.map(|(decision, _)| decision)
+}
 
 use list::fill_last_decisions;
 pub(super) use list::read_decision;

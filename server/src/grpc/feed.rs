@@ -160,11 +160,15 @@ where
     let (told, end) = oneshot::channel();
     let inlet = Inlet { items: items.clone(), stop: services.tasks.stopping(), stall };
     // The outlet ends when the last sender is gone: this one, after the end was told.
+    let metrics = Arc::clone(&services.metrics);
     services.tasks.spawn(name, OnFailure::Log, async move {
         let result = match fill(inlet).await {
             Ok(()) | Err(Ended::Left) => Ok(()),
             Err(Ended::Draining) => Err(draining()),
-            Err(Ended::Stalled) => Err(stalled("cursor", "")),
+            Err(Ended::Stalled) => {
+                metrics.stream_dropped(name);
+                Err(stalled("cursor", ""))
+            }
             Err(Ended::With(status)) => Err(status),
         };
         let _ = told.send(result);

@@ -92,6 +92,12 @@ fn reasons(codes: Vec<String>, violations: &mut Vec<Violation>) -> BTreeSet<Stri
     codes.into_iter().collect()
 }
 
+/// An action that nobody may ask for by name, and that decisions are about all the same.
+fn unselectable(name: &str) -> Option<Action> {
+    let named = |action: &Action| name.eq_ignore_ascii_case(action.as_str());
+    Action::ALL.into_iter().find(|action| !action.is_selectable() && named(action))
+}
+
 /// The names under which decisions about `names` are known.
 pub(super) fn actions(names: &[String], violations: &mut Vec<Violation>) -> BTreeSet<&'static str> {
     page::check_count("filter.actions", names.len(), violations);
@@ -107,8 +113,8 @@ pub(super) fn actions(names: &[String], violations: &mut Vec<Violation>) -> BTre
             Requested::Unsafe(refused) => {
                 actions.insert(refused);
             }
-            Requested::Unknown if name.eq_ignore_ascii_case(Action::Deploy.as_str()) => {
-                actions.insert(Action::Deploy.as_str());
+            Requested::Unknown if unselectable(name).is_some() => {
+                actions.extend(unselectable(name).map(Action::as_str));
             }
             Requested::Unknown => {
                 let mut violation = super::outcome::unknown_action_violation(name);

@@ -13,7 +13,7 @@ use super::status::{self, Violation};
 mod onboarding;
 mod signals;
 
-pub use onboarding::{field, onboard};
+pub use onboarding::{field, field_name, onboard, update_mask};
 pub use signals::{Claim, Greeting, TTL_MAX_MS, TTL_MIN_MS, hello, signal};
 
 /// Most characters of a reason.

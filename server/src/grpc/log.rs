@@ -244,7 +244,8 @@ pub(super) fn decision_of(record: &Record) -> Option<u64> {
         | Body::Answered { .. }
         | Body::ApprovalAnswered { .. }
         | Body::ApprovalEnded { .. }
-        | Body::Escalated { .. } => record.cause,
+        | Body::Escalated { .. }
+        | Body::Offboarded { .. } => record.cause,
         _ => None,
     }
 }

@@ -18,9 +18,11 @@ use crate::agent::Ask;
 use crate::specs;
 use crate::tasks::OnFailure;
 
+mod history;
 mod host;
 pub(super) mod latest;
 mod list;
+mod update;
 
 /// Records one onboarding can make: more than there are kinds of them.
 const RECORDS_MAX: usize = 64;
@@ -71,6 +73,27 @@ impl OnboardingService for Service {
         latest::complete(&self.0, &mut page.apps).await;
         Ok(Response::new(page))
     }
+
+    async fn update_app(
+        &self,
+        request: Request<v1::UpdateAppRequest>,
+    ) -> Result<Response<v1::UpdateAppResponse>, Status> {
+        update::update(&self.0, request).await.map(Response::new)
+    }
+
+    async fn offboard_app(
+        &self,
+        request: Request<v1::OffboardAppRequest>,
+    ) -> Result<Response<v1::OffboardAppResponse>, Status> {
+        update::offboard(&self.0, request).await.map(Response::new)
+    }
+
+    async fn list_app_history(
+        &self,
+        request: Request<v1::ListAppHistoryRequest>,
+    ) -> Result<Response<v1::ListAppHistoryResponse>, Status> {
+        history::list(&self.0, request.into_inner()).await.map(Response::new)
+    }
 }
 
 async fn look_up(services: &Services, name: AppName) -> Result<Option<(v1::App, AppSpec)>, Status> {
@@ -92,9 +115,7 @@ async fn onboard(
     by: By,
 ) -> Result<v1::OnboardAppResponse, Status> {
     let (request, mut found) = from_proto::onboard(wire);
-    let looked = request.clone();
-    let seen = tokio::task::spawn_blocking(move || host::look(&looked)).await;
-    found.extend(seen.map_err(|_panicked| status::internal("onboard"))?);
+    found.extend(host::seen(services, &request, "onboarding").await?);
     match ask(services, request, found, by).await? {
         Reply::Onboarded { spec, seq: None, .. } => Ok(preview(&spec)),
         Reply::Onboarded { seq: Some(seq), .. } | Reply::Repeated { seq } => {
@@ -126,10 +147,6 @@ fn refused(violations: &[Violation]) -> Status {
         if reason == Reason::ProdSafetyBlock.as_str() {
             let subject = format!("{field}:{value}");
             return status::precondition(reason, &subject, &format!("{rule}; {fix}"));
-        }
-        if reason == host::REPO_UNSUPPORTED {
-            let text = format!("a repository {rule}; {fix}");
-            return status::precondition(reason, &from_proto::field(field), &text);
         }
     }
     let wire: Vec<status::Violation> = violations
@@ -168,25 +185,36 @@ fn preview(spec: &AppSpec) -> v1::OnboardAppResponse {
 /// The answer to an onboarding whose specification is record `seq`; the same one for every repetition of the request.
 async fn accepted(services: &Services, seq: u64) -> Result<v1::OnboardAppResponse, Status> {
     let records = records_of(services, seq).await?;
-    let generated = records.iter().find(|record| record.seq == seq).map(|record| &record.body);
-    let Some(Body::SpecGenerated { spec, digest, .. }) = generated else {
+    let Some((spec, digest)) = generated(&records, seq) else {
         tracing::error!(seq, "the record of an onboarding carries no specification");
         return Err(status::internal("onboard"));
     };
-    write_file(services, spec.as_ref().clone()).await;
+    write_file(services, spec.clone()).await;
     let app = look_up(services, spec.name.clone()).await?.map(|(app, _)| app);
-    let events = records.iter().map(|record| v1::AcceptedEvent {
-        seq: record.seq,
-        event: record.body.event_name().to_owned(),
-        time: Some(to_proto::timestamp(record.at)),
-    });
     Ok(v1::OnboardAppResponse {
         app,
         spec_json: spec.to_json(),
         spec_digest: ids::digest(digest),
         decision: records.iter().find_map(to_proto::decision),
-        events: events.collect(),
+        events: events(&records),
     })
+}
+
+/// The specification that record `seq` of a request carries, and its digest.
+fn generated(records: &[Record], seq: u64) -> Option<(&AppSpec, &str)> {
+    match records.iter().find(|record| record.seq == seq).map(|record| &record.body) {
+        Some(Body::SpecGenerated { spec, digest, .. }) => Some((spec, digest)),
+        _ => None,
+    }
+}
+
+fn events(records: &[Record]) -> Vec<v1::AcceptedEvent> {
+    let event = |record: &Record| v1::AcceptedEvent {
+        seq: record.seq,
+        event: record.body.event_name().to_owned(),
+        time: Some(to_proto::timestamp(record.at)),
+    };
+    records.iter().map(event).collect()
 }
 
 /// The records of the step that made the specification `seq`: from its cause on, one after the other, about one app, at one

@@ -67,6 +67,9 @@ pub fn failure(failure: Failure) -> Status {
     let text = failure.to_string();
     match failure {
         Failure::NoSuchApp(name) => status::not_found("app", &name),
+        Failure::Changed { etag, .. } => {
+            status::conflict("ETAG_MISMATCH", &text, &[("etag", &etag)])
+        }
         Failure::NoSuchApproval(seq) => status::not_found("approval", &super::ids::approval(seq)),
         Failure::ApprovalClosed { approval, .. } => {
             status::precondition("REQUEST_CLOSED", &super::ids::approval(approval), &text)
@@ -250,6 +253,11 @@ mod tests {
             (Failure::ApprovalExpired(7), Code::FailedPrecondition, "APPROVAL_EXPIRED"),
             (Failure::SelfApproval("ada".into()), Code::PermissionDenied, "SELF_APPROVAL"),
             (Failure::PlanChanged { pending: "aa".into() }, Code::Aborted, "REQUEST_CHANGED"),
+            (
+                Failure::Changed { app: "x".into(), etag: "e".into() },
+                Code::Aborted,
+                "ETAG_MISMATCH",
+            ),
             (Failure::UnknownAction("dance".into()), Code::InvalidArgument, "UNKNOWN_ACTION"),
             (Failure::RequestReused("u".into()), Code::AlreadyExists, "IDEMPOTENCY_KEY_REUSED"),
             (Failure::AppExists("x".into()), Code::AlreadyExists, "ALREADY_ONBOARDED"),

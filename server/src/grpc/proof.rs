@@ -1,4 +1,4 @@
-//! `ProofService`: the log in pages, live, verified and exported.
+//! `ProofService`: the log in pages, live, verified, exported and proven.
 
 use agentctl_api::v1;
 use agentctl_api::v1::proof_service_server::ProofService;
@@ -9,6 +9,7 @@ use super::feed::Outlet;
 
 mod export;
 mod list;
+mod tree;
 mod verify;
 mod watch;
 
@@ -47,6 +48,34 @@ impl ProofService for Service {
         request: Request<v1::ExportProofRequest>,
     ) -> Result<Response<Self::ExportProofStream>, Status> {
         export::export(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_proof_entry(
+        &self,
+        request: Request<v1::GetProofEntryRequest>,
+    ) -> Result<Response<v1::GetProofEntryResponse>, Status> {
+        tree::entry(&self.0, request.get_ref().seq).await.map(Response::new)
+    }
+
+    async fn get_checkpoint(
+        &self,
+        request: Request<v1::GetCheckpointRequest>,
+    ) -> Result<Response<v1::GetCheckpointResponse>, Status> {
+        tree::checkpoint(&self.0, request.get_ref().min_size).await.map(Response::new)
+    }
+
+    async fn get_inclusion_proof(
+        &self,
+        request: Request<v1::GetInclusionProofRequest>,
+    ) -> Result<Response<v1::GetInclusionProofResponse>, Status> {
+        tree::inclusion(&self.0, *request.get_ref()).await.map(Response::new)
+    }
+
+    async fn get_consistency_proof(
+        &self,
+        request: Request<v1::GetConsistencyProofRequest>,
+    ) -> Result<Response<v1::GetConsistencyProofResponse>, Status> {
+        tree::consistency(&self.0, *request.get_ref()).await.map(Response::new)
     }
 }
 

@@ -3,6 +3,7 @@
 //! There is no queue between the socket and the table of windows. A batch is applied whole or not at all, and the numbers of
 //! batches are shared by all streams of a monitor, so that what is sent again after a reconnect changes nothing.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,16 +17,20 @@ use agentd_core::record::format_time;
 use agentd_core::signal::{self, Accepted, Arrival, BadSignals, Code, Condition, Rejection};
 use agentd_core::window;
 use prost::Message as _;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::from_proto::{self, Claim, Greeting};
 use super::status::{self, Violation};
-use super::{Services, outcome};
+use super::{Services, outcome, pace};
 use crate::agent::Gone;
 use crate::auth::Principal;
+use crate::tasks::OnFailure;
 
 pub mod intake;
+mod tail;
 
 use intake::{Counters, Intake};
 
@@ -49,6 +54,24 @@ pub struct Service(pub Services);
 
 #[tonic::async_trait]
 impl TelemetryService for Service {
+    type WatchSignalsStream =
+        Pin<Box<dyn Stream<Item = Result<v1::WatchSignalsResponse, Status>> + Send>>;
+
+    async fn watch_signals(
+        &self,
+        request: Request<v1::WatchSignalsRequest>,
+    ) -> Result<Response<Self::WatchSignalsStream>, Status> {
+        let wire = request.into_inner();
+        let interval = pace::interval(wire.interval.as_ref())?;
+        let apps = tail::apps(&wire.apps)?;
+        let (items, stream) = mpsc::channel(1);
+        let services = self.0.clone();
+        self.0.tasks.spawn("watch-signals", OnFailure::Log, async move {
+            tail::watch(&services, &apps, interval, &items).await;
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
     async fn push_signals(
         &self,
         request: Request<Streaming<v1::PushSignalsRequest>>,
@@ -292,6 +315,9 @@ impl<'a> Session<'a> {
         let counters = &self.intake.counters;
         Counters::add(&counters.accepted, 1);
         counters.last_signal_ms.fetch_max(now, Ordering::Relaxed);
+        if let Some(observed) = accepted.samples.iter().map(|sample| sample.observed_ms).max() {
+            self.services.metrics.signal(now.saturating_sub(observed));
+        }
         self.summary.accepted = self.summary.accepted.saturating_add(1);
         self.services.ingest.accept(&accepted);
         if window::urgent(&accepted) && self.intake.may_urge(&accepted.app, now) {

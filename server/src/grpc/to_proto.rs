@@ -205,6 +205,8 @@ pub fn plan(
     let (from, to) = match plan.operation {
         Operation::Deploy { revision: to, .. } => (String::new(), revision(to)),
         Operation::Rollback { from, to, .. } => (revision(from), revision(to)),
+        Operation::Configure { revision: to } => (revision(plan.revision), revision(to)),
+        Operation::Offboard { .. } => (revision(plan.revision), String::new()),
         _ => (revision(plan.revision), revision(plan.revision)),
     };
     let targets = match &plan.operation {
@@ -257,6 +259,8 @@ pub fn parameters(operation: &Operation) -> BTreeMap<String, String> {
         Operation::Rollback { to, instances, .. } => {
             named(&[("instances", instances.to_string()), ("revision", to.to_string())])
         }
+        Operation::Configure { revision } => named(&[("revision", revision.to_string())]),
+        Operation::Offboard { instances } => named(&[("instances", instances.to_string())]),
         Operation::AdjustThreshold { metric, enter, leave } => named(&[
             ("enter", explain::fact(&Fact::Micro(*enter))),
             ("leave", explain::fact(&Fact::Micro(*leave))),
@@ -270,7 +274,11 @@ const fn inverse(plan: &Plan) -> Option<Action> {
         Operation::Scale { from, to } if to > from => Some(Action::ScaleDown),
         Operation::Scale { .. } => Some(Action::ScaleUp),
         Operation::AdjustThreshold { .. } => Some(Action::AdjustThresholds),
-        Operation::Deploy { .. } | Operation::Restart { .. } | Operation::Rollback { .. } => None,
+        Operation::Configure { .. } => Some(Action::Configure),
+        Operation::Deploy { .. }
+        | Operation::Restart { .. }
+        | Operation::Rollback { .. }
+        | Operation::Offboard { .. } => None,
     }
 }
 

@@ -136,7 +136,7 @@ impl StoredFile for DiskFile {
 }
 
 /// Makes `dir` and what is missing above it, mode 0700, and makes every new name durable.
-pub(super) fn make_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
@@ -148,7 +148,7 @@ pub(super) fn make_dir(dir: &Path) -> io::Result<()> {
 }
 
 /// Replaces the file at `path` so that after a crash either the old or the new content is there, whole.
-pub(super) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
+pub(crate) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
@@ -158,7 +158,8 @@ pub(super) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     sync_parent(path)
 }
 
-fn sync_parent(path: &Path) -> io::Result<()> {
+/// Makes the name of `path` durable.
+pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
         _ => File::open(".")?.sync_all(),

@@ -63,7 +63,10 @@ impl Log {
     }
 
     fn on(store: Arc<dyn Store>, config: Config) -> Result<Self, Error> {
-        Self::from(|replay| open_store(config, store, LogId::from_bytes([7; 16]), None, replay))
+        Self::from(|replay| {
+            let mut replay = |seq: u64, _: Hash, line: &[u8]| replay(seq, line);
+            open_store(config, store, LogId::from_bytes([7; 16]), None, &mut replay)
+        })
     }
 
     fn from(

@@ -50,6 +50,11 @@ impl GuardedBody {
         Self { inner: Some(inner), guard: Some(Guard { deadline, id, counters }) }
     }
 
+    /// A body that is there already.
+    pub(super) const fn whole(inner: Body) -> Self {
+        Self { inner: Some(inner), guard: None }
+    }
+
     pub(super) const fn empty() -> Self {
         Self { inner: None, guard: None }
     }

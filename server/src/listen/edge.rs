@@ -21,8 +21,10 @@ use tower::{Service, ServiceExt as _};
 
 use super::body::GuardedBody;
 use super::counters::Counters;
+use super::page::Reader;
 use crate::auth::Authorizer;
 use crate::grpc::status::{self, Violation};
+use crate::pages::Pages;
 
 const REQUEST_ID: &str = "x-request-id";
 const GRPC_TIMEOUT: &str = "grpc-timeout";
@@ -54,6 +56,7 @@ pub(super) struct Edge<S> {
     authorizer: Arc<Authorizer>,
     counters: Arc<Counters>,
     ids: Arc<Ids>,
+    pages: Option<Arc<Pages>>,
 }
 
 /// Ids of requests that brought none: random per start, counted within.
@@ -64,11 +67,27 @@ struct Ids {
 }
 
 impl<S> Edge<S> {
-    pub(super) fn new(routes: S, authorizer: Arc<Authorizer>, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(
+        routes: S,
+        authorizer: Arc<Authorizer>,
+        counters: Arc<Counters>,
+        pages: Option<Arc<Pages>>,
+    ) -> Self {
         // Without randomness ids are still unique within this start.
         let start = getrandom::u32().unwrap_or(0);
         let ids = Arc::new(Ids { start, next: AtomicU64::new(1) });
-        Self { routes, authorizer, counters, ids }
+        Self { routes, authorizer, counters, ids, pages }
+    }
+
+    /// True if there is anything beside gRPC.
+    pub(super) const fn has_pages(&self) -> bool {
+        self.pages.is_some()
+    }
+
+    /// The edge for a connection that asks for a page.
+    pub(super) fn on_page(&self, peer: SocketAddr) -> Reader {
+        let pages = self.pages.clone();
+        Reader::new(pages, Arc::clone(&self.authorizer), Arc::clone(&self.counters), peer)
     }
 
     /// The edge as one connection sees it.
@@ -145,6 +164,10 @@ where
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let edge = &self.edge;
         edge.counters.bump(&edge.counters.requests);
+        if edge.has_pages() && super::page::is_one(&request) {
+            let reader = edge.on_page(self.peer);
+            return Box::pin(async move { Ok(reader.read(request).await) });
+        }
         if let Some(answer) = not_grpc(&request) {
             return Box::pin(std::future::ready(Ok(answer)));
         }

@@ -6,17 +6,20 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 /// RFC 9113 section 3.4.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How a client opened its connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Opening {
     /// With the HTTP/2 preface.
     Http2,
-    /// With something else, most likely HTTP/1.1 or TLS.
+    /// With the first letter of GET or HEAD, and what was read behind it.
+    Http1(Bytes),
+    /// With something else, most likely TLS or another method of HTTP/1.1.
     Other,
 }
 
@@ -34,6 +37,9 @@ pub(super) async fn read<Io: AsyncRead + Unpin>(io: &mut Io) -> io::Result<Openi
         }
         match expected.strip_prefix(got) {
             Some(rest) => expected = rest,
+            None if expected.len() == PREFACE.len() && matches!(got.first(), Some(b'G' | b'H')) => {
+                return Ok(Opening::Http1(Bytes::copy_from_slice(got)));
+            }
             None => return Ok(Opening::Other),
         }
     }
@@ -53,16 +59,22 @@ pub(super) async fn refuse<Io: AsyncWrite + Unpin>(io: &mut Io) {
     let _ = io.shutdown().await;
 }
 
-/// A connection whose preface was read: hyper is given it again.
+/// A connection whose first bytes were read: hyper is given them again.
 #[derive(Debug)]
 pub(super) struct Replayed<Io> {
-    preface: &'static [u8],
+    first: Bytes,
     io: Io,
 }
 
 impl<Io> Replayed<Io> {
+    /// Behind the HTTP/2 preface.
     pub(super) fn new(io: Io) -> Self {
-        Self { preface: PREFACE, io }
+        Self::behind(Bytes::from_static(PREFACE), io)
+    }
+
+    /// Behind these bytes.
+    pub(super) const fn behind(first: Bytes, io: Io) -> Self {
+        Self { first, io }
     }
 }
 
@@ -72,13 +84,11 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Replayed<Io> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.preface.is_empty() {
+        if self.first.is_empty() {
             return Pin::new(&mut self.io).poll_read(cx, buffer);
         }
-        let count = self.preface.len().min(buffer.remaining());
-        let (now, later) = self.preface.split_at_checked(count).unwrap_or_default();
-        buffer.put_slice(now);
-        self.preface = later;
+        let count = self.first.len().min(buffer.remaining());
+        buffer.put_slice(&self.first.split_to(count));
         Poll::Ready(Ok(()))
     }
 }
@@ -138,10 +148,25 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_wrong_byte_ends_the_wait() {
-        for opening in ["GET / HTTP/1.1\r\n", "PRI * HTTP/1.1", "\u{16}\u{3}\u{1}"] {
+        for opening in ["POST / HTTP/1.1\r\n", "PRI * HTTP/1.1", "PRGET /", "\u{16}\u{3}\u{1}"] {
             let (mut client, mut server) = tokio::io::duplex(64);
             client.write_all(opening.as_bytes()).await.expect("sent");
             assert_eq!(read(&mut server).await.expect("read"), Opening::Other, "{opening}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_page_is_asked_for_in_the_old_way_and_nothing_of_it_is_lost() {
+        for opening in ["GET /metrics HTTP/1.1\r\n\r\n", "HEAD / HTTP/1.0\r\n\r\n", "G"] {
+            let (mut client, mut server) = tokio::io::duplex(64);
+            client.write_all(opening.as_bytes()).await.expect("sent");
+            client.shutdown().await.expect("closed");
+            let Opening::Http1(first) = read(&mut server).await.expect("read") else {
+                panic!("{opening}")
+            };
+            let mut all = String::new();
+            Replayed::behind(first, server).read_to_string(&mut all).await.expect("read");
+            assert_eq!(all, opening);
         }
     }
 

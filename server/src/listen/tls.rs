@@ -50,7 +50,7 @@ pub enum Error {
     },
 }
 
-/// TLS as this server offers it: 1.2 and 1.3, HTTP/2 only.
+/// TLS as this server offers it: 1.2 and 1.3, HTTP/2 first.
 #[derive(Clone)]
 pub struct TlsSetup {
     acceptor: TlsAcceptor,
@@ -102,7 +102,8 @@ impl TlsSetup {
             .with_no_client_auth()
             .with_single_cert(chain, private)
             .map_err(rejected)?;
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        // HTTP/1.1 is for the pages alone.
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
 

@@ -1,4 +1,4 @@
-//! The proof log as a scenario sees it: every record about its app, in order, as it becomes durable.
+//! The proof log as a scenario sees it: every record about its apps, in order, as it becomes durable.
 //!
 //! It waits for records, never for time: the publisher wakes it, and where the ring has moved on it reads the disk.
 
@@ -26,14 +26,14 @@ const BATCH_BYTES: usize = 4 << 20;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Mark(usize);
 
-/// Follows the records of one app.
+/// Follows the records of the apps of one run.
 #[derive(Debug)]
 pub(super) struct Follow {
     publisher: Publisher,
     reader: Reader,
     head: watch::Receiver<u64>,
     position: u64,
-    app: AppName,
+    apps: BTreeSet<AppName>,
     principal: String,
     /// Records of this run that are about no app.
     own: BTreeSet<u64>,
@@ -57,13 +57,18 @@ impl Follow {
             reader: journal.reader(),
             head,
             position,
-            app,
+            apps: BTreeSet::from([app]),
             principal,
             own: BTreeSet::new(),
             records: Vec::new(),
             events: BTreeMap::new(),
             full: false,
         }
+    }
+
+    /// From now on what is recorded about `app` as well.
+    pub(super) fn also(&mut self, app: AppName) {
+        self.apps.insert(app);
     }
 
     /// The end of what was seen.
@@ -142,11 +147,13 @@ impl Follow {
 
     fn is_ours(&self, record: &Record) -> bool {
         match &record.app {
-            Some(app) => *app == self.app,
+            Some(app) => self.apps.contains(app),
             None => match &record.body {
                 Body::OnboardingStarted { .. }
                 | Body::PauseSet { .. }
                 | Body::PauseLifted { .. } => record.actor == self.principal,
+                // What happens to the environment happens to every app.
+                Body::StormBegan { .. } | Body::StormCalm { .. } | Body::StormEnded => true,
                 _ => record.cause.is_some_and(|cause| self.own.contains(&cause)),
             },
         }

@@ -40,9 +40,10 @@ pub(super) const SCENARIO: Scenario = Scenario {
     typical: |tempo| tempo.effect_ms().saturating_mul(2).saturating_add(tempo.tick_ms),
 };
 
-async fn pause(play: &mut Play) -> Result<Seen, Unmet> {
+/// Pauses effects on the app the run is at.
+pub(super) async fn pause(play: &mut Play) -> Result<Seen, Unmet> {
     let scope = Scope::App(play.app().clone());
-    let reason = "scenario kill-switch".to_owned();
+    let reason = "a scenario".to_owned();
     // Ends by itself if nobody is left to lift it.
     let ttl_ms = Some(u64::try_from(play.tempo.patience().as_millis()).unwrap_or(u64::MAX));
     match play.ask(Ask::Pause { scope, halt: false, reason, ttl_ms }).await? {
@@ -66,9 +67,10 @@ async fn shadow(play: &mut Play) -> Result<Seen, Unmet> {
     Ok(Seen::of(decision, format!("dec-{decision} RESTART refused with PAUSED; it stays down")))
 }
 
-async fn resume(play: &mut Play) -> Result<Seen, Unmet> {
+/// Lifts that pause.
+pub(super) async fn resume(play: &mut Play) -> Result<Seen, Unmet> {
     let scope = Scope::App(play.app().clone());
-    let reason = "scenario kill-switch".to_owned();
+    let reason = "a scenario".to_owned();
     match play.ask(Ask::Resume { scope, reason }).await? {
         Reply::Done { seq: Some(seq) } => {
             play.notes.paused = false;

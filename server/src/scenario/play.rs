@@ -1,17 +1,19 @@
 //! A run of a scenario: its app, its way through the doors, and what one step leaves for the next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use agentd_core::action::Action;
-use agentd_core::app::{AppName, Millis, OnboardRequest, Probe, RequestedHealth, RequestedSource};
+use agentd_core::app::{
+    AppName, Field, Millis, OnboardRequest, Probe, RequestedHealth, RequestedSource,
+};
 use agentd_core::plan::Fence;
 use agentd_core::record::{Body, Concluded, Decided, Record};
 use agentd_core::signal::{self, Metric, Signal};
 use agentd_core::state::{AppState, Health, Outcome, Scope};
-use agentd_core::step::{By, Reply};
+use agentd_core::step::{By, Reply, Update};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -64,6 +66,10 @@ pub(super) struct Notes {
     pub(super) since: Mark,
     /// The decision whose outcome is waited for.
     pub(super) decision: Option<u64>,
+    /// Other decisions whose outcomes are waited for.
+    pub(super) others: Vec<u64>,
+    /// What ran before, by slot.
+    pub(super) running: BTreeMap<u32, Fence>,
     /// The approval that is waited for.
     pub(super) approval: Option<u64>,
     /// When what was refused clears.
@@ -78,6 +84,13 @@ pub(super) struct Notes {
     pub(super) good: Option<Box<OnboardRequest>>,
 }
 
+/// An app of a run and where it listens.
+#[derive(Debug)]
+struct Cast {
+    app: AppName,
+    address: SocketAddr,
+}
+
 /// A run.
 #[derive(Debug)]
 pub(super) struct Play {
@@ -90,6 +103,8 @@ pub(super) struct Play {
     pub(super) guest: bool,
     demo_app: Vec<String>,
     address: SocketAddr,
+    /// The other apps of this run.
+    others: VecDeque<Cast>,
     pub(super) log: Follow,
     /// Where the records of the present step begin.
     pub(super) begun: Mark,
@@ -130,6 +145,7 @@ impl Play {
             guest: request.app.is_some(),
             demo_app,
             address,
+            others: VecDeque::new(),
             begun: log.mark(),
             log,
             notes: Notes::default(),
@@ -146,6 +162,38 @@ impl Play {
     /// Where it listens.
     pub(super) const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Brings names and ports for more apps, until there are `n` in all.
+    pub(super) async fn enlarge(&mut self, n: usize) -> Result<(), Unmet> {
+        while self.size() < n {
+            let scenario = self.scenario;
+            let ours: Vec<AppName> = self.others.iter().map(|cast| cast.app.clone()).collect();
+            let ours: Vec<AppName> = ours.into_iter().chain([self.app.clone()]).collect();
+            let named = self.doors.agent.query(move |view| {
+                let known = |name: &AppName| view.state.apps.contains_key(name);
+                free_name(scenario, |name| known(name) || ours.contains(name))
+            });
+            let app = named.await.map_err(|_gone| Unmet::Stopped)?;
+            let app = app.map_err(|error| Unmet::Differs(error.to_string()))?;
+            let address = free_port().await.map_err(|error| Unmet::Differs(error.to_string()))?;
+            self.log.also(app.clone());
+            self.others.push_back(Cast { app, address });
+        }
+        Ok(())
+    }
+
+    /// How many apps the run has.
+    pub(super) fn size(&self) -> usize {
+        self.others.len().saturating_add(1)
+    }
+
+    /// Goes on with the next app of the run; after as many turns as there are apps it is the first one again.
+    pub(super) fn turn(&mut self) {
+        let Some(Cast { app, address }) = self.others.pop_front() else { return };
+        let app = std::mem::replace(&mut self.app, app);
+        let address = std::mem::replace(&mut self.address, address);
+        self.others.push_back(Cast { app, address });
     }
 
     /// The doors.
@@ -245,10 +293,14 @@ impl Play {
         let request = Box::new(request);
         let ask = match update {
             false => Ask::Onboard(request, Vec::new()),
-            true => Ask::Update(request, Vec::new()),
+            true => {
+                let fields = Field::ALL.into_iter().collect();
+                Ask::Update(request, Vec::new(), Update { fields, etag: None })
+            }
         };
         let (spec, decision) = match self.ask(ask).await? {
             Reply::Onboarded { spec, decision: Some(decision), .. } => (spec, decision),
+            Reply::Updated { spec, decided: Some(decided), .. } => (spec, decided.seq),
             Reply::Invalid(violations) => {
                 let all: Vec<String> = violations.iter().map(ToString::to_string).collect();
                 return Err(Unmet::Differs(format!("refused: {}", all.join("; "))));
@@ -352,17 +404,23 @@ impl Play {
             load.stop().await;
         }
         if std::mem::take(&mut self.notes.paused) {
-            let scope = Scope::App(self.app.clone());
-            let reason = "the scenario is over".to_owned();
-            if let Err(error) = self.ask(Ask::Resume { scope, reason }).await {
-                tracing::warn!(%error, app = %self.app, "the pause of a scenario stays");
+            for _ in 0..self.size() {
+                let scope = Scope::App(self.app.clone());
+                let reason = "the scenario is over".to_owned();
+                if let Err(error) = self.ask(Ask::Resume { scope, reason }).await {
+                    tracing::warn!(%error, app = %self.app, "the pause of a scenario stays");
+                }
+                self.turn();
             }
         }
         if self.guest {
             return;
         }
-        if let Err(error) = self.heal().await {
-            tracing::warn!(%error, app = %self.app, "an app of a scenario is left as it is");
+        for _ in 0..self.size() {
+            if let Err(error) = self.heal().await {
+                tracing::warn!(%error, app = %self.app, "an app of a scenario is left as it is");
+            }
+            self.turn();
         }
     }
 
@@ -386,7 +444,7 @@ impl Play {
             return self.verified(decision).await.map(drop);
         }
         if state.down().next().is_none() {
-            return Ok(());
+            return self.recovered().await;
         }
         let reason = "the scenario is over".to_owned();
         let (app, name) = (self.app.clone(), Action::Restart.as_str().to_owned());
@@ -394,6 +452,29 @@ impl Play {
             Reply::Decided { seq: Some(decision), .. } => self.verified(decision).await.map(drop),
             other => Err(Unmet::Differs(format!("{other:?}"))),
         }
+    }
+}
+
+impl Play {
+    /// Waits until the app is healthy: what was started last may still be on its way.
+    async fn recovered(&mut self) -> Result<(), Unmet> {
+        // Marked before it is looked at: what changes meanwhile is found.
+        self.log.catch_up().await?;
+        let since = self.log.mark();
+        if self.state().await?.health() == Health::Healthy {
+            return Ok(());
+        }
+        let app = self.app.clone();
+        let healthy = |record: &Record| match record.body {
+            Body::HealthChanged { health: Health::Healthy }
+                if record.app.as_ref() == Some(&app) =>
+            {
+                Some(())
+            }
+            _ => None,
+        };
+        let deadline = Self::within(self.tempo.patience());
+        self.log.find(since, deadline, "the app to be healthy", healthy).await
     }
 }
 

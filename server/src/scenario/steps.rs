@@ -193,7 +193,7 @@ pub(super) async fn comes_back(play: &mut Play, decision: u64) -> Result<Seen, U
     };
     let ready_at = play.log.find(since, deadline, "readiness", ready).await?;
     let delivered = |record: &Record| match &record.body {
-        Body::Delivered { decision: of, ok, detail } if *of == decision => {
+        Body::Delivered { decision: of, ok, detail, .. } if *of == decision => {
             Some(ok.then_some(()).ok_or_else(|| detail.clone()))
         }
         _ => None,

@@ -22,7 +22,7 @@ fn names_are_unique_and_every_step_says_what_is_expected() {
             assert!(!step.name.is_empty() && !step.expected.is_empty());
         }
     }
-    assert!(find("storm").is_none());
+    assert!(find("earthquake").is_none());
 }
 
 #[test]
@@ -40,9 +40,12 @@ fn one_scenario_at_a_time_and_the_same_request_is_told_so() {
 }
 
 #[test]
-fn with_the_rules_of_the_demo_all_scenarios_together_are_estimated_below_ten_seconds() {
+fn with_the_rules_of_the_demo_its_scenarios_together_are_estimated_below_ten_seconds() {
     let text = include_str!("../../../deploy/policy/demo.toml");
     let tempo = Tempo { policy: toml::from_str(text).unwrap(), tick_ms: 100 };
-    let total: Duration = SCENARIOS.iter().map(|s| s.typical(&tempo)).sum();
+    // The others are for whoever asks for them by name.
+    let shown = SCENARIOS.iter().take_while(|scenario| scenario.name != "overloaded-environment");
+    assert_eq!(shown.clone().count(), 10);
+    let total: Duration = shown.map(|scenario| scenario.typical(&tempo)).sum();
     assert!(total < Duration::from_secs(10), "{total:?}");
 }

@@ -7,8 +7,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::process::{Resource, Rlimit, getrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, getuid};
 
+use super::procfs;
 use super::protocol::{Config, ResourceLimits};
 
 /// Where programs without a slash are looked for if the app's environment has no `PATH`.
@@ -95,7 +96,7 @@ pub(super) fn prepare(config: &Config) -> Result<Prepared, Error> {
         env.push(c_string(b"LISTEN_FDS=1".to_vec(), "the environment")?);
     }
     let path = c_string(path.as_os_str().as_bytes().to_vec(), "the program")?;
-    Ok(Prepared { path, argv, env, cwd, limits: limits(config.limits) })
+    Ok(Prepared { path, argv, env, cwd, limits: limits(config) })
 }
 
 fn c_string(bytes: Vec<u8>, what: &'static str) -> Result<CString, Error> {
@@ -136,11 +137,18 @@ pub(super) fn exec_error(path: &CString, source: io::Error) -> Error {
     Error::Exec { path: path.to_string_lossy().into_owned(), hint, source }
 }
 
-fn limits(wanted: ResourceLimits) -> Vec<(Resource, Rlimit)> {
+fn limits(config: &Config) -> Vec<(Resource, Rlimit)> {
+    let wanted: ResourceLimits = config.limits;
+    // The kernel counts what a user has, not what an app has.
+    let there = if config.user.is_some() { 0 } else { procfs::tasks_of(getuid().as_raw()) };
     [
         (Resource::Nofile, wanted.open_files),
         (Resource::As, wanted.address_space_bytes),
         (Resource::Core, wanted.core_bytes),
+        (Resource::Fsize, wanted.file_bytes),
+        (Resource::Data, wanted.data_bytes),
+        (Resource::Nproc, wanted.processes.map(|more| there.saturating_add(more))),
+        (Resource::Cpu, wanted.cpu_seconds),
     ]
     .into_iter()
     .filter_map(|(resource, limit)| {
@@ -167,6 +175,7 @@ mod tests {
             grace_ms: 0,
             log: super::super::protocol::LogLimits::default(),
             limits: ResourceLimits::default(),
+            user: None,
         }
     }
 

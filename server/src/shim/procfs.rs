@@ -1,8 +1,10 @@
 //! The few facts about processes that supervision rests on, read from `/proc`.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -108,6 +110,46 @@ pub fn children(parent: u32) -> Vec<u32> {
         .collect()
 }
 
+/// Every process below `ancestor`, as far as the links from parent to child lead; zombies included.
+#[must_use]
+pub fn descendants(ancestor: u32) -> BTreeSet<u32> {
+    // A process with several threads has children under each of them, so everybody is asked for their parent instead.
+    let Ok(entries) = fs::read_dir("/proc") else { return BTreeSet::new() };
+    let parents: Vec<(u32, u32)> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter_map(|pid| Some((pid, stat(pid)?.ppid)))
+        .collect();
+    let mut found = BTreeSet::new();
+    loop {
+        let known = found.len();
+        for (pid, parent) in &parents {
+            if *parent == ancestor || found.contains(parent) {
+                found.insert(*pid);
+            }
+        }
+        if found.len() == known {
+            return found;
+        }
+    }
+}
+
+/// Threads of all processes of a user: what the kernel counts against `RLIMIT_NPROC`.
+#[must_use]
+pub fn tasks_of(uid: u32) -> u64 {
+    let Ok(entries) = fs::read_dir("/proc") else { return 0 };
+    let mut tasks = 0_u64;
+    for entry in entries.flatten() {
+        let is_process = entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
+        let Ok(meta) = entry.metadata() else { continue };
+        if is_process && meta.uid() == uid {
+            let threads = fs::read_dir(entry.path().join("task")).map_or(1, Iterator::count);
+            tasks = tasks.saturating_add(u64::try_from(threads).unwrap_or(u64::MAX));
+        }
+    }
+    tasks
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,6 +161,25 @@ mod tests {
         assert_eq!((stat.pid, stat.state, stat.ppid), (42, 'R', 7));
         assert_eq!((stat.utime_ticks, stat.stime_ticks), (11, 22));
         assert_eq!((stat.start_time, stat.rss_pages), (12345, 55));
+    }
+
+    #[test]
+    fn descendants_are_found_however_deep_and_tasks_are_counted() {
+        let mut child =
+            std::process::Command::new("/bin/sh").args(["-c", "sleep 60 & wait"]).spawn().unwrap();
+        let sees_grandchild = || descendants(child.id()).len() == 1;
+        while !sees_grandchild() {
+            std::thread::yield_now();
+        }
+        let own = descendants(std::process::id());
+        let below = descendants(child.id());
+        assert!(own.contains(&child.id()) && own.is_superset(&below), "{own:?}");
+        assert!(tasks_of(rustix::process::getuid().as_raw()) >= 3);
+        for pid in below {
+            let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        }
+        child.wait().unwrap();
     }
 
     #[test]

@@ -61,6 +61,19 @@ pub struct Config {
     pub log: LogLimits,
     /// Resource limits of the app.
     pub limits: ResourceLimits,
+    /// Who the app runs as; whoever the shim runs as, if absent. With a user, it can never become anybody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<User>,
+}
+
+/// A user that needs no entry in any table of users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Its only group.
+    pub gid: u32,
 }
 
 /// Limits of the output files of one instance.
@@ -92,6 +105,19 @@ pub struct ResourceLimits {
     pub core_bytes: Option<u64>,
     /// `oom_score_adj` of the app, -1000..=1000; best effort.
     pub oom_score_adj: Option<i16>,
+    /// Bytes of one file (`RLIMIT_FSIZE`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_bytes: Option<u64>,
+    /// Memory that is the process's own to write to, in bytes (`RLIMIT_DATA`): unlike the address space, of which interpreters
+    /// reserve far more than they use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_bytes: Option<u64>,
+    /// Processes and threads of the app's user (`RLIMIT_NPROC`); if that is the shim's own user, so many more than it has already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u64>,
+    /// CPU time of one process in seconds (`RLIMIT_CPU`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_seconds: Option<u64>,
 }
 
 /// How an incarnation ended.

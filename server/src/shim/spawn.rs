@@ -9,7 +9,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
-use rustix::process::{Resource, Rlimit};
+use rustix::io::Errno;
+use rustix::process::{Gid, Resource, Rlimit, Uid};
+use rustix::thread::UnshareFlags;
+
+use super::confine::{Confinement, confine};
+use super::protocol::User;
 
 /// What the child becomes.
 #[derive(Debug)]
@@ -22,10 +27,14 @@ pub(super) struct Image {
     pub(super) env: Vec<CString>,
     /// Becomes descriptor 3 and is announced by `LISTEN_FDS`.
     pub(super) listener: Option<OwnedFd>,
-    /// The child writes its own `/proc/self/stat` here before it becomes the app.
-    pub(super) born: OwnedFd,
+    /// The child writes its own `/proc/self/stat` here before it becomes the app, if somebody is to find it again.
+    pub(super) born: Option<OwnedFd>,
     /// Limits to set.
     pub(super) limits: Vec<(Resource, Rlimit)>,
+    /// Whom to become.
+    pub(super) user: Option<User>,
+    /// The one place to write to, where there is only one.
+    pub(super) confinement: Option<Confinement>,
 }
 
 /// Starts `image` with the standard streams and working directory of `command`.
@@ -38,9 +47,17 @@ pub(super) struct Image {
 pub(super) fn spawn(command: &mut Command, image: Image) -> io::Result<Child> {
     let shim = rustix::process::getpid();
     // SAFETY: the shim has a single thread, so the child may allocate and call anything; it touches nothing but itself, and the
-    // pointers given to `execve` point into `image`, which lives until then.
+    // pointers given to `execve` point into `image`, which lives until then. No descriptor table is shared with another thread.
     unsafe {
         command.pre_exec(move || {
+            if let Some(confinement) = &image.confinement {
+                match rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) {
+                    Ok(()) => confine(confinement)?,
+                    // A container may not let its root do this; the user and the limits are still its own.
+                    Err(Errno::PERM) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
             prepare(&image, shim)?;
             let mut env = image.env.clone();
             if image.listener.is_some() {
@@ -73,10 +90,13 @@ fn pointers(strings: &[CString]) -> *const *const libc::c_char {
 fn prepare(image: &Image, shim: rustix::process::Pid) -> io::Result<()> {
     rustix::process::setsid()?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let stat = rustix::fs::open(SELF_STAT, rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty())?;
-    let mut line = [0_u8; 1024];
-    let length = rustix::io::read(&stat, &mut line)?;
-    rustix::io::write(image.born.as_fd(), line.get(..length).unwrap_or_default())?;
+    if let Some(born) = &image.born {
+        let flags = rustix::fs::OFlags::RDONLY;
+        let stat = rustix::fs::open(SELF_STAT, flags, rustix::fs::Mode::empty())?;
+        let mut line = [0_u8; 1024];
+        let length = rustix::io::read(&stat, &mut line)?;
+        rustix::io::write(born.as_fd(), line.get(..length).unwrap_or_default())?;
+    }
     // Whoever looks after a killed shim reads `born` once; a child that was not noted in time must not become the app.
     if rustix::process::getppid() != Some(shim) {
         return Err(io::Error::other("the shim is gone"));
@@ -84,6 +104,24 @@ fn prepare(image: &Image, shim: rustix::process::Pid) -> io::Result<()> {
     for (resource, limit) in &image.limits {
         rustix::process::setrlimit(*resource, *limit)?;
     }
+    if let Some(user) = image.user {
+        become_user(user)?;
+    }
+    if image.born.is_none() {
+        // Nobody could find it again, so it does not outlive its parent. A change of user would have cleared this.
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    }
+    Ok(())
+}
+
+/// For good: real, effective and saved ids change, so there is no way back, and no file that says setuid leads anywhere.
+fn become_user(user: User) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    // There is one thread, so what is said of it is said of the process.
+    rustix::thread::set_thread_groups(&[])?;
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+    rustix::thread::set_no_new_privs(true)?;
     Ok(())
 }
 

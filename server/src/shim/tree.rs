@@ -5,6 +5,7 @@
 //! hybrid mode) can be made, the shim lives in one of its own and its members are killed too; that reaches what a killed shim
 //! left behind. The shim enters the group once and the app inherits it: moving the app at every start would cost 7 ms.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -161,6 +162,53 @@ fn remaining(group: Option<&Group>) -> Vec<(u32, OwnedFd)> {
     pids.dedup();
     let handles = pids.into_iter().filter_map(|pid| Some((pid, open(pid)?)));
     handles.filter(|(_, handle)| !procfs::is_gone(handle)).collect()
+}
+
+/// Ends everything below this process and in its control group, however fast it forks. Everything is stopped before anything is
+/// killed: what is stopped forks no more, and it keeps its place among the processes its user may have, so the rest runs out of
+/// places. True when nothing is left.
+pub(super) fn end_all(group: Option<&Group>, until: Instant) -> bool {
+    loop {
+        let mut stopped = BTreeSet::new();
+        loop {
+            let mut fresh = everything(group);
+            fresh.retain(|(pid, _)| !stopped.contains(pid));
+            if fresh.is_empty() || Instant::now() >= until {
+                break;
+            }
+            for (pid, handle) in fresh {
+                let _ = pidfd_send_signal(&handle, Signal::STOP);
+                stopped.insert(pid);
+            }
+        }
+        for (_, handle) in everything(group) {
+            let _ = pidfd_send_signal(&handle, Signal::KILL);
+        }
+        while reap().is_some() {}
+        if everything(group).is_empty() {
+            return true;
+        }
+        if Instant::now() >= until {
+            return false;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Everything that has not ended: descendants of this process, and members of its control group.
+fn everything(group: Option<&Group>) -> Vec<(u32, OwnedFd)> {
+    let own = getpid().as_raw_nonzero().get().unsigned_abs();
+    let list = || {
+        let mut pids = procfs::descendants(own);
+        pids.extend(group.map(Group::members).unwrap_or_default());
+        pids.remove(&own);
+        pids
+    };
+    let handles: Vec<_> = list().into_iter().filter_map(|pid| Some((pid, open(pid)?))).collect();
+    // Opened first, looked at again: a number that changed hands in between is not in the second list.
+    let still = list();
+    let alive = |(pid, handle): &(u32, OwnedFd)| still.contains(pid) && !procfs::is_gone(handle);
+    handles.into_iter().filter(alive).collect()
 }
 
 fn open(pid: u32) -> Option<OwnedFd> {

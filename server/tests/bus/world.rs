@@ -247,7 +247,7 @@ fn record(seq: u64) -> Arc<Published> {
     });
     let app = seq.is_multiple_of(3).then(|| AppName::parse("shop").unwrap());
     let actor = "agent-0123abcd".to_owned();
-    let record = Record { seq, at: seq, env: Env::Dev, app, cause: None, actor, body };
+    let record = Record { seq, at: seq, env: Env::Dev, app, cause: None, actor, trace: None, body };
     let line = Bytes::from(record.line(chain::leaf_hash(b"before")));
     let hash = chain::leaf_hash(&line);
     Arc::new(Published { record, line, hash })

@@ -224,6 +224,7 @@ async fn a_shim_that_cannot_be_started_is_a_clear_error() {
         grace: Duration::ZERO,
         log: agentd::shim::protocol::LogLimits::default(),
         limits: agentd::shim::protocol::ResourceLimits::default(),
+        user: None,
     };
     let error = host.ensure(&app, 0).await.unwrap_err().to_string();
     assert!(error.starts_with("the instance has no shim: starting a shim failed"), "{error}");

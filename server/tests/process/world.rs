@@ -76,6 +76,7 @@ impl World {
             grace: Duration::from_secs(5),
             log: LogLimits::default(),
             limits: ResourceLimits::default(),
+            user: None,
         }
     }
 

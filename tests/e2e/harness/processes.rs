@@ -46,6 +46,11 @@ fn table() -> BTreeMap<u32, (u32, String)> {
     table
 }
 
+/// Whether a process of this id runs.
+pub(crate) fn runs(pid: u32) -> bool {
+    table().contains_key(&pid)
+}
+
 /// Processes whose command line names `dir`, and all below them.
 pub(crate) fn below(dir: &Path) -> BTreeSet<u32> {
     let (table, dir) = (table(), dir.display().to_string());

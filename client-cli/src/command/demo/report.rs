@@ -21,10 +21,10 @@ const RESULT: usize = 46;
 
 /// A scenario that was played.
 #[derive(Debug)]
-pub(super) struct Played {
+pub(in crate::command) struct Played {
     pub(super) name: String,
     pub(super) title: String,
-    pub(super) passed: bool,
+    pub(in crate::command) passed: bool,
     pub(super) steps: Vec<StepView>,
     pub(super) approvals: Vec<String>,
     pub(super) action: Option<String>,
@@ -95,6 +95,22 @@ pub(super) fn banner(page: &mut Page, local: &Local) {
 }
 
 impl Played {
+    /// The decisions its steps name, each once, in their order.
+    pub(in crate::command) fn decisions(&self) -> impl Iterator<Item = &str> {
+        let mut seen = std::collections::BTreeSet::new();
+        self.steps.iter().filter_map(StepView::decision).filter(move |id| seen.insert(*id))
+    }
+
+    /// What its last step said.
+    pub(in crate::command) fn result(&self) -> String {
+        self.steps.last().map_or_else(String::new, |step| step.said().to_owned())
+    }
+
+    /// What was not as expected, if anything.
+    pub(in crate::command) fn complaint(&self) -> Option<String> {
+        self.steps.iter().find(|step| step.is_failed()).map(StepView::complaint)
+    }
+
     /// One numbered line, what a human did below it, and what went wrong.
     pub(super) fn page(&self, page: &mut Page, index: usize, total: usize) {
         let glyph = if self.passed { '✔' } else { '✖' };

@@ -18,8 +18,10 @@ fn arguments_of_the_program_are_handed_over_as_they_are() {
     let args = parsed(
         "agentctl onboard my-api --runtime python --exec /usr/bin/python3 main.py -- --port 80 -o x",
     );
-    let request = args.request("dev".to_owned());
-    let Some(Source::Exec(exec)) = request.source else { panic!("no exec") };
+    let request = args.request("dev".to_owned(), "7d9f".to_owned()).unwrap();
+    let Some(v1::onboard_app_request::Source::Exec(exec)) = request.source else {
+        panic!("no exec")
+    };
     assert_eq!(exec.path, "/usr/bin/python3");
     assert_eq!(exec.args, ["main.py", "--port", "80", "-o", "x"]);
 }
@@ -29,10 +31,10 @@ fn every_flag_lands_in_its_field() {
     let args = parsed(
         "agentctl onboard my-api --runtime rust --exec /srv/a --instances 3 --min 2 --max 6 \
          --listen 127.0.0.1:8080 --health-url /healthz --health-interval 2s --label team=pay --env-var A=b=c \
-         --threshold overload_cpu=0.8:0.6 --threshold latency=:0.5 --autonomy propose --stop-grace 5s \
-         --dry-run --request-id 7d9f",
+         --threshold cpu_overload=0.8:0.6 --threshold latency=:0.5 --autonomy propose --stop-grace 5s \
+         --dry-run",
     );
-    let request = args.request("dev".to_owned());
+    let request = args.request("dev".to_owned(), "7d9f".to_owned()).unwrap();
     assert_eq!(
         (request.desired_instances, request.min_instances, request.max_instances),
         (Some(3), Some(2), Some(6))
@@ -54,7 +56,7 @@ fn every_flag_lands_in_its_field() {
 #[test]
 fn a_probe_without_an_address_asks_the_app_itself() {
     let args = parsed("agentctl onboard a --runtime go --exec /srv/a --health-tcp --min 1");
-    let Some(v1::health_probe::Kind::Tcp(tcp)) = args.probe() else { panic!("no tcp") };
+    let Some(v1::health_probe::Kind::Tcp(tcp)) = args.flags.probe() else { panic!("no tcp") };
     assert_eq!(tcp.address, "");
 }
 
@@ -142,4 +144,24 @@ fn the_ruling_decides_the_exit_code() {
     assert_eq!(verdict(&with(v1::Ruling::Held), false), (HELD, Exit::Approval));
     assert_eq!(verdict(&with(v1::Ruling::Refused), false), (REFUSED, Exit::Refused));
     assert_eq!(verdict(&v1::OnboardAppResponse::default(), true), (VALID, Exit::Ok));
+}
+
+#[test]
+fn the_help_says_what_every_runtime_needs_and_is_started_by() {
+    use agentd_core::app::{Runtime, Template};
+    let help = OnboardArgs::augment_args(clap::Command::new("onboard"))
+        .get_after_help()
+        .unwrap()
+        .to_string();
+    for runtime in Runtime::ALL {
+        let line = help.lines().find(|line| line.trim_start().starts_with(runtime.as_str()));
+        let line = line.unwrap_or_else(|| panic!("{runtime:?} is missing"));
+        let template = Template::of(runtime);
+        let programs = template.steps.iter().filter_map(|step| step.argv.first());
+        let needs =
+            template.needs.iter().chain(template.steps.iter().filter_map(|s| s.when.as_ref()));
+        for word in needs.chain(programs.filter(|program| **program != "python3")) {
+            assert!(line.contains(word), "{word}: {line}");
+        }
+    }
 }

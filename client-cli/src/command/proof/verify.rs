@@ -6,12 +6,16 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use agentctl_api::v1;
-use agentd_core::chain::{self, LINE_BYTES_MAX, LineVerifier};
+use agentd_core::chain::{self, Hash, LINE_BYTES_MAX, LineVerifier};
 use agentd_core::record::Record;
 use agentd_core::replay::Replay;
+use agentd_core::tlog::Checkpoint;
+use agentd_core::tlog::proof::FILE_BYTES_MAX;
 use clap::Args;
 use serde::Deserialize;
 
+use super::export::lines;
+use super::known::{KnownLogs, Meeting, meet};
 use crate::command::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -21,11 +25,29 @@ use crate::text;
 use crate::time;
 use crate::view::proof::{FaultView, VerificationView};
 
-#[derive(Debug, Args)]
+mod claims;
+mod proof_file;
+mod static_tree;
+
+use claims::Claims;
+
+#[derive(Debug, Default, Args)]
 pub(super) struct VerifyArgs {
-    /// JSON lines to check here, without a server; `-`: stdin
-    #[arg(value_name = "FILE", conflicts_with = "data_dir")]
+    /// What to check here, without a server: JSON lines, a .tlog-proof, a directory with tiles, or a data directory; `-`: stdin
+    #[arg(value_name = "FILE|DIR", conflicts_with = "data_dir")]
     file: Option<PathBuf>,
+    /// Download the log and check it here, against its checkpoint and against what was seen of it before
+    #[arg(long, conflicts_with_all = ["file", "data_dir"])]
+    server: bool,
+    /// Signed checkpoint that the entries have to lead to; can be given more than once
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Vec<PathBuf>,
+    /// Public key of the log, or a file with it [default: the one that was seen before]
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// File with the entry that a .tlog-proof is about, where it does not carry it
+    #[arg(long, value_name = "FILE")]
+    entry: Option<PathBuf>,
     /// Also judge every decision again and compare the bytes
     #[arg(long)]
     replay: bool,
@@ -33,13 +55,81 @@ pub(super) struct VerifyArgs {
 
 pub(super) async fn run(args: VerifyArgs, context: &mut Context) -> Result<Exit, Failure> {
     let directory = context.global.data_dir.clone();
-    let view = match (args.file, directory) {
-        (Some(path), _) => blocking(move || verify_file(&path, args.replay)).await?,
-        (None, Some(dir)) => blocking(move || verify_dir(Path::new(&dir), args.replay)).await?,
+    let view = match (args.file.clone(), directory) {
+        _ if args.server => download(&args, context).await?,
+        (Some(path), _) if path.is_dir() => {
+            if static_tree::is_one(&path) {
+                blocking(move || static_tree::verify(&path, args.key.as_deref(), args.replay))
+                    .await?
+            } else {
+                blocking(move || verify_dir(&path, &args)).await?
+            }
+        }
+        (Some(path), _) => match proof_of(&path, &args)? {
+            Some(view) => {
+                context.output.emit(&view, |page| view.page(page))?;
+                return Ok(view.exit());
+            }
+            None => blocking(move || verify_file(&path, &args)).await?,
+        },
+        (None, Some(dir)) => blocking(move || verify_dir(Path::new(&dir), &args)).await?,
         (None, None) => by_the_server(args.replay, context).await?,
     };
     context.output.emit(&view, |page| verification_page(page, &view))?;
     Ok(if view.valid { Exit::Ok } else { Exit::ProofFailed })
+}
+
+/// What a `.tlog-proof` shows; `None` if the file is none.
+fn proof_of(path: &Path, args: &VerifyArgs) -> Result<Option<proof_file::ProofFileView>, Failure> {
+    let mut beginning = Vec::new();
+    let limit = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    // Whoever checks lines says what is wrong with a file that cannot be read.
+    let Some(file) = (path.as_os_str() != "-").then(|| File::open(path).ok()).flatten() else {
+        return Ok(None);
+    };
+    let mut file = file.take(limit);
+    if file.by_ref().take(64).read_to_end(&mut beginning).is_err()
+        || !proof_file::is_one(&beginning)
+    {
+        return Ok(None);
+    }
+    file.read_to_end(&mut beginning).map_err(|error| {
+        Failure::because(Exit::Failure, &format!("cannot read `{}`", path.display()), &error)
+    })?;
+    proof_file::verify(&beginning, args.entry.as_deref(), args.key.as_deref()).map(Some)
+}
+
+/// Checks the log of a server here, entry by entry.
+async fn download(args: &VerifyArgs, context: &mut Context) -> Result<VerificationView, Failure> {
+    let started = Instant::now();
+    let session = context.connect().await?;
+    let logs = KnownLogs::of_user();
+    let mut claims = claims::read_all(&args.checkpoint, args.key.as_deref())?;
+    let (known, meeting) = meet(&session, &logs, 0).await?;
+    if let Some(key) = &args.key
+        && claims::trust(known.key.name(), Some(key), None)?.key != known.key
+    {
+        return Err(Failure::new(
+            Exit::ProofFailed,
+            "the log is signed with another key than --key",
+        ));
+    }
+    claims.push(known.checkpoint.clone());
+    let mut check = Check::new(args.replay).against(claims);
+    let mut going = true;
+    lines(&session, &known, &mut |line| {
+        going = going && check.line(line);
+        Ok(())
+    })
+    .await?;
+    let mut view = check.finish("download", None, started);
+    view.origin = Some(known.checkpoint.origin);
+    if meeting == Meeting::First {
+        context
+            .output
+            .say("! the log is seen for the first time: compare its key with one from elsewhere");
+    }
+    Ok(view)
 }
 
 /// Ctrl-C still ends the command while a large log is read.
@@ -79,20 +169,24 @@ pub(in crate::command) fn from_server(
         decisions_different: replay.then_some(response.decisions_different),
         elapsed_seconds: time::seconds(response.elapsed.as_ref()).unwrap_or_default(),
         fault: response.fault.as_ref().map(Into::into),
+        ..VerificationView::default()
     }
 }
 
-fn verify_file(path: &Path, replay: bool) -> Result<VerificationView, Failure> {
+fn verify_file(path: &Path, args: &VerifyArgs) -> Result<VerificationView, Failure> {
+    let claims = claims::read_all(&args.checkpoint, args.key.as_deref())?;
     let unreadable = |error: &io::Error| {
         let exit =
             if error.kind() == io::ErrorKind::NotFound { Exit::NotFound } else { Exit::Failure };
         Failure::because(exit, &format!("cannot read `{}`", path.display()), error)
     };
     if path.as_os_str() == "-" {
-        return verify_lines(&mut io::stdin().lock(), replay).map_err(|error| unreadable(&error));
+        let check = Check::new(args.replay).against(claims);
+        return check.all(&mut io::stdin().lock()).map_err(|error| unreadable(&error));
     }
     let file = File::open(path).map_err(|error| unreadable(&error))?;
-    verify_lines(&mut BufReader::new(file), replay).map_err(|error| unreadable(&error))
+    let check = Check::new(args.replay).against(claims);
+    check.all(&mut BufReader::new(file)).map_err(|error| unreadable(&error))
 }
 
 /// Checks JSON lines from `input` to the end or to the first fault.
@@ -100,36 +194,31 @@ pub(in crate::command) fn verify_lines(
     input: &mut dyn BufRead,
     replay: bool,
 ) -> io::Result<VerificationView> {
-    let started = Instant::now();
-    let mut check = Check::new(replay);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        // One byte more than the longest line and its end: a longer one is recognised without being read whole.
-        let room = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(2);
-        if input.take(room).read_until(b'\n', &mut line)? == 0 {
-            break;
-        }
-        if line.last() == Some(&b'\n') {
-            line.pop();
-        }
-        if !check.line(&line) {
-            break;
-        }
-    }
-    Ok(check.finish("file", None, started))
+    Check::new(replay).all(input)
 }
 
-fn verify_dir(dir: &Path, replay: bool) -> Result<VerificationView, Failure> {
+fn verify_dir(dir: &Path, args: &VerifyArgs) -> Result<VerificationView, Failure> {
     let started = Instant::now();
-    let mut check = Check::new(replay);
+    let mut claims = claims::read_all(&args.checkpoint, args.key.as_deref())?;
+    let log = if dir.join("proof").is_dir() { dir.join("proof") } else { dir.to_owned() };
+    let (signed, beside) = (log.join("checkpoint"), log.join("log.vkey"));
+    let (mut origin, mut own) = (None, false);
+    // Read before the entries: those it covers are there then.
+    if signed.is_file() {
+        let (known, came_with_it) = claims::read(&signed, args.key.as_deref(), Some(&beside))?;
+        origin = Some(known.checkpoint.origin.clone());
+        own = came_with_it;
+        claims.push(known.checkpoint);
+    }
+    let mut check = Check::new(args.replay).against(claims);
     let mut going = true;
     let log = server::read_log(dir, &mut |_, line| going = going && check.line(line))?;
     if let (None, Some((seq, summary))) = (&check.fault, log.fault) {
         check.fault =
             Some(FaultView { seq, reason: "DAMAGED".to_owned(), summary, ..FaultView::default() });
     }
-    Ok(check.finish("data_dir", log.log_id, started))
+    let view = check.finish("data_dir", log.log_id, started);
+    Ok(VerificationView { origin, key_came_with_it: own, ..view })
 }
 
 /// Reason of a fault that is not in the chain.
@@ -139,7 +228,7 @@ const DIFFERS: &str = "REPLAY_DIFFERS";
 #[derive(Deserialize)]
 struct Beginning {
     seq: u64,
-    prev: chain::Hash,
+    prev: Hash,
 }
 
 /// Checks lines one by one.
@@ -148,6 +237,8 @@ struct Check {
     first_seq: u64,
     count: u64,
     rejudge: Option<Rejudge>,
+    /// The tree over the entries, from the first one on.
+    claims: Claims,
     fault: Option<FaultView>,
 }
 
@@ -162,11 +253,44 @@ struct Rejudge {
 impl Check {
     fn new(replay: bool) -> Self {
         let rejudge = replay.then(Rejudge::default);
-        Self { verifier: None, first_seq: 0, count: 0, rejudge, fault: None }
+        let claims = Claims::default();
+        Self { verifier: None, first_seq: 0, count: 0, rejudge, claims, fault: None }
+    }
+
+    /// Also holds the entries against these checkpoints.
+    fn against(mut self, checkpoints: Vec<Checkpoint>) -> Self {
+        (self.claims, self.fault) = Claims::new(checkpoints);
+        self
+    }
+
+    /// Checks JSON lines from `input` to the end or to the first fault.
+    fn all(mut self, input: &mut dyn BufRead) -> io::Result<VerificationView> {
+        let started = Instant::now();
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            // One byte more than the longest line and its end: a longer one is recognised without being read whole.
+            let room = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(2);
+            if input.take(room).read_until(b'\n', &mut line)? == 0 {
+                break;
+            }
+            if line.last() == Some(&b'\n') {
+                line.pop();
+            }
+            if !self.line(&line) {
+                break;
+            }
+        }
+        Ok(self.finish("file", None, started))
     }
 
     /// Takes the next line; false if nothing behind it can be trusted.
     fn line(&mut self, line: &[u8]) -> bool {
+        self.leaf(line, &mut |_, _| {})
+    }
+
+    /// As [`Check::line`]; `stored` receives the hashes that tiles hold.
+    fn leaf(&mut self, line: &[u8], stored: &mut dyn FnMut(u8, Hash)) -> bool {
         let verifier =
             self.verifier.get_or_insert_with(|| match serde_json::from_slice::<Beginning>(line) {
                 Ok(begin) if begin.seq > 1 => LineVerifier::resume(begin.seq, begin.prev),
@@ -181,6 +305,13 @@ impl Check {
             return false;
         }
         self.count += 1;
+        // A tree without its beginning has no root.
+        if self.first_seq == 1
+            && let Some(fault) = self.claims.push(verifier.head(), stored)
+        {
+            self.fault = Some(fault);
+            return false;
+        }
         if let Some(rejudge) = &mut self.rejudge
             && let Some(fault) = rejudge.line(line, prev)
         {
@@ -191,11 +322,18 @@ impl Check {
     }
 
     fn finish(
-        self,
+        mut self,
         checked: &'static str,
         log_id: Option<String>,
         started: Instant,
     ) -> VerificationView {
+        if self.fault.as_ref().is_none_or(|fault| fault.reason == DIFFERS)
+            && let Some(fault) = self.claims.finish()
+        {
+            self.fault = Some(fault);
+        }
+        let tree = self.claims.tree();
+        let root_hash = (tree.size() > 0).then(|| tree.root().to_string());
         let verifier = self.verifier.unwrap_or_default();
         // A broken chain vouches for nothing from the fault on; a decision that differs leaves the chain as it is.
         let broken = self.fault.as_ref().filter(|fault| fault.reason != DIFFERS).map(|f| f.seq);
@@ -215,14 +353,17 @@ impl Check {
             decisions_rechecked: self.rejudge.as_ref().map(|rejudge| rejudge.rechecked),
             decisions_different: self.rejudge.as_ref().map(|rejudge| rejudge.different),
             elapsed_seconds: started.elapsed().as_secs_f64(),
+            root_hash: root_hash.filter(|_| has_head),
+            last_good_checkpoint: self.claims.good.as_ref().map(|good| good.size),
             fault: self.fault,
+            ..VerificationView::default()
         }
     }
 }
 
 impl Rejudge {
     /// What does not come out as recorded, if anything.
-    fn line(&mut self, line: &[u8], prev: chain::Hash) -> Option<FaultView> {
+    fn line(&mut self, line: &[u8], prev: Hash) -> Option<FaultView> {
         let record = match Record::parse(line) {
             Ok(record) => record,
             Err(error) => {
@@ -290,6 +431,12 @@ pub(in crate::command) fn verification_page(page: &mut Page, view: &Verification
                 fault.seq,
                 text::count(good.saturating_sub(view.first_seq.saturating_sub(1)), "entry", "entries"),
             ));
+            if let Some(size) = view.last_good_checkpoint {
+                page.line(format!(
+                    "  the last good checkpoint covers {}",
+                    text::count(size, "entry", "entries")
+                ));
+            }
         }
         return;
     }
@@ -313,6 +460,13 @@ pub(in crate::command) fn verification_page(page: &mut Page, view: &Verification
             std::time::Duration::try_from_secs_f64(view.elapsed_seconds).unwrap_or_default()
         )
     ));
+    if let (Some(size), Some(root)) = (view.last_good_checkpoint, &view.root_hash) {
+        let covered = text::count(size, "entry", "entries");
+        page.line(format!("✔ signed checkpoint over {covered}  root of all {}", short_hash(root)));
+    }
+    if view.key_came_with_it {
+        page.line("! the key came with the files: give one from elsewhere with --key");
+    }
     if view.first_seq > 1 {
         page.line(format!("! it begins with #{}: what came before is not covered", view.first_seq));
     }

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::action::Level;
 use crate::detect::claim_of;
+use crate::policy::{Fault, Fetch, Window, lint_windows};
 use crate::reason::Reason;
 use crate::signal::{MICRO, Metric};
 
@@ -27,7 +28,9 @@ mod address;
 mod repo;
 mod request;
 
-pub use request::{OnboardRequest, RequestedHealth, RequestedSource, Violation};
+pub(crate) use address::is_host;
+pub use repo::{RepoUrl, is_public};
+pub use request::{OnboardRequest, RequestedHealth, RequestedSource, RequestedWindow, Violation};
 
 /// Time between TERM and KILL when nobody says.
 const STOP_GRACE_MS: Millis = 5_000;
@@ -49,6 +52,7 @@ const LABELS_MAX: usize = 64;
 const LABEL_KEY_MAX: usize = 63;
 const LABEL_VALUE_MAX: usize = 255;
 const THRESHOLDS_MAX: usize = 16;
+const WINDOWS_MAX: usize = 20;
 /// Most bytes of a whole specification: it has to fit into one record of the log with room to spare.
 const SPEC_BYTES_MAX: usize = 32 * 1_024;
 
@@ -71,69 +75,33 @@ const FORBIDDEN_VARIABLES: [&str; 12] = [
 /// An app of this name would be the control plane itself.
 const CONTROL_PLANE: &str = "agentd";
 
-/// Turns a request into a specification for the environment this server serves. `taken` says whether an app of that name exists
-/// here already.
+/// Turns a request into a specification for the environment this server serves. `fetch` says which repositories may be fetched,
+/// `taken` whether an app of that name exists here already.
 ///
 /// # Errors
 /// All violations, in the order of the fields.
 pub fn validate(
     served: Env,
+    fetch: &Fetch,
     request: &OnboardRequest,
     taken: bool,
 ) -> Result<AppSpec, Vec<Violation>> {
     let mut check = Check { violations: Vec::new() };
     let env = check.env(served, &request.env);
-    let name = check.name(&request.name, taken && env.is_some());
-    let runtime = check.runtime(&request.runtime);
-    let source = check.source(&request.source);
-    let working_dir = check.optional(request.working_dir.as_deref(), |check, path| {
-        check.path("working_dir", path, true)
-    });
-    let instances = check.instances(request);
-    let listen = check.optional(request.listen.as_deref(), |check, text| {
-        check.noted("listen", text, address::listen(text).map(|()| text.to_owned()))
-    });
-    let health = check.optional(request.health.as_ref(), |check, health| {
-        check.health(health, request.listen.as_deref())
-    });
-    let environment = check.variables(&request.environment);
-    let labels = check.labels(&request.labels);
-    let thresholds = check.thresholds(&request.thresholds);
-    let autonomy = check.optional(request.autonomy.as_deref(), Check::autonomy);
-    let stop_grace_ms = check.stop_grace(request.stop_grace_ms);
-    let Check { violations } = check;
-    // Each is there exactly when it broke no rule.
-    let (Some(name), Some(env), Some(runtime), Some(source), Some(instances)) =
-        (name, env, runtime, source, instances)
-    else {
-        return Err(violations);
-    };
-    if !violations.is_empty() {
-        return Err(violations);
-    }
-    let spec = AppSpec {
-        name,
-        env,
-        runtime,
-        source,
-        working_dir,
-        instances,
-        listen,
-        health,
-        environment,
-        labels,
-        thresholds,
-        autonomy,
-        stop_grace_ms,
-    };
-    let bytes = spec.to_json().len();
-    if bytes > SPEC_BYTES_MAX {
-        let rule = format!("must be {SPEC_BYTES_MAX} bytes at most as a whole, written as JSON");
-        let fix = "shorten the arguments, variables or labels";
-        let bytes = format!("{bytes} bytes");
-        return Err(vec![Violation::new("spec", TOO_LARGE, &bytes, &rule, fix)]);
-    }
-    Ok(spec)
+    check.spec(env, fetch, request, taken)
+}
+
+/// As [`validate`], for what an app that is under control would be: it is where it is, in prod too, where a second person
+/// approves the change.
+///
+/// # Errors
+/// All violations, in the order of the fields.
+pub fn revalidate(
+    served: Env,
+    fetch: &Fetch,
+    request: &OnboardRequest,
+) -> Result<AppSpec, Vec<Violation>> {
+    Check { violations: Vec::new() }.spec(Some(served), fetch, request, false)
 }
 
 const INVALID: &str = "INVALID";
@@ -170,6 +138,71 @@ struct Check {
 }
 
 impl Check {
+    /// Everything but the environment, and what all of it adds up to.
+    fn spec(
+        mut self,
+        env: Option<Env>,
+        fetch: &Fetch,
+        request: &OnboardRequest,
+        taken: bool,
+    ) -> Result<AppSpec, Vec<Violation>> {
+        let name = self.name(&request.name, taken && env.is_some());
+        let runtime = self.runtime(&request.runtime);
+        let source = self.source(&request.source, fetch);
+        let working_dir = self.optional(request.working_dir.as_deref(), |check, path| {
+            check.path("working_dir", path, true)
+        });
+        let instances = self.instances(request);
+        let listen = self.optional(request.listen.as_deref(), |check, text| {
+            check.noted("listen", text, address::listen(text).map(|()| text.to_owned()))
+        });
+        self.built(request);
+        let health = self.optional(request.health.as_ref(), |check, health| {
+            check.health(health, request.listen.as_deref())
+        });
+        let environment = self.variables(&request.environment);
+        let labels = self.labels(&request.labels);
+        let thresholds = self.thresholds(&request.thresholds);
+        let windows = self.windows(&request.windows);
+        let autonomy = self.optional(request.autonomy.as_deref(), Check::autonomy);
+        let stop_grace_ms = self.stop_grace(request.stop_grace_ms);
+        let Self { violations } = self;
+        // Each is there exactly when it broke no rule.
+        let (Some(name), Some(env), Some(runtime), Some(source), Some(instances)) =
+            (name, env, runtime, source, instances)
+        else {
+            return Err(violations);
+        };
+        if !violations.is_empty() {
+            return Err(violations);
+        }
+        let spec = AppSpec {
+            name,
+            env,
+            runtime,
+            source,
+            working_dir,
+            instances,
+            listen,
+            health,
+            environment,
+            labels,
+            thresholds,
+            windows,
+            autonomy,
+            stop_grace_ms,
+        };
+        let bytes = spec.to_json().len();
+        if bytes > SPEC_BYTES_MAX {
+            let rule =
+                format!("must be {SPEC_BYTES_MAX} bytes at most as a whole, written as JSON");
+            let fix = "shorten the arguments, variables or labels";
+            let bytes = format!("{bytes} bytes");
+            return Err(vec![Violation::new("spec", TOO_LARGE, &bytes, &rule, fix)]);
+        }
+        Ok(spec)
+    }
+
     fn break_rule(&mut self, field: &str, reason: &str, value: &str, rule: &str, fix: &str) {
         self.violations.push(Violation::new(field, reason, value, rule, fix));
     }
@@ -264,7 +297,21 @@ impl Check {
         known
     }
 
-    fn source(&mut self, source: &RequestedSource) -> Option<Source> {
+    /// What comes from a repository works in its release; and static files are served by agentd's own small server, which has no
+    /// other way to learn its address.
+    fn built(&mut self, request: &OnboardRequest) {
+        let RequestedSource::Repo { .. } = request.source else { return };
+        if let Some(directory) = &request.working_dir {
+            let rule = "must be absent: an app from a repository works in its release";
+            self.break_rule("working_dir", FORBIDDEN, directory, rule, "leave it out");
+        }
+        if request.runtime == Runtime::Static.as_str() && request.listen.is_none() {
+            let rule = "is needed for static files: it is where they are served";
+            self.break_rule("listen", REQUIRED, "", rule, "give an address like 127.0.0.1:8080");
+        }
+    }
+
+    fn source(&mut self, source: &RequestedSource, fetch: &Fetch) -> Option<Source> {
         match source {
             RequestedSource::None => {
                 let rule = "must be a program that is built already, or a repository";
@@ -280,7 +327,8 @@ impl Check {
             RequestedSource::Repo { url, revision } => {
                 // What may hold a password is not repeated.
                 let shown = if url.contains('@') { "(withheld)" } else { url.as_str() };
-                let url = self.noted("repo", shown, repo::url(url).map(|()| url.clone()));
+                let url =
+                    self.noted("repo", shown, RepoUrl::judge(url, fetch).map(|_| url.clone()));
                 let revision = match revision {
                     None => Some(None),
                     Some(text) => {
@@ -455,6 +503,20 @@ impl Check {
             }
         }
         good
+    }
+
+    /// Windows of the app alone, under the rules of the policy's.
+    fn windows(&mut self, given: &[RequestedWindow]) -> Vec<Window> {
+        const FIELD: &str = "maintenance_windows";
+        if !self.at_most(FIELD, given.len(), WINDOWS_MAX) {
+            return Vec::new();
+        }
+        let windows = given.iter().cloned().map(Window::from).collect::<Vec<_>>();
+        for fault in lint_windows(FIELD, &windows) {
+            let Fault { field, value, rule, fix } = fault;
+            self.break_rule(&field, INVALID, &value, &rule, &fix);
+        }
+        windows
     }
 
     fn autonomy(&mut self, text: &str) -> Option<Level> {

@@ -79,6 +79,8 @@ pub fn prepare(
         Action::RetryDeployment => retry(app)?,
         Action::Rollback => rollback(app, params)?,
         Action::Deploy => deploy(app, params)?,
+        Action::Configure => configure(app, params)?,
+        Action::Offboard => Operation::Offboard { instances: app.desired },
         Action::AdjustThresholds => adjust(params, policy)?,
     };
     Ok(Plan {
@@ -165,6 +167,11 @@ fn deploy(app: &AppState, params: &Params) -> Result<Operation, PlanError> {
     }
     let revision = params.revision.unwrap_or(app.profile.revision);
     Ok(Operation::Deploy { revision, instances })
+}
+
+fn configure(app: &AppState, params: &Params) -> Result<Operation, PlanError> {
+    let revision = params.revision.filter(|revision| *revision != app.profile.revision);
+    Ok(Operation::Configure { revision: revision.ok_or(PlanError::NoSuchRevision)? })
 }
 
 /// Bounds are those of the policy, not of the value in force: otherwise small steps could walk anywhere.

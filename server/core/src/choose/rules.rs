@@ -46,9 +46,15 @@ const TRIED: usize = 2;
 /// clear. A contradiction of signals does not hide what would be done if they could be believed: its gate refuses that.
 #[must_use]
 pub fn primary(findings: &[Finding]) -> Option<&Finding> {
-    let hard = || findings.iter().find(|finding| finding.kind.is_hard());
+    let ended = || findings.iter().find(|f| f.kind.is_hard() && !is_withdrawn(f));
+    let hard = || ended().or_else(|| findings.iter().find(|finding| finding.kind.is_hard()));
     let clearable = || findings.iter().find(|finding| !finding.kind.is_ambient());
     hard().or_else(clearable).or_else(|| findings.first())
+}
+
+/// A failed deployment that left what runs alone: what runs comes first.
+fn is_withdrawn(finding: &Finding) -> bool {
+    finding.kind == FindingKind::DeploymentFailed && finding.value != finding.limit
 }
 
 /// The candidates for `finding`, best first. Doing nothing is always among them, and last unless nothing is wrong.
@@ -67,6 +73,8 @@ pub(super) fn candidates(view: &View<'_>, finding: Option<&Finding>) -> Vec<Cand
 fn remedies(view: &View<'_>, finding: &Finding) -> Vec<Candidate> {
     let revision = view.app.profile.rollback_to;
     match finding.kind {
+        // What never was in force need not be taken back.
+        FindingKind::DeploymentFailed if is_withdrawn(finding) => vec![RETRY],
         FindingKind::DeploymentFailed => vec![RETRY, ROLLBACK],
         FindingKind::CrashLoop if revision.is_some() && was_deployed(view) => {
             vec![ROLLBACK, start(14, 6)]

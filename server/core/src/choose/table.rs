@@ -160,7 +160,9 @@ const fn price_micro(action: Action) -> i64 {
         Action::Noop | Action::Observe | Action::Escalate => 0,
         Action::ScaleUp | Action::ScaleDown | Action::AdjustThresholds => MICRO / 5,
         Action::Restart => MICRO / 4,
-        Action::RetryDeployment | Action::Deploy => MICRO / 2,
+        Action::RetryDeployment | Action::Deploy | Action::Configure | Action::Offboard => {
+            MICRO / 2
+        }
         Action::Rollback => MICRO / 5 * 4,
     }
 }

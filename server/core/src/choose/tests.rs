@@ -59,7 +59,7 @@ fn a_crash_is_answered_by_starting_what_is_down() {
     let mut story = Story::healthy(2);
     story.exits(1, Exit::Signal(9));
     let proposal = check(&story, Action::Restart);
-    assert_eq!(proposal.confidence, 968);
+    assert_eq!(proposal.confidence, 900);
     assert_eq!(proposal.because, [FindingKind::Crash]);
     let plan = proposal.plan.unwrap();
     assert_eq!(plan.disrupts(), 0, "the instance that runs is left alone");
@@ -109,6 +109,7 @@ fn a_failed_deployment_is_tried_again_and_then_taken_back() {
 
     // Whoever asks the catalogue does not hope that the same revision works the next time.
     let mut story = Story::healthy(1);
+    story.policy.learning.learner = Learner::Ccq;
     story.app.profile.failed_revision = Some(3);
     story.look();
     let proposal = check(&story, Action::RetryDeployment);

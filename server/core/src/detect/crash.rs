@@ -51,7 +51,10 @@ pub(super) fn gone<'a>(view: &View<'a>) -> impl Iterator<Item = u32> {
 fn covers(operation: &Operation, slot: u32) -> bool {
     match operation {
         Operation::Restart { targets } => targets.iter().any(|target| target.slot == slot),
-        Operation::Deploy { .. } | Operation::Scale { .. } | Operation::Rollback { .. } => true,
-        Operation::AdjustThreshold { .. } => false,
+        Operation::Deploy { .. }
+        | Operation::Scale { .. }
+        | Operation::Rollback { .. }
+        | Operation::Offboard { .. } => true,
+        Operation::Configure { .. } | Operation::AdjustThreshold { .. } => false,
     }
 }

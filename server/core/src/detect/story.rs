@@ -45,6 +45,7 @@ pub(crate) fn app(name: &str, desired: u32, onboarded_at: Millis) -> AppState {
             autonomy: None,
             has_health: true,
             thresholds: BTreeMap::new(),
+            windows: Vec::new(),
             rollback_to: None,
             failed_revision: None,
         },
@@ -64,6 +65,7 @@ pub(crate) fn app(name: &str, desired: u32, onboarded_at: Millis) -> AppState {
         adjusted: Default::default(),
         onboarded_at,
         escalated: false,
+        before: None,
     }
 }
 

@@ -33,7 +33,13 @@ fn brings_up(case: &Case<'_>, slot: u32) -> bool {
     match case.proposal.plan.as_ref().map(|plan| &plan.operation) {
         Some(Operation::Restart { targets }) => targets.iter().any(|t| t.slot == slot),
         Some(Operation::Rollback { .. } | Operation::Deploy { .. }) => true,
-        Some(Operation::Scale { .. } | Operation::AdjustThreshold { .. }) | None => false,
+        Some(
+            Operation::Scale { .. }
+            | Operation::Configure { .. }
+            | Operation::Offboard { .. }
+            | Operation::AdjustThreshold { .. },
+        )
+        | None => false,
     }
 }
 

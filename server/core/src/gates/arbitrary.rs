@@ -17,7 +17,7 @@ use crate::verdict::Fact;
 /// Number of [`change`]s.
 const CHANGES: usize = 40;
 
-pub(super) fn any_scene() -> impl Strategy<Value = Scene> {
+pub(crate) fn any_scene() -> impl Strategy<Value = Scene> {
     let action = proptest::sample::select(Action::ALL.to_vec());
     let changes = proptest::collection::vec((0..CHANGES, any_amount()), 0..5);
     (any::<bool>(), proptest::option::of(action), changes).prop_map(|(hangs, action, changes)| {

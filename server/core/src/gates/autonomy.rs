@@ -6,7 +6,7 @@
 //! deployment.
 
 use super::{Case, Gate, Judgement};
-use crate::action::{Action, Level, ceiling};
+use crate::action::{Level, ceiling};
 use crate::app::Env;
 use crate::reason::Reason;
 use crate::verdict::Fact;
@@ -38,8 +38,8 @@ pub(super) fn needs(case: &Case<'_>) -> (Level, Needs) {
         return (granted, Needs::Nobody);
     }
     if case.is_human() {
-        let prod = case.around.env == Env::Prod
-            && (granted < Level::Auto || matches!(action, Action::Deploy));
+        let prod =
+            case.around.env == Env::Prod && (granted < Level::Auto || !action.is_selectable());
         let second = prod || ceiling(action) < Level::Auto;
         let needs = match granted {
             Level::Off => Needs::AnotherPolicy,
@@ -81,6 +81,7 @@ fn judge(case: &Case<'_>) -> Judgement {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::action::Action;
     use crate::gates::scene::{Scene, check, hold, pass, refuse};
     use crate::policy::Policy;
 

@@ -31,6 +31,8 @@ const fn expected(action: Action) -> &'static str {
         Action::ScaleUp => "more instances",
         Action::ScaleDown => "fewer instances",
         Action::RetryDeployment | Action::Deploy => "deploy",
+        Action::Configure => "configure",
+        Action::Offboard => "offboard",
         Action::AdjustThresholds => "adjust threshold",
         Action::Rollback => "rollback",
     }
@@ -39,6 +41,8 @@ const fn expected(action: Action) -> &'static str {
 const fn name(operation: &Operation) -> &'static str {
     match operation {
         Operation::Deploy { .. } => "deploy",
+        Operation::Configure { .. } => "configure",
+        Operation::Offboard { .. } => "offboard",
         Operation::Restart { .. } => "restart",
         Operation::Scale { from, to } if *to > *from => "more instances",
         Operation::Scale { from, to } if *to < *from => "fewer instances",

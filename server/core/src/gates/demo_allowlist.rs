@@ -25,7 +25,7 @@ fn judge(case: &Case<'_>) -> Judgement {
     }
     let allowed = match action {
         Action::Restart | Action::ScaleUp | Action::ScaleDown => true,
-        Action::Deploy => case.is_human(),
+        Action::Deploy | Action::Configure | Action::Offboard => case.is_human(),
         _ => false,
     };
     let limit = words("noop, restart, scale up, scale down");

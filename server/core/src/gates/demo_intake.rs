@@ -2,7 +2,6 @@
 //! choice stays possible, and so does onboarding, which ends in a first deployment.
 
 use super::{Case, Gate, Judgement, words};
-use crate::action::Action;
 use crate::reason::Reason;
 
 pub(super) const GATE: Gate = Gate {
@@ -14,7 +13,7 @@ pub(super) const GATE: Gate = Gate {
 };
 
 fn judge(case: &Case<'_>) -> Judgement {
-    let direct = case.is_human() && case.proposal.grant.is_none() && !is_first_deployment(case);
+    let direct = case.is_human() && case.proposal.grant.is_none() && !case.is_first_deployment();
     let value = words(if direct { "a human's direct request" } else { "no direct request" });
     if !case.around.demo {
         return Judgement::pass(value, words("any: demo mode is off"));
@@ -27,15 +26,10 @@ fn judge(case: &Case<'_>) -> Judgement {
     }
 }
 
-fn is_first_deployment(case: &Case<'_>) -> bool {
-    case.proposal.action == Action::Deploy
-        && case.app.running() == 0
-        && !case.app.last_effect.contains_key(&Action::Deploy)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::action::Action;
     use crate::gates::scene::{check, pass, refuse};
 
     #[test]

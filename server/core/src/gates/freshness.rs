@@ -61,7 +61,7 @@ fn age(case: &Case<'_>) -> Age {
             known.max().unwrap_or(Age::Missing).max(age_of(case, Metric::CpuUtilization))
         }
         // Asked for and approved by humans.
-        Action::Deploy => Age::Unneeded,
+        Action::Deploy | Action::Configure | Action::Offboard => Age::Unneeded,
         Action::Restart | Action::RetryDeployment | Action::Rollback if was_seen(case) => {
             Age::Unneeded
         }

@@ -15,13 +15,13 @@ pub(super) const GATE: Gate = Gate {
 };
 
 fn judge(case: &Case<'_>) -> Judgement {
-    if case.is_passive() {
+    if case.is_passive() || case.is_settings() {
         return Judgement::not_applicable();
     }
     let name = &case.app.profile.name;
     let limit = words("no open window");
     let mut worst: Option<(&Window, Option<u64>)> = None;
-    for window in &case.policy.windows {
+    for window in case.policy.windows.iter().chain(&case.app.profile.windows) {
         let concerned = window.apps.is_empty() || window.apps.contains(name);
         let span = window.span(case.now);
         let open = span.is_none_or(|(start, end)| start <= case.now && case.now < end);

@@ -14,7 +14,7 @@ pub(super) const GATE: Gate = Gate {
 };
 
 fn judge(case: &Case<'_>) -> Judgement {
-    if case.is_passive() {
+    if case.is_passive() || case.is_settings() {
         return Judgement::not_applicable();
     }
     let limit = words("not paused");

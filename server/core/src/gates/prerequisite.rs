@@ -69,6 +69,12 @@ fn misfit(case: &Case<'_>, plan: &Plan) -> Option<&'static str> {
             Some("the number of instances is out of bounds")
         }
         Operation::Rollback { from, to, .. } if from == to => Some("no other revision"),
+        Operation::Configure { revision } if *revision == profile.revision => {
+            Some("no other revision")
+        }
+        Operation::Offboard { instances } if *instances != app.desired => {
+            Some("the number of instances changed")
+        }
         Operation::Rollback { to, .. } if profile.rollback_to != Some(*to) => {
             Some("no verified revision to go back to")
         }
@@ -79,6 +85,8 @@ fn misfit(case: &Case<'_>, plan: &Plan) -> Option<&'static str> {
         | Operation::Scale { .. }
         | Operation::Deploy { .. }
         | Operation::Rollback { .. }
+        | Operation::Configure { .. }
+        | Operation::Offboard { .. }
         | Operation::AdjustThreshold { .. } => None,
     }
 }

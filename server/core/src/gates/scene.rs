@@ -18,21 +18,21 @@ use crate::state::{
 };
 use crate::verdict::{Effect, Fact};
 
-pub(super) const MINUTE: Millis = 60_000;
+pub(crate) const MINUTE: Millis = 60_000;
 /// 2026-01-01T00:00:00Z.
-pub(super) const NOW: Millis = 1_767_225_600_000;
+pub(crate) const NOW: Millis = 1_767_225_600_000;
 
 /// An owned [`Case`].
 #[derive(Debug, Clone)]
-pub(super) struct Scene {
-    pub(super) app: AppState,
-    pub(super) around: Surroundings,
-    pub(super) policy: Policy,
-    pub(super) policy_digest: String,
-    pub(super) proposal: Proposal,
-    pub(super) findings: Vec<Finding>,
-    pub(super) reading: Reading,
-    pub(super) now: Millis,
+pub(crate) struct Scene {
+    pub(crate) app: AppState,
+    pub(crate) around: Surroundings,
+    pub(crate) policy: Policy,
+    pub(crate) policy_digest: String,
+    pub(crate) proposal: Proposal,
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) reading: Reading,
+    pub(crate) now: Millis,
 }
 
 impl Default for Scene {
@@ -81,6 +81,7 @@ fn app(name: &AppName) -> AppState {
             autonomy: None,
             has_health: true,
             thresholds: BTreeMap::new(),
+            windows: Vec::new(),
             rollback_to: Some(1),
             failed_revision: Some(2),
         },
@@ -100,6 +101,7 @@ fn app(name: &AppName) -> AppState {
         adjusted: BTreeMap::new(),
         onboarded_at: 0,
         escalated: false,
+        before: None,
     }
 }
 
@@ -124,7 +126,7 @@ fn around() -> Surroundings {
 }
 
 impl Scene {
-    pub(super) fn case(&self) -> Case<'_> {
+    pub(crate) fn case(&self) -> Case<'_> {
         Case {
             app: &self.app,
             around: &self.around,
@@ -149,32 +151,32 @@ impl Scene {
     }
 
     /// So many instances, all ready.
-    pub(super) fn instances(&mut self, n: u32) {
+    pub(crate) fn instances(&mut self, n: u32) {
         self.app.desired = n;
         self.app.instances.clear();
         self.slots(&(0..n).collect::<Vec<_>>(), Phase::Ready);
     }
 
-    pub(super) fn all_ready(&mut self) {
+    pub(crate) fn all_ready(&mut self) {
         self.instances(self.app.desired);
     }
 
-    pub(super) fn all_down(&mut self) {
+    pub(crate) fn all_down(&mut self) {
         self.kill(&(0..self.app.desired).collect::<Vec<_>>());
     }
 
-    pub(super) fn only_instance(&mut self) {
+    pub(crate) fn only_instance(&mut self) {
         self.instances(1);
         self.kill(&[0]);
     }
 
     /// These instances exit.
-    pub(super) fn kill(&mut self, slots: &[u32]) {
+    pub(crate) fn kill(&mut self, slots: &[u32]) {
         self.slots(slots, Phase::Exited);
     }
 
     /// All run, but the last one hangs, and the agent proposes to restart it.
-    pub(super) fn hang(&mut self) {
+    pub(crate) fn hang(&mut self) {
         self.all_ready();
         self.slots(&[self.app.desired - 1], Phase::Unready);
         self.proposal.action = Action::Restart;
@@ -183,7 +185,7 @@ impl Scene {
     }
 
     /// A finding that the proposal answers.
-    pub(super) fn find(&mut self, kind: FindingKind, metric: Option<Metric>) {
+    pub(crate) fn find(&mut self, kind: FindingKind, metric: Option<Metric>) {
         self.also(kind);
         self.findings.last_mut().unwrap().metric = metric;
         self.proposal.because = vec![kind];
@@ -191,7 +193,7 @@ impl Scene {
     }
 
     /// A finding beside.
-    pub(super) fn also(&mut self, kind: FindingKind) {
+    pub(crate) fn also(&mut self, kind: FindingKind) {
         self.findings.push(Finding {
             kind,
             metric: None,
@@ -203,12 +205,12 @@ impl Scene {
     }
 
     /// Another action, with the plan that carries it out.
-    pub(super) fn propose(&mut self, action: Action) {
+    pub(crate) fn propose(&mut self, action: Action) {
         self.proposal.action = action;
         self.plan();
     }
 
-    pub(super) fn passive(&mut self, action: Action) {
+    pub(crate) fn passive(&mut self, action: Action) {
         self.propose(action);
     }
 
@@ -233,6 +235,8 @@ impl Scene {
                 leave: MICRO / 2,
             },
             Action::Rollback => Operation::Rollback { from: 2, to: 1, instances: from },
+            Action::Configure => Operation::Configure { revision: 3 },
+            Action::Offboard => Operation::Offboard { instances: from },
         };
         self.operation(operation);
     }
@@ -255,7 +259,7 @@ impl Scene {
             .collect()
     }
 
-    pub(super) fn operation(&mut self, operation: Operation) {
+    pub(crate) fn operation(&mut self, operation: Operation) {
         self.proposal.plan = Some(Plan {
             app: self.app.profile.name.clone(),
             action: self.proposal.action,
@@ -265,21 +269,21 @@ impl Scene {
         });
     }
 
-    pub(super) fn human(&mut self) {
+    pub(crate) fn human(&mut self) {
         self.human_named("alice");
     }
 
-    pub(super) fn human_named(&mut self, principal: &str) {
+    pub(crate) fn human_named(&mut self, principal: &str) {
         let (principal, reason) = (principal.to_owned(), "because".to_owned());
         self.proposal.source = Source::Human { principal, reason };
     }
 
-    pub(super) fn monitor(&mut self) {
+    pub(crate) fn monitor(&mut self) {
         self.proposal.source = Source::Other { principal: "monitor".to_owned() };
     }
 
     /// Bob approved the plan.
-    pub(super) fn grant(&mut self) {
+    pub(crate) fn grant(&mut self) {
         let requester = match &self.proposal.source {
             Source::Agent => "agent".to_owned(),
             Source::Human { principal, .. } | Source::Other { principal } => principal.clone(),
@@ -295,14 +299,14 @@ impl Scene {
     }
 
     /// The plan waits for a human already.
-    pub(super) fn pending(&mut self, approval: u64, decision: u64) {
+    pub(crate) fn pending(&mut self, approval: u64, decision: u64) {
         let plan = self.proposal.plan.as_ref().unwrap();
         let plan_digest = plan.digest(&self.policy_digest);
         self.around.pending = Some(PendingPlan { approval, decision, plan_digest });
     }
 
     /// The plan is being carried out already.
-    pub(super) fn in_flight(&mut self, decision: u64) {
+    pub(crate) fn in_flight(&mut self, decision: u64) {
         self.app.attempt = Some(Attempt {
             decision,
             plan: self.proposal.plan.clone().unwrap(),
@@ -316,34 +320,34 @@ impl Scene {
         });
     }
 
-    pub(super) fn paused(&mut self, scope: Scope, halt: bool, until: Option<Millis>) {
+    pub(crate) fn paused(&mut self, scope: Scope, halt: bool, until: Option<Millis>) {
         let (by, reason) = ("carol".to_owned(), "because".to_owned());
         self.around.pauses.push(Pause { scope, halt, by, reason, since: NOW - MINUTE, until });
     }
 
-    pub(super) fn effect(&mut self, action: Action, ago: Millis, streak: u32) {
+    pub(crate) fn effect(&mut self, action: Action, ago: Millis, streak: u32) {
         self.app.last_effect.insert(action, LastEffect { at: NOW - ago, streak });
     }
 
     /// The agent did this.
-    pub(super) fn remember(&mut self, action: Action, ago: Millis, outcome: Option<Outcome>) {
+    pub(crate) fn remember(&mut self, action: Action, ago: Millis, outcome: Option<Outcome>) {
         let seq = self.app.decisions.len() as u64;
         let at = NOW - ago;
         let (executed, human) = (true, false);
         self.app.decisions.push_back(Remembered { seq, at, action, executed, human, outcome });
     }
 
-    pub(super) fn health(&mut self, health: Health, ago: Millis) {
+    pub(crate) fn health(&mut self, health: Health, ago: Millis) {
         self.app.states.push_back(HealthChange { health, at: NOW - ago });
     }
 
-    pub(super) fn hear(&mut self, metric: Metric, source: &str, ago: Millis) {
+    pub(crate) fn hear(&mut self, metric: Metric, source: &str, ago: Millis) {
         let point = Point { micro: MICRO / 2, at: NOW - ago };
         let series: &mut Series = self.reading.metrics.entry(metric).or_default();
         series.sources.insert(source.to_owned(), point);
     }
 
-    pub(super) fn claim(&mut self, name: &str, ago: Millis) {
+    pub(crate) fn claim(&mut self, name: &str, ago: Millis) {
         let condition = Condition { value: true, source: "monitor".to_owned(), at: NOW - ago };
         self.reading.conditions.insert(name.to_owned(), condition);
     }
@@ -351,7 +355,7 @@ impl Scene {
 
 /// What a gate is expected to say. What is not set is not compared.
 #[derive(Debug, Clone)]
-pub(super) struct Expect {
+pub(crate) struct Expect {
     effect: Effect,
     reason: Option<Reason>,
     value: Option<Fact>,
@@ -364,50 +368,50 @@ const fn expect(effect: Effect, reason: Option<Reason>) -> Expect {
     Expect { effect, reason, value: None, limit: None, clears: None, self_imposed: None }
 }
 
-pub(super) const fn pass() -> Expect {
+pub(crate) const fn pass() -> Expect {
     expect(Effect::Pass, None)
 }
 
-pub(super) const fn hold(reason: Reason) -> Expect {
+pub(crate) const fn hold(reason: Reason) -> Expect {
     expect(Effect::Hold, Some(reason))
 }
 
-pub(super) const fn refuse(reason: Reason) -> Expect {
+pub(crate) const fn refuse(reason: Reason) -> Expect {
     expect(Effect::Refuse, Some(reason))
 }
 
 impl Expect {
-    pub(super) const fn saying(mut self, reason: Reason) -> Self {
+    pub(crate) const fn saying(mut self, reason: Reason) -> Self {
         self.reason = Some(reason);
         self
     }
 
-    pub(super) fn value(mut self, value: Fact) -> Self {
+    pub(crate) fn value(mut self, value: Fact) -> Self {
         self.value = Some(value);
         self
     }
 
-    pub(super) fn limit(mut self, limit: Fact) -> Self {
+    pub(crate) fn limit(mut self, limit: Fact) -> Self {
         self.limit = Some(limit);
         self
     }
 
-    pub(super) const fn clears(mut self, at: Option<Millis>) -> Self {
+    pub(crate) const fn clears(mut self, at: Option<Millis>) -> Self {
         self.clears = Some(at);
         self
     }
 
-    pub(super) const fn imposed(mut self) -> Self {
+    pub(crate) const fn imposed(mut self) -> Self {
         self.self_imposed = Some(false);
         self
     }
 }
 
 /// One row of a gate's table: the story, what is different from the default scene, and what the gate says.
-pub(super) type Row = (&'static str, fn(&mut Scene), Expect);
+pub(crate) type Row = (&'static str, fn(&mut Scene), Expect);
 
 /// Judges every row of a table.
-pub(super) fn check(gate: &Gate, rows: &[Row]) {
+pub(crate) fn check(gate: &Gate, rows: &[Row]) {
     for (story, change, expected) in rows {
         let mut scene = Scene::default();
         change(&mut scene);

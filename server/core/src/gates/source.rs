@@ -2,7 +2,6 @@
 //! ask for a deployment.
 
 use super::{Case, Gate, Judgement, words};
-use crate::action::Action;
 use crate::choose::Source;
 use crate::reason::Reason;
 
@@ -18,8 +17,8 @@ fn judge(case: &Case<'_>) -> Judgement {
     let proposal = case.proposal;
     let limit = words("the agent or a human");
     match &proposal.source {
-        // A deployment with a grant is one that a human asked for and another one approved.
-        Source::Agent if proposal.action == Action::Deploy && proposal.grant.is_none() => {
+        // One with a grant is one that a human asked for and another one approved.
+        Source::Agent if !proposal.action.is_selectable() && proposal.grant.is_none() => {
             Judgement::refuse(Reason::SourceRefused, words("agent"), words("a human")).imposed()
         }
         Source::Agent => Judgement::pass(words("agent"), limit).saying(Reason::RlIntakeValidated),
@@ -40,6 +39,7 @@ fn judge(case: &Case<'_>) -> Judgement {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::action::Action;
     use crate::gates::scene::{check, pass, refuse};
 
     #[test]

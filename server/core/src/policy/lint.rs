@@ -11,12 +11,14 @@ use crate::detect::claim_of;
 use crate::signal::{Metric, Series};
 use crate::state::{DECISIONS, EXITS, STATES};
 
-use super::{Confidence, Policy, Window};
+use super::{Confidence, Policy, Window, repositories};
 
 /// Longest span a policy may name: longer ones are a mistake of unit.
 const SPAN_MAX: Millis = 366 * 24 * 3_600_000;
 /// Most maintenance windows of one policy.
 const WINDOWS_MAX: usize = 100;
+/// Most bytes of a whole policy: it has to fit into one record of the log with room to spare.
+const BYTES_MAX: usize = 32 * 1_024;
 /// Longest name of a maintenance window, in bytes.
 const WINDOW_NAME_MAX: usize = 100;
 
@@ -59,8 +61,17 @@ pub fn lint(policy: &Policy) -> Vec<Fault> {
     stability(policy, &mut faults);
     verification(policy, &mut faults);
     learning(policy, &mut faults);
+    repositories::lint(&policy.fetch, &policy.sandbox, &mut faults);
     windows(policy, &mut faults);
+    size(policy, &mut faults);
     faults.0
+}
+
+/// The whole policy is one record of the log.
+fn size(policy: &Policy, faults: &mut Faults) {
+    let bytes = serde_json::to_vec(policy).map_or(usize::MAX, |json| json.len());
+    let rule = format!("must be {BYTES_MAX} bytes at most as a whole, written as JSON");
+    faults.unless(bytes <= BYTES_MAX, "policy", bytes, rule, "join or remove windows");
 }
 
 impl Policy {
@@ -78,10 +89,10 @@ impl Policy {
 }
 
 /// Collects faults.
-struct Faults(Vec<Fault>);
+pub(super) struct Faults(Vec<Fault>);
 
 impl Faults {
-    fn unless(
+    pub(super) fn unless(
         &mut self,
         holds: bool,
         field: impl Into<String>,
@@ -96,7 +107,7 @@ impl Faults {
     }
 
     /// A number within bounds.
-    fn within(&mut self, field: &str, value: u64, least: u64, most: u64) {
+    pub(super) fn within(&mut self, field: &str, value: u64, least: u64, most: u64) {
         let rule = format!("must be {least} to {most}");
         let fix = format!("set it to a number from {least} to {most}");
         self.unless((least..=most).contains(&value), field, value, rule, fix);
@@ -123,8 +134,8 @@ fn levels(policy: &Policy, faults: &mut Faults) {
         let rule = "passive actions touch nothing and are always AUTO";
         let idle = action.is_passive() && *level < Level::Auto;
         faults.unless(!idle, field.as_str(), level.as_str(), rule, "set it to AUTO");
-        let alone = *action == Action::Deploy && policy.env == Env::Prod && *level == Level::Auto;
-        let rule = "in prod a second person approves every deployment";
+        let alone = !action.is_selectable() && policy.env == Env::Prod && *level == Level::Auto;
+        let rule = "in prod a second person approves what changes an app's life cycle";
         faults.unless(!alone, field.as_str(), level.as_str(), rule, "set it to PROPOSE");
     }
 }
@@ -281,38 +292,51 @@ fn learning(policy: &Policy, faults: &mut Faults) {
     faults.within("learning.trust", rule.trust.into(), 1, 1_000_000);
 }
 
+/// Everything that is wrong with the windows in the list called `field`.
+#[must_use]
+pub fn lint_windows(list: &str, windows: &[Window]) -> Vec<Fault> {
+    let mut faults = Faults(Vec::new());
+    for (index, window) in windows.iter().enumerate() {
+        lint_window(&format!("{list}[{index}]"), window, &mut faults);
+    }
+    faults.0
+}
+
 fn windows(policy: &Policy, faults: &mut Faults) {
     let many = policy.windows.len();
     let text = format!("must be {WINDOWS_MAX} at most");
     faults.unless(many <= WINDOWS_MAX, "windows", many, text, "join or remove some");
     for (index, window) in policy.windows.iter().enumerate().take(WINDOWS_MAX) {
-        let field = |name: &str| format!("windows[{index}].{name}");
-        let name = window.name.as_str();
-        let plain = !name.is_empty()
-            && name.len() <= WINDOW_NAME_MAX
-            && !name.chars().any(char::is_control);
-        let text = format!("must be 1 to {WINDOW_NAME_MAX} bytes without control characters");
-        faults.unless(plain, field("name"), format!("{name:?}"), text, "name it for a refusal");
-        const RULE: &str = "must be RFC 3339 with an explicit offset, from 1970 on";
-        const FIX: &str = "write it like 2026-01-31T22:00:00+01:00";
-        let start = moment(&window.start);
-        faults.unless(start.is_some(), field("start"), &window.start, RULE, FIX);
-        let Some(end) = &window.end else {
-            let text = "a window must end, or it is a ban nobody remembers";
-            faults.unless(false, field("end"), "nothing", text, FIX);
-            continue;
-        };
-        faults.unless(moment(end).is_some(), field("end"), end, RULE, FIX);
-        let (Some(start), Some(end_at)) = (start, moment(end)) else { continue };
-        let text = "must be after the start";
-        faults.unless(start < end_at, field("end"), end, text, "swap them, or fix the zone");
-        let length = end_at.saturating_sub(start);
-        if let Some(every) = window.every_ms {
-            let text = format!("must be longer than the window itself ({length} ms)");
-            let fix = "a window without a gap never closes";
-            let inside = every > length && every <= SPAN_MAX;
-            faults.unless(inside, field("every_ms"), every, text, fix);
-        }
+        lint_window(&format!("windows[{index}]"), window, faults);
+    }
+}
+
+fn lint_window(path: &str, window: &Window, faults: &mut Faults) {
+    const RULE: &str = "must be RFC 3339 with an explicit offset, from 1970 on";
+    const FIX: &str = "write it like 2026-01-31T22:00:00+01:00";
+    let field = |name: &str| format!("{path}.{name}");
+    let name = window.name.as_str();
+    let plain =
+        !name.is_empty() && name.len() <= WINDOW_NAME_MAX && !name.chars().any(char::is_control);
+    let text = format!("must be 1 to {WINDOW_NAME_MAX} bytes without control characters");
+    faults.unless(plain, field("name"), format!("{name:?}"), text, "name it for a refusal");
+    let start = moment(&window.start);
+    faults.unless(start.is_some(), field("start"), &window.start, RULE, FIX);
+    let Some(end) = &window.end else {
+        let text = "a window must end, or it is a ban nobody remembers";
+        faults.unless(false, field("end"), "nothing", text, FIX);
+        return;
+    };
+    faults.unless(moment(end).is_some(), field("end"), end, RULE, FIX);
+    let (Some(start), Some(end_at)) = (start, moment(end)) else { return };
+    let text = "must be after the start";
+    faults.unless(start < end_at, field("end"), end, text, "swap them, or fix the zone");
+    let length = end_at.saturating_sub(start);
+    if let Some(every) = window.every_ms {
+        let text = format!("must be longer than the window itself ({length} ms)");
+        let fix = "a window without a gap never closes";
+        let inside = every > length && every <= SPAN_MAX;
+        faults.unless(inside, field("every_ms"), every, text, fix);
     }
 }
 

@@ -12,6 +12,7 @@ impl Body {
             Self::Stopped(_) => "AGENT_STOPPED",
             Self::LogRecovered { .. } => "LOG_RECOVERED",
             Self::PolicyApplied { .. } => "POLICY_APPLIED",
+            Self::Offboarded { .. } => "APP_OFFBOARDED",
             Self::OnboardingStarted { .. } => "ONBOARDING_STARTED",
             Self::OnboardingPassed => "ONBOARDING_VALIDATION_PASSED",
             Self::OnboardingRefused { .. } => "ONBOARDING_REFUSED",

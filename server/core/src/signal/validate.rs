@@ -58,6 +58,19 @@ pub enum Code {
 }
 
 impl Code {
+    /// Every code.
+    pub const ALL: [Self; 9] = [
+        Self::UnknownApp,
+        Self::ClockSkew,
+        Self::Stale,
+        Self::NotFinite,
+        Self::Negative,
+        Self::OutOfRange,
+        Self::InvalidName,
+        Self::TooMany,
+        Self::Empty,
+    ];
+
     /// Stable name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

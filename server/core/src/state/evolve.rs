@@ -11,8 +11,8 @@ use crate::signal::Exit;
 use crate::verdict::Ruling;
 
 use super::{
-    APPROVALS, Answered, AppState, Approval, ApprovalState, Attempt, Breaker, DECISIONS, EXITS,
-    HealthChange, Instance, LastDecision, LastEffect, Open, Outcome, Pause, Phase, Profile,
+    APPROVALS, Answered, AppState, Approval, ApprovalState, Attempt, Before, Breaker, DECISIONS,
+    EXITS, HealthChange, Instance, LastDecision, LastEffect, Open, Outcome, Pause, Phase, Profile,
     REQUESTS, REVISIONS, Remembered, Revision, STATES, SpecHistory, State, Storm,
 };
 
@@ -54,11 +54,14 @@ pub(crate) fn evolve_app(app: &mut AppState, record: &Record, policy: &Policy) {
         }
         Body::Decided(decided) => remember(app, decided, record.seq, at),
         Body::Attempted(attempt) => attempted(app, attempt, policy, at),
-        Body::Delivered { decision, ok, .. } => {
+        Body::Delivered { decision, ok, untouched, .. } => {
             if let Some(attempt) = app.attempt.as_mut().filter(|a| a.decision == *decision) {
                 attempt.delivered_at = Some(at);
                 if *ok {
                     settle_scale(app);
+                }
+                if *untouched {
+                    take_back(app);
                 }
             }
         }
@@ -94,7 +97,20 @@ fn evolve_environment(state: &mut State, record: &Record) {
             state.mode.dry_run = started.dry_run;
             state.mode.frozen |= started.frozen;
         }
-        Body::PolicyApplied { digest, .. } => state.policy_digest.clone_from(digest),
+        Body::PolicyApplied { digest, author, request, .. } => {
+            state.policy_digest.clone_from(digest);
+            state.policy_author.clone_from(author);
+            if author.is_file() {
+                state.policy_base.clone_from(digest);
+            }
+            answer(state, request.as_ref(), record.seq);
+        }
+        Body::Offboarded { .. } => {
+            if let Some(name) = &record.app {
+                state.apps.remove(name);
+                state.specs.remove(name);
+            }
+        }
         Body::SpecGenerated { spec, digest, revision, request } => {
             onboard(state, spec, digest, *revision, at);
             answer(state, request.as_ref(), record.seq);
@@ -107,21 +123,32 @@ fn evolve_environment(state: &mut State, record: &Record) {
             approval_state(state, attempt.approval, ApprovalState::Executing);
             switch_revision(state, record.app.as_ref(), attempt);
         }
+        Body::Delivered { untouched: true, .. } => keep_revision(state, record.app.as_ref()),
         Body::Concluded(concluded) => {
             finish_approval(state, concluded);
             settle_revision(state, record.app.as_ref(), concluded, at);
-            if let Some(storm) = &mut state.storm {
-                // Paced starts: 1, 2, 4 ... as they verify; back to one canary at the first that does not.
-                storm.ramp = match concluded.outcome {
-                    Outcome::Verified => storm.ramp.saturating_mul(2),
-                    Outcome::Failed | Outcome::Inconclusive => 1,
-                };
-            }
+            pace(state, concluded.outcome);
         }
         Body::Learned { lesson, calibrated, .. } => learn(state, lesson, calibrated.as_deref()),
         Body::Answered { request } => {
             answer(state, Some(request), record.cause.unwrap_or(record.seq));
         }
+        Body::StormBegan { .. } => {
+            state.storm = Some(Storm { since: at, calm_since: None, ramp: 1 });
+        }
+        Body::StormCalm { calm } => {
+            if let Some(storm) = &mut state.storm {
+                storm.calm_since = calm.then_some(at);
+            }
+        }
+        Body::StormEnded => state.storm = None,
+        _ => evolve_requests(state, record),
+    }
+}
+
+/// The part of [`evolve_environment`] that humans had a hand in.
+fn evolve_requests(state: &mut State, record: &Record) {
+    match &record.body {
         Body::ApprovalRequested(approval) => request_approval(state, approval),
         Body::ApprovalAnswered { approval, state: answered, comment, request } => {
             if let Some(entry) = state.approvals.get_mut(approval) {
@@ -146,16 +173,17 @@ fn evolve_environment(state: &mut State, record: &Record) {
             state.mode.frozen = *frozen;
             answer(state, request.as_ref(), record.seq);
         }
-        Body::StormBegan { .. } => {
-            state.storm = Some(Storm { since: at, calm_since: None, ramp: 1 });
-        }
-        Body::StormCalm { calm } => {
-            if let Some(storm) = &mut state.storm {
-                storm.calm_since = calm.then_some(at);
-            }
-        }
-        Body::StormEnded => state.storm = None,
         _ => {}
+    }
+}
+
+/// Paced starts in a storm: 1, 2, 4 ... as they verify; back to one canary at the first that does not.
+fn pace(state: &mut State, outcome: Outcome) {
+    if let Some(storm) = &mut state.storm {
+        storm.ramp = match outcome {
+            Outcome::Verified => storm.ramp.saturating_mul(2),
+            Outcome::Failed | Outcome::Inconclusive => 1,
+        };
     }
 }
 
@@ -230,6 +258,8 @@ fn attempted(app: &mut AppState, attempt: &Attempt, policy: &Policy, at: Millis)
         _ => 1,
     };
     app.last_effect.insert(action, LastEffect { at, streak });
+    app.before = matches!(attempt.plan.operation, Operation::Deploy { .. })
+        .then(|| Box::new(Before { profile: app.profile.clone(), desired: app.desired }));
     match &attempt.plan.operation {
         Operation::AdjustThreshold { metric, enter, leave } => {
             let moved = crate::app::Override { enter: *enter, leave: *leave };
@@ -239,9 +269,19 @@ fn attempted(app: &mut AppState, attempt: &Attempt, policy: &Policy, at: Millis)
         Operation::Deploy { instances, .. } | Operation::Rollback { instances, .. } => {
             app.desired = *instances;
         }
-        Operation::Restart { .. } => {}
+        // Nothing is carried out, so what is in flight stays in flight.
+        Operation::Configure { .. } => return,
+        Operation::Restart { .. } | Operation::Offboard { .. } => {}
     }
     app.attempt = Some(attempt.clone());
+}
+
+/// A deployment that touched nothing changed nothing: what was in force before it is in force again.
+fn take_back(app: &mut AppState) {
+    let Some(before) = app.before.take() else { return };
+    let Before { profile, desired } = *before;
+    app.profile = profile;
+    app.desired = desired;
 }
 
 /// After a delivered scale-down the instances beyond the wanted count are history.
@@ -255,10 +295,13 @@ fn conclude(app: &mut AppState, concluded: &Concluded, policy: &Policy, at: Mill
         decision.outcome = Some(concluded.outcome);
     }
     let Some(attempt) = app.attempt.take_if(|a| a.decision == concluded.decision) else { return };
+    app.before = None;
     let verified = concluded.outcome == Outcome::Verified;
     match attempt.plan.operation {
+        // Settings may have come into force while this one was being deployed, and no retry takes them back; and one that touched
+        // nothing has left the revision before it in force.
         Operation::Deploy { revision, .. } => {
-            app.profile.failed_revision = (!verified).then_some(revision);
+            app.profile.failed_revision = (!verified).then_some(app.profile.revision.max(revision));
         }
         // What was taken back has not failed any more.
         Operation::Rollback { .. } if verified => app.profile.failed_revision = None,
@@ -328,6 +371,7 @@ pub(crate) fn new_app(spec: &AppSpec, digest: &str, revision: u32, at: Millis) -
         adjusted: Default::default(),
         onboarded_at: at,
         escalated: false,
+        before: None,
     }
 }
 
@@ -342,18 +386,23 @@ fn profile(spec: &AppSpec, digest: &str, revision: u32) -> Profile {
         autonomy: spec.autonomy,
         has_health: spec.health.is_some(),
         thresholds: spec.thresholds.clone(),
+        windows: spec.windows.clone(),
         rollback_to: None,
         failed_revision: None,
     }
 }
 
-/// Newest revision other than the running one that was verified healthy and that no rollback went to before.
+/// Newest revision before the running one that was verified healthy, that no rollback went to before, and that runs something
+/// else: going back to the same program under other settings would heal nothing.
 fn rollback_target(history: &SpecHistory) -> Option<u32> {
+    let running = history.spec();
+    let differs = |spec: &AppSpec| running.is_none_or(|running| !running.runs_like(spec));
     history
         .revisions
         .iter()
         .rev()
-        .find(|r| r.number < history.current && r.verified_at.is_some() && !r.rolled_back_to)
+        .filter(|r| r.number < history.current && r.verified_at.is_some() && !r.rolled_back_to)
+        .find(|r| differs(&r.spec))
         .map(|r| r.number)
 }
 
@@ -361,7 +410,7 @@ fn rollback_target(history: &SpecHistory) -> Option<u32> {
 /// its outcome.
 fn switch_revision(state: &mut State, app: Option<&AppName>, attempt: &Attempt) {
     let (to, rollback) = match attempt.plan.operation {
-        Operation::Deploy { revision, .. } => (revision, false),
+        Operation::Deploy { revision, .. } | Operation::Configure { revision } => (revision, false),
         Operation::Rollback { to, .. } => (to, true),
         _ => return,
     };
@@ -369,12 +418,32 @@ fn switch_revision(state: &mut State, app: Option<&AppName>, attempt: &Attempt) 
     let (Some(history), Some(app)) = (state.specs.get_mut(name), state.apps.get_mut(name)) else {
         return;
     };
+    // What runs is as healthy under other settings as it was before.
+    let inherited = match attempt.plan.operation {
+        Operation::Configure { .. } => {
+            history.revision(history.current).and_then(|running| running.verified_at)
+        }
+        _ => None,
+    };
     history.current = to;
     let Some(revision) = history.revisions.iter_mut().find(|r| r.number == to) else { return };
     revision.rolled_back_to |= rollback;
-    let failed = app.profile.failed_revision;
+    revision.verified_at = revision.verified_at.or(inherited);
+    let settings = matches!(attempt.plan.operation, Operation::Configure { .. });
+    // What failed has failed under other settings too, and is retried under them.
+    let failed = app.profile.failed_revision.map(|failed| if settings { to } else { failed });
     app.profile = profile(&revision.spec, &revision.digest, to);
     app.profile.failed_revision = failed;
+    app.profile.rollback_to = rollback_target(history);
+}
+
+/// The revision that [`take_back`] put in force again is the one that runs.
+fn keep_revision(state: &mut State, app: Option<&AppName>) {
+    let Some(name) = app else { return };
+    let (Some(history), Some(app)) = (state.specs.get_mut(name), state.apps.get_mut(name)) else {
+        return;
+    };
+    history.current = app.profile.revision;
     app.profile.rollback_to = rollback_target(history);
 }
 
@@ -488,8 +557,8 @@ pub fn is_expected_exit(app: &AppState, slot: u32, _exit: Exit) -> bool {
     let touched = match &attempt.plan.operation {
         Operation::Restart { targets } => targets.iter().any(|t| t.slot == slot && t.running),
         Operation::Scale { to, .. } => slot >= *to,
-        Operation::Deploy { .. } | Operation::Rollback { .. } => true,
-        Operation::AdjustThreshold { .. } => false,
+        Operation::Deploy { .. } | Operation::Rollback { .. } | Operation::Offboard { .. } => true,
+        Operation::Configure { .. } | Operation::AdjustThreshold { .. } => false,
     };
     old && touched
 }

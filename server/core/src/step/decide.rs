@@ -108,7 +108,9 @@ fn clear_approval(ctx: &mut Context<'_>, app: &mut AppState) {
 
 /// Whether the attempt in flight is the answer to everything that is wrong: then its outcome is awaited.
 fn covers(attempt: &Attempt, findings: &[Finding]) -> bool {
-    let answered = |f: &Finding| f.kind.is_ambient() || attempt.trigger.contains(&f.kind);
+    // A failed deployment is tried again when nothing else is in flight.
+    let waits = |f: &Finding| f.kind.is_ambient() || f.kind == FindingKind::DeploymentFailed;
+    let answered = |f: &Finding| waits(f) || attempt.trigger.contains(&f.kind);
     attempt.trigger.is_empty() || findings.iter().all(answered)
 }
 
@@ -263,6 +265,7 @@ fn permitted(
     if !human && decided.proposal.grant.is_none() {
         ctx.write_app(app, Some(seq), Body::Autonomous { action });
     }
+    supersede(ctx, app, seq, action);
     let attempt = Attempt {
         decision: seq,
         plan: plan.clone(),
@@ -280,7 +283,7 @@ fn permitted(
             decision: seq,
             action,
             outcome: Outcome::Verified,
-            detail: "the threshold is in force".to_owned(),
+            detail: "it is in force".to_owned(),
             elapsed_ms: 0,
             human,
             approval: decided.proposal.grant.as_ref().map(|g| g.approval),
@@ -295,9 +298,33 @@ fn expected(proposal: &Proposal) -> Option<(Signature, Expectation)> {
     diagnosis.expected.map(|expected| (diagnosis.signature, expected))
 }
 
-/// The findings an action can clear.
+/// A human wants something else to be there than what an attempt led to: its outcome is not watched any longer. It says nothing about
+/// the agent, so it does not count against it.
+fn supersede(ctx: &mut Context<'_>, app: &mut AppState, seq: u64, action: Action) {
+    if action == Action::Configure {
+        return;
+    }
+    let Some(watched) = app.attempt.clone() else { return };
+    let concluded = Concluded {
+        decision: watched.decision,
+        action: watched.plan.action,
+        outcome: Outcome::Inconclusive,
+        detail: format!("not watched to the end: {action} by a human took its place"),
+        elapsed_ms: ctx.now.saturating_sub(watched.started_at),
+        human: true,
+        approval: watched.approval,
+    };
+    ctx.write_app(app, Some(seq), Body::Concluded(concluded));
+}
+
+/// The findings an action can clear. Only another deployment, or the way back, clears a failed one.
 fn triggers(proposal: &Proposal) -> Vec<FindingKind> {
-    proposal.because.iter().copied().filter(|kind| !kind.is_ambient()).collect()
+    let redeploys =
+        matches!(proposal.action, Action::Deploy | Action::RetryDeployment | Action::Rollback);
+    let clears = |kind: &FindingKind| {
+        !kind.is_ambient() && (redeploys || *kind != FindingKind::DeploymentFailed)
+    };
+    proposal.because.iter().copied().filter(clears).collect()
 }
 
 fn held(ctx: &mut Context<'_>, app: &mut AppState, seq: u64, decided: &Decided, plan: &Plan) {

@@ -1,17 +1,17 @@
-//! What humans ask for: onboarding, actions, approvals, switches.
+//! What humans ask for: actions, approvals, switches.
 
 use crate::action::{Action, Requested};
-use crate::app::{AppName, AppSpec, OnboardRequest, Override, Violation, validate};
+use crate::app::Override;
 use crate::choose::{self, Grant, Lesson, Params, Proposal, Source, Taught};
 use crate::plan::{Operation, Plan};
 use crate::record::{Body, Request, Trigger};
 use crate::signal::Reading;
-use crate::state::{APPS, AppState, Approval, ApprovalState, Mode, Pause, Scope, new_app};
+use crate::state::{AppState, Approval, ApprovalState, Mode, Pause, Scope};
 
-use super::{By, Context, Failure, Input, Reply, decide, verify};
+use super::{By, Context, Failure, Input, Reply, decide, lifecycle, verify};
 
 /// Answers a repeated request id. `true` when there is nothing left to do.
-fn is_answered(ctx: &mut Context<'_>, by: &By) -> bool {
+pub(super) fn is_answered(ctx: &mut Context<'_>, by: &By) -> bool {
     let Some(request) = &by.request else { return false };
     let Some(answered) = ctx.state.requests.get(&request.id) else { return false };
     ctx.reply = if answered.digest == request.digest {
@@ -22,104 +22,16 @@ fn is_answered(ctx: &mut Context<'_>, by: &By) -> bool {
     true
 }
 
-fn request_of(by: &By) -> Option<Request> {
+pub(super) fn request_of(by: &By) -> Option<Request> {
     by.request.clone()
 }
 
-/// Onboarding: validate everything, record the specification, decide on its deployment. An update is the same for an app that
-/// exists, with the next revision.
-pub(super) fn onboard(ctx: &mut Context<'_>, input: &Input) {
-    let Input::Onboard { request, found, update, by } = input else { return };
-    if is_answered(ctx, by) {
-        return;
-    }
-    if ctx.state.apps.len() >= APPS {
-        ctx.reply = Reply::Failed(Failure::Limit { what: "apps", limit: APPS });
-        return;
-    }
-    let known = AppName::parse(&request.name).ok().filter(|n| ctx.state.apps.contains_key(n));
-    if *update && known.is_none() {
-        ctx.reply = Reply::Failed(Failure::NoSuchApp(request.name.clone()));
-        return;
-    }
-    let taken = known.is_some() && !*update;
-    let (spec, mut violations) = match validate(ctx.state.env, request, taken) {
-        Ok(spec) => (Some(spec), Vec::new()),
-        Err(all) => (None, all),
-    };
-    violations.extend_from_slice(found);
-    let Some(spec) = spec.filter(|_| violations.is_empty()) else {
-        return refuse_onboarding(ctx, request, violations, taken, by);
-    };
-    if by.validate_only {
-        ctx.reply = Reply::Onboarded { spec: Box::new(spec), seq: None, decision: None };
-        return;
-    }
-    deploy(ctx, spec, by);
-}
-
-/// Records the specification and decides on its deployment.
-fn deploy(ctx: &mut Context<'_>, spec: AppSpec, by: &By) {
-    let name = spec.name.clone();
-    let actor = || by.principal.clone();
-    let started = Body::OnboardingStarted { name: name.to_string() };
-    let first = ctx.write_as(actor(), Some(&name), None, started);
-    ctx.write(Some(&name), Some(first), Body::OnboardingPassed);
-    let digest = spec.digest();
-    let history = ctx.state.specs.get(&name);
-    let newest = history.and_then(|h| h.revisions.last()).map_or(0, |r| r.number);
-    let revision = newest.saturating_add(1);
-    let body = Body::SpecGenerated {
-        spec: Box::new(spec.clone()),
-        digest: digest.clone(),
-        revision,
-        request: request_of(by),
-    };
-    let seq = ctx.write_as(actor(), Some(&name), Some(first), body);
-    let mut app = match ctx.state.apps.get(&name) {
-        Some(app) => app.clone(),
-        None => new_app(&spec, &digest, revision, ctx.now),
-    };
-    let reading = Reading::silent(name, ctx.now, None);
-    let source = Source::Human { principal: actor(), reason: "onboarding".to_owned() };
-    let params = Params {
-        revision: Some(revision),
-        instances: Some(spec.instances.desired),
-        ..Params::default()
-    };
-    let plan = choose::prepare(Action::Deploy, &app, &params, ctx.policy);
-    let proposal = proposal_with(Action::Deploy, plan, source, None);
-    let (decision, _) = decide::decide(ctx, &mut app, &reading, proposal, Trigger::Human);
-    ctx.reply = Reply::Onboarded { spec: Box::new(spec), seq: Some(seq), decision: Some(decision) };
-}
-
-fn refuse_onboarding(
-    ctx: &mut Context<'_>,
-    request: &OnboardRequest,
-    violations: Vec<Violation>,
-    taken: bool,
-    by: &By,
-) {
-    if !by.validate_only {
-        // What was refused goes on record too; the name is foreign text, so it is no app name here.
-        let started = Body::OnboardingStarted { name: clip(&request.name, 256) };
-        let cause = ctx.write_as(by.principal.clone(), None, None, started);
-        let recorded = violations.iter().map(Violation::clipped).collect();
-        ctx.write(None, Some(cause), Body::OnboardingRefused { violations: recorded });
-    }
-    ctx.reply = if taken && violations.len() == 1 {
-        Reply::Failed(Failure::AppExists(request.name.clone()))
-    } else {
-        Reply::Invalid(violations)
-    };
-}
-
-fn clip(text: &str, max: usize) -> String {
+pub(super) fn clip(text: &str, max: usize) -> String {
     text.chars().take(max).collect()
 }
 
 /// A proposal that a human made: it is not chosen, so it carries full confidence and no candidates.
-fn proposal_with(
+pub(super) fn proposal_with(
     action: Action,
     plan: Result<Plan, choose::PlanError>,
     source: Source,
@@ -258,6 +170,11 @@ fn execute_approved(
     by: &By,
 ) {
     let action = entry.plan.action;
+    if let Operation::Deploy { revision, .. } = entry.plan.operation
+        && let Some(next) = ctx.state.specs.get(&entry.plan.app).and_then(|h| h.revision(revision))
+    {
+        lifecycle::bound(app, &next.spec);
+    }
     // A plan that can still be made is made again; the approval gate compares its digest with the one that was approved.
     let replanned = choose::prepare(action, app, &params_of(&entry.plan.operation), ctx.policy);
     let source = if entry.human {
@@ -295,7 +212,10 @@ fn params_of(operation: &Operation) -> Params {
             let threshold = Some((*metric, Override { enter: *enter, leave: *leave }));
             Params { threshold, ..Params::default() }
         }
-        Operation::Restart { .. } => Params::default(),
+        Operation::Configure { revision } => {
+            Params { revision: Some(*revision), ..Params::default() }
+        }
+        Operation::Restart { .. } | Operation::Offboard { .. } => Params::default(),
     }
 }
 

@@ -439,6 +439,35 @@ fn a_monitor_cannot_make_anything_happen() {
 }
 
 #[test]
+fn a_deployment_that_touched_nothing_leaves_what_runs_in_force_and_healed() {
+    let mut world = World::new(Env::Stage);
+    let app = world.onboard("web", 1);
+    world.unreachable.push(app.clone());
+    world.deploy_next(&app);
+    let facts = |world: &World| {
+        let profile = &world.app(&app).profile;
+        (profile.revision, profile.failed_revision, world.state.specs[&app].current)
+    };
+    assert_eq!(facts(&world), (1, Some(2), 1), "what runs is what ran before");
+    world.pass(3 * MINUTE);
+    world.crash(&app, 0);
+    world.pass(2 * MINUTE);
+    assert_eq!(world.restarts(), 1);
+    assert_eq!(world.app(&app).ready(), 1, "a failed deployment does not stand in the way");
+    let restarted = |d: &&crate::state::Remembered| d.action == Action::Restart;
+    let outcome = world.app(&app).decisions.iter().find(restarted).unwrap().outcome;
+    assert_eq!(outcome, Some(Outcome::Verified));
+    let rollback = |d: &crate::record::Decided| d.proposal.action == Action::Rollback;
+    assert!(!world.decisions().any(rollback), "there is nothing to take back");
+    world.unreachable.clear();
+    world.pass(10 * MINUTE);
+    world.act(&app, "retry", World::by("olivia"));
+    world.pass(2 * MINUTE);
+    assert_eq!(facts(&world), (2, None, 2), "what was asked for is deployed when it can be");
+    world.assert_replays();
+}
+
+#[test]
 fn an_app_whose_deployment_was_refused_is_not_started_by_healing_it() {
     let mut world = World::new(Env::Stage);
     world.policy.levels.insert(Action::Deploy, Level::Off);

@@ -4,7 +4,7 @@ use crate::policy::Policy;
 use crate::record::{Body, Started};
 use crate::state::ApprovalState;
 
-use super::Context;
+use super::{Context, rules};
 
 /// Time passed.
 pub(super) fn tick(ctx: &mut Context<'_>) {
@@ -72,9 +72,9 @@ pub(super) fn started(
         ctx.write(None, Some(cause), Body::LogRecovered { bytes_cut });
     }
     let digest = policy.digest();
-    if digest != ctx.state.policy_digest {
-        let body = Body::PolicyApplied { policy: Box::new(policy.clone()), digest };
-        ctx.write(None, Some(cause), body);
+    // What a human applied since the last start stays in force, unless the policy of the configuration changed meanwhile.
+    if digest != ctx.state.policy_base || ctx.state.policy_digest.is_empty() {
+        rules::write(ctx, Some(cause), policy, digest);
     }
     for (name, app) in &ctx.state.apps {
         if let Some(attempt) = app.attempt.as_ref().filter(|a| a.delivered_at.is_none()) {

@@ -11,7 +11,7 @@ use crate::record::{Body, Calibrated, Concluded, Observation};
 use crate::signal::Reading;
 use crate::state::{AppState, Attempt, Outcome, Phase, is_expected_exit};
 
-use super::{Context, decide};
+use super::{Context, decide, lifecycle};
 
 /// Something about an instance was observed.
 pub(super) fn on_observed(
@@ -89,7 +89,7 @@ fn unseen(app: &AppState, slot: u32, what: &Observation) -> Option<Fence> {
 pub(super) fn on_delivered(
     ctx: &mut Context<'_>,
     (name, decision): (&AppName, u64),
-    ok: bool,
+    (ok, untouched): (bool, bool),
     detail: &str,
     reading: &Reading,
 ) {
@@ -99,18 +99,33 @@ pub(super) fn on_delivered(
         return;
     }
     let mut app = app.clone();
-    let body = Body::Delivered { decision, ok, detail: detail.to_owned() };
+    let untouched = untouched && !ok;
+    let body = Body::Delivered { decision, ok, detail: detail.to_owned(), untouched };
     ctx.write_app(&mut app, Some(decision), body);
     if !ok {
         conclude(ctx, &mut app, Outcome::Failed, detail.to_owned());
+    } else if is_farewell(&app) {
+        conclude(ctx, &mut app, Outcome::Verified, "every instance is stopped".to_owned());
+        return lifecycle::let_go(ctx, &mut app, decision);
     }
     decide::consider(ctx, &mut app, reading);
+}
+
+/// Whether the attempt in flight is the app's last one.
+fn is_farewell(app: &AppState) -> bool {
+    let operation = app.attempt.as_ref().map(|attempt| &attempt.plan.operation);
+    matches!(operation, Some(Operation::Offboard { .. }))
 }
 
 /// Judges the attempt in flight, if it was delivered.
 pub(super) fn judge_attempt(ctx: &mut Context<'_>, app: &mut AppState, reading: &Reading) {
     let Some(attempt) = &app.attempt else { return };
     let Some(delivered) = attempt.delivered_at else { return };
+    if is_farewell(app) {
+        // It was cut short: what still runs is under care again until somebody asks anew.
+        let detail = "agentd ended in between: ask again".to_owned();
+        return conclude(ctx, app, Outcome::Inconclusive, detail);
+    }
     let rule = &ctx.policy.verification;
     if let Some(since) = good_since(app, attempt, delivered)
         && ctx.now.saturating_sub(since) >= rule.hold_ms
@@ -271,6 +286,7 @@ mod tests {
     use crate::choose::ccq::Fixed;
     use crate::detect::Signature;
     use crate::plan::Fence;
+    use crate::policy::Learner;
     use crate::record::{Body, Observation};
     use crate::signal::Exit;
     use crate::step::world::World;
@@ -328,6 +344,8 @@ mod tests {
     #[test]
     fn an_outcome_corrects_the_catalogue_and_what_was_learned_is_a_fold_of_the_log() {
         let mut world = World::new(Env::Stage);
+        world.policy.learning.learner = Learner::Ccq;
+        world.start_agent();
         let app = world.onboard("web", 1);
         world.pass(40 * MINUTE);
         world.crash(&app, 0);

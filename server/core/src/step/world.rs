@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use crate::app::{AppName, Env, Millis, OnboardRequest, RequestedSource};
+use crate::app::{AppName, Env, Field, Millis, OnboardRequest, RequestedSource};
 use crate::chain::GENESIS;
 use crate::choose::Params;
 use crate::permit::Permit;
 use crate::plan::{Fence, Operation};
 use crate::policy::Policy;
-use crate::record::{Body, Decided, Observation, Record, Request, Started};
+use crate::record::{Author, Body, Decided, Observation, Record, Request, Started};
 use crate::replay::Replay;
 use crate::signal::{Exit, Metric, Reading, Sample};
 use crate::state::{AppState, Outcome, State};
 use crate::window::Window;
 
-use super::{By, Input, Moment, Reply, step};
+use super::{By, Input, Moment, Reply, Update, step};
 
 /// Agent id of the test world.
 pub(crate) const AGENT: &str = "agent-0badcafe";
@@ -27,6 +27,8 @@ pub(crate) struct World {
     pub(crate) windows: BTreeMap<AppName, Window>,
     /// Apps that end one millisecond after every start.
     pub(crate) broken: Vec<AppName>,
+    /// Apps of which no new revision can be fetched.
+    pub(crate) unreachable: Vec<AppName>,
     /// Plans that were executed, with the decision that permitted them.
     pub(crate) executed: Vec<(u64, Operation)>,
     next_pid: u32,
@@ -42,6 +44,7 @@ impl World {
             log: Vec::new(),
             windows: BTreeMap::new(),
             broken: Vec::new(),
+            unreachable: Vec::new(),
             executed: Vec::new(),
             next_pid: 100,
         };
@@ -82,10 +85,14 @@ impl World {
         (reply, step.release(last))
     }
 
-    fn obey(&mut self, permit: &Permit) {
+    pub(crate) fn obey(&mut self, permit: &Permit) {
         let plan = permit.plan().clone();
         self.executed.push((permit.decision(), plan.operation.clone()));
         let app = plan.app.clone();
+        let deploys = matches!(plan.operation, Operation::Deploy { .. });
+        if deploys && self.unreachable.contains(&app) {
+            return self.report(permit, false, "it cannot be fetched".to_owned(), true);
+        }
         let slots: Vec<u32> = match &plan.operation {
             Operation::Restart { targets } => targets.iter().map(|t| t.slot).collect(),
             Operation::Scale { from, to } if to > from => (*from..*to).collect(),
@@ -98,15 +105,26 @@ impl World {
             Operation::Deploy { instances, .. } | Operation::Rollback { instances, .. } => {
                 (0..*instances).collect()
             }
-            Operation::AdjustThreshold { .. } => Vec::new(),
+            Operation::Offboard { instances } => {
+                let stuck = u32::from(self.broken.contains(&app));
+                for slot in (stuck..*instances).rev() {
+                    self.see(&app, slot, Observation::Removed);
+                }
+                Vec::new()
+            }
+            Operation::Configure { .. } | Operation::AdjustThreshold { .. } => Vec::new(),
         };
         for slot in slots {
             self.bring_up(&app, slot);
         }
         let (ok, detail) = (!self.broken.contains(&app), "as far as it went".to_owned());
-        let decision = permit.decision();
+        self.report(permit, ok, detail, false);
+    }
+
+    fn report(&mut self, permit: &Permit, ok: bool, detail: String, untouched: bool) {
+        let (app, decision) = (permit.plan().app.clone(), permit.decision());
         let reading = self.close(&app);
-        self.give(&Input::Delivered { app, decision, ok, detail, reading });
+        self.give(&Input::Delivered { app, decision, ok, detail, untouched, reading });
     }
 
     pub(crate) fn bring_up(&mut self, app: &AppName, slot: u32) {
@@ -146,7 +164,7 @@ impl World {
         self.see(app, slot, what);
     }
 
-    fn close(&mut self, app: &AppName) -> Reading {
+    pub(crate) fn close(&mut self, app: &AppName) -> Reading {
         let onboarded = self.state.apps.get(app).map_or(0, |a| a.onboarded_at);
         let window = self.windows.entry(app.clone()).or_insert_with(|| Window::new(app.clone()));
         window.close(self.now, &self.policy.freshness, onboarded)
@@ -213,18 +231,48 @@ impl World {
     pub(crate) fn try_onboard(&mut self, request: OnboardRequest, by: By) -> Reply {
         let request =
             Box::new(OnboardRequest { env: self.state.env.as_str().to_owned(), ..request });
-        self.give(&Input::Onboard { request, found: Vec::new(), update: false, by })
+        self.give(&Input::Onboard { request, found: Vec::new(), update: None, by })
     }
 
     /// Deploys the next revision of an app and waits until it is verified.
     pub(crate) fn deploy_next(&mut self, app: &AppName) {
-        let mut request = Self::request(app.as_str(), 1);
-        request.env = self.state.env.as_str().to_owned();
-        request.labels.insert("version".to_owned(), "next".to_owned());
-        let (request, by) = (Box::new(request), Self::by("olivia"));
-        let reply = self.give(&Input::Onboard { request, found: Vec::new(), update: true, by });
-        assert!(matches!(reply, Reply::Onboarded { .. }), "{reply:?}");
+        let next = self.state.specs[app].revisions.len().to_string();
+        let request = OnboardRequest {
+            environment: BTreeMap::from([("VERSION".to_owned(), next)]),
+            ..OnboardRequest::default()
+        };
+        let reply = self.update(app, request, [Field::Environment], None);
+        assert!(matches!(reply, Reply::Updated { seq: Some(_), .. }), "{reply:?}");
         self.pass(self.policy.verification.hold_ms + 5_000);
+    }
+
+    /// Olivia changes some fields of an app.
+    pub(crate) fn update(
+        &mut self,
+        app: &AppName,
+        request: OnboardRequest,
+        fields: impl IntoIterator<Item = Field>,
+        etag: Option<String>,
+    ) -> Reply {
+        let request = Box::new(OnboardRequest { name: app.to_string(), ..request });
+        let update = Some(Update { fields: fields.into_iter().collect(), etag });
+        self.give(&Input::Onboard { request, found: Vec::new(), update, by: Self::by("olivia") })
+    }
+
+    pub(crate) fn offboard(&mut self, app: &AppName, by: By) -> Reply {
+        let reading = self.close(app);
+        let (app, reason) = (app.clone(), "it moved".to_owned());
+        self.give(&Input::Offboard { app, reason, etag: None, reading, by })
+    }
+
+    pub(crate) fn apply(&mut self, policy: Policy, author: Author) -> Reply {
+        let (reason, by) = ("because".to_owned(), Self::by("adam"));
+        let input = Input::ApplyPolicy { policy: Box::new(policy.clone()), author, reason, by };
+        let reply = self.give(&input);
+        if matches!(reply, Reply::Done { seq: Some(_) }) {
+            self.policy = policy;
+        }
+        reply
     }
 
     pub(crate) fn act(&mut self, app: &AppName, name: &str, by: By) -> Reply {

@@ -1,25 +1,26 @@
 //! The process backend as an [`Actuator`]: permits in, sightings out.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use agentd_core::app::{self, AppName, AppSpec, HealthCheck, Source};
+use agentd_core::app::{AppName, AppSpec, HealthCheck, Source};
 use agentd_core::permit::Permit;
-use agentd_core::plan::{Fence, Operation};
+use agentd_core::plan::{Fence, Operation, Plan};
 use agentd_core::record::Observation;
 use agentd_core::signal::{Exit, MICRO, Metric, Sample as CoreSample};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::rollout::{Progress, ReadyCheck, Report, Rollout};
+use super::rollout::{Progress, Report, Rollout};
+use super::spec::{bare, probe_of, ready_check};
 use super::{AppProcess, Config, Error, HostEvent, InstanceView, ProcessHost};
 use crate::act::{Actuator, Boxed, Capabilities, Delivery, Sighting, Sightings, Workload};
 use crate::clock::Clock;
+use crate::deploy::{Deployer, Launch, Release};
 use crate::ingest::Ingest;
-use crate::sense::probe::Probe;
 use crate::sense::{self, Sample, Samples, Schedule};
 use crate::shim::protocol::{self, ExitRecord, ExitStatus};
 use crate::tasks::{OnFailure, Tasks};
@@ -41,6 +42,7 @@ const PROCFS: &str = "sense/procfs";
 #[derive(Debug)]
 pub struct ProcessActuator {
     host: ProcessHost,
+    deployer: Deployer,
     shared: Arc<Shared>,
     samples: Samples,
     tasks: Tasks,
@@ -69,12 +71,12 @@ struct Watched {
 }
 
 impl ProcessActuator {
-    /// Takes over what runs below `root` and reports it.
+    /// Takes over what runs below `root` and reports it. `deployer` makes what is started of apps from repositories.
     ///
     /// # Errors
     /// The directory cannot be used.
     pub async fn open(
-        root: PathBuf,
+        (root, deployer): (PathBuf, Deployer),
         shim: &[PathBuf],
         period: Duration,
         shared: (Sightings, Arc<Ingest>, Arc<Clock>),
@@ -105,7 +107,7 @@ impl ProcessActuator {
         });
         let meter = sense::watch_processes(host.clone(), period, samples.clone(), tasks.stopping());
         tasks.spawn("process-usage", OnFailure::Log, meter);
-        Ok(Self { host, shared, samples, tasks })
+        Ok(Self { host, deployer, shared, samples, tasks })
     }
 
     /// Address of the socket held for an app, with the real port.
@@ -153,16 +155,16 @@ impl ProcessActuator {
 
     async fn run(&self, permit: Permit, workload: Workload, stop: CancellationToken) -> Delivery {
         let plan = permit.plan();
-        let process = match process_of(&workload.spec, plan) {
-            Ok(process) => process,
-            Err(detail) => return Delivery { ok: false, detail },
+        let (process, release) = match self.process(&workload, plan, &stop).await {
+            Ok(found) => found,
+            Err(detail) => return Delivery::given_up(detail),
         };
         if let Err(detail) = self.watch(&workload) {
-            return Delivery { ok: false, detail };
+            return Delivery::given_up(detail);
         }
         let ready = match ready_check(&workload) {
             Ok(ready) => ready,
-            Err(detail) => return Delivery { ok: false, detail },
+            Err(detail) => return Delivery::given_up(detail),
         };
         let action_id = format!("act-{}", permit.decision());
         let (progress, mut steps) = mpsc::channel(STEPS);
@@ -185,7 +187,92 @@ impl ProcessActuator {
         // Every step, and everything that was seen meanwhile, is reported before the end of the rollout is.
         let _ = follow.await;
         self.catch_up(&plan.app).await;
-        delivery(&report)
+        if matches!(plan.operation, Operation::Offboard { .. }) && report.is_complete() {
+            return self.let_go(&workload.spec, permit.decision(), &report).await;
+        }
+        match release {
+            None => delivery(&report),
+            Some(release) => self.settle(&workload, plan, &release, &report).await,
+        }
+    }
+
+    /// How the app is run by this plan. Of an app from a repository that is a release, which a deployment may have to make first.
+    async fn process(
+        &self,
+        workload: &Workload,
+        plan: &Plan,
+        stop: &CancellationToken,
+    ) -> Result<(AppProcess, Option<Release>), String> {
+        let spec = &workload.spec;
+        if let Source::Exec { path, args } = &spec.source {
+            let argv = std::iter::once(path).chain(args).cloned().collect();
+            let cwd = spec.working_dir.as_ref().map(PathBuf::from);
+            let limits = protocol::ResourceLimits::default();
+            let env = spec.environment.clone();
+            let process = AppProcess { argv, env, cwd, limits, ..bare(spec, plan.revision)? };
+            return Ok((process, None));
+        }
+        if matches!(plan.operation, Operation::Offboard { .. }) {
+            // Nothing is started by it, so it needs no release.
+            return Ok((bare(spec, plan.revision)?, None));
+        }
+        let rules = &workload.rules;
+        let release = match plan.operation {
+            Operation::Deploy { revision, .. } => {
+                self.deployer.make(spec, revision, rules, stop).await
+            }
+            Operation::Rollback { to, .. } => self.deployer.kept(spec, to),
+            Operation::Restart { .. }
+            | Operation::Scale { .. }
+            | Operation::Offboard { .. }
+            | Operation::Configure { .. }
+            | Operation::AdjustThreshold { .. } => self.deployer.running(spec, plan.revision),
+        };
+        let release = release.map_err(|error| error.to_string())?;
+        // A deployment that failed leaves the release before it in force, and with it the specification before it.
+        let spec = workload.revisions.get(&release.revision).unwrap_or(spec);
+        let launch = self.deployer.launch(spec, &release, &rules.sandbox);
+        let Launch { argv, env, cwd, limits, user } = launch.map_err(|error| error.to_string())?;
+        let cwd = Some(cwd);
+        let process = AppProcess { argv, env, cwd, limits, user, ..bare(spec, release.revision)? };
+        Ok((process, Some(release)))
+    }
+
+    /// A release becomes the current one when every instance of it was seen to be ready, and not before.
+    async fn settle(
+        &self,
+        workload: &Workload,
+        plan: &Plan,
+        release: &Release,
+        report: &Report,
+    ) -> Delivery {
+        let Delivery { ok, detail, untouched } = delivery(report);
+        let deploys =
+            matches!(plan.operation, Operation::Deploy { .. } | Operation::Rollback { .. });
+        if ok
+            && deploys
+            && let Err(error) = self.deployer.settle(&workload.spec, release, &workload.rules).await
+        {
+            return Delivery::failed(error.to_string());
+        }
+        Delivery { ok, detail: format!("release {}: {detail}", release.name()), untouched }
+    }
+
+    /// Every instance is removed: what is left of the app here is its probe, its socket and its releases.
+    async fn let_go(&self, spec: &AppSpec, decision: u64, report: &Report) -> Delivery {
+        let grace = Duration::from_millis(spec.stop_grace_ms);
+        if let Err(error) = self.host.remove_app(spec.name.as_str(), grace).await {
+            return Delivery::failed(chain(&error));
+        }
+        if let Some(watched) = self.shared.lock().remove(&spec.name) {
+            watched.stop.cancel();
+        }
+        if matches!(spec.source, Source::Repo { .. })
+            && let Err(error) = self.deployer.remove(spec, decision).await
+        {
+            return Delivery::failed(chain(&error));
+        }
+        Delivery::done(format!("{} instances stopped", report.done.len()))
     }
 
     /// Waits until what was reported of an app is what its instances are, for a bounded time: the host tells its events in order,
@@ -226,7 +313,8 @@ impl ProcessActuator {
                 }
                 report
             }
-            Operation::AdjustThreshold { .. } => Report::default(),
+            Operation::Offboard { .. } => rollout.scale_to(0).await,
+            Operation::Configure { .. } | Operation::AdjustThreshold { .. } => Report::default(),
         }
     }
 
@@ -483,74 +571,18 @@ const fn core_exit(exit: &ExitRecord) -> Exit {
     }
 }
 
-fn process_of(spec: &AppSpec, plan: &agentd_core::plan::Plan) -> Result<AppProcess, String> {
-    let argv = match &spec.source {
-        Source::Exec { path, args } => std::iter::once(path).chain(args).cloned().collect(),
-        Source::Repo { .. } => return Err("a repository has not been built yet".to_owned()),
-    };
-    let listen = spec.listen.as_deref().map(address_of).transpose()?;
-    Ok(AppProcess {
-        name: spec.name.to_string(),
-        revision: plan.revision.to_string(),
-        argv,
-        env: spec.environment.clone(),
-        cwd: spec.working_dir.as_ref().map(PathBuf::from),
-        listen,
-        grace: Duration::from_millis(spec.stop_grace_ms),
-        log: protocol::LogLimits::default(),
-        limits: protocol::ResourceLimits::default(),
-    })
-}
-
-/// An address as the specification gives it; `localhost` is loopback, any other name would need a resolver that can lie.
-fn address_of(text: &str) -> Result<SocketAddr, String> {
-    if let Some(port) = text.strip_prefix("localhost:").and_then(|p| p.parse().ok()) {
-        return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-    }
-    text.parse().map_err(|_bad| format!("`{text}` is not an ip:port address"))
-}
-
-fn probe_of(probe: &app::Probe) -> Result<Probe, String> {
-    match probe {
-        app::Probe::Http { url } => {
-            let rest = url.strip_prefix("http://").ok_or_else(|| format!("`{url}` is not http"))?;
-            let (host, path) = match rest.find('/') {
-                Some(at) => rest.split_at(at),
-                None => (rest, "/"),
-            };
-            let host = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
-            Ok(Probe::Http { address: address_of(&host)?, path: path.to_owned() })
-        }
-        app::Probe::Tcp { address } => Ok(Probe::Tcp { address: address_of(address)? }),
-        app::Probe::Grpc { address, service } => {
-            Ok(Probe::Grpc { address: address_of(address)?, service: service.clone() })
-        }
-    }
-}
-
-fn ready_check(workload: &Workload) -> Result<ReadyCheck, String> {
-    let health = workload.spec.health.as_ref();
-    let probe = health.map(|h| probe_of(&h.probe)).transpose()?;
-    Ok(ReadyCheck {
-        probe,
-        min_uptime: Duration::from_millis(workload.min_uptime_ms),
-        deadline: Duration::from_millis(workload.ready_deadline_ms),
-        ..ReadyCheck::default()
-    })
-}
-
 fn delivery(report: &Report) -> Delivery {
     let done = report.done.len();
     let left = report.untouched.len();
     match &report.failed {
         Some(failure) => {
-            let detail = format!("{}; {done} done before it, {left} left", chain(failure));
-            Delivery { ok: false, detail }
+            Delivery::failed(format!("{}; {done} done before it, {left} left", chain(failure)))
         }
         None if report.aborted => {
-            Delivery { ok: false, detail: format!("halted; {done} done before it, {left} left") }
+            let detail = format!("halted; {done} done before it, {left} left");
+            Delivery { ok: false, detail, untouched: report.done.is_empty() }
         }
-        None => Delivery { ok: true, detail: format!("{done} instances changed") },
+        None => Delivery::done(format!("{done} instances changed")),
     }
 }
 

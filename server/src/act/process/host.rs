@@ -19,7 +19,9 @@ use super::Error;
 use super::instance::{Instance, ORDERS_MAX, Order, Seed, millis};
 use super::view::{HostEvent, InstanceView, LinkState};
 use crate::shim::LOG_DIR;
-use crate::shim::protocol::{self, CONFIG_FILE, ExitRecord, Fence, LogLimits, ResourceLimits};
+use crate::shim::protocol::{
+    self, CONFIG_FILE, ExitRecord, Fence, LogLimits, ResourceLimits, User,
+};
 use crate::tasks::{OnFailure, Tasks};
 
 /// How long a shim may take to answer what it can do at once.
@@ -73,6 +75,8 @@ pub struct AppProcess {
     pub log: LogLimits,
     /// Resource limits of each instance.
     pub limits: ResourceLimits,
+    /// Who it runs as; whoever agentd runs as, if absent.
+    pub user: Option<User>,
 }
 
 impl AppProcess {
@@ -90,6 +94,7 @@ impl AppProcess {
             grace_ms: millis(self.grace),
             log: self.log,
             limits: self.limits,
+            user: self.user,
         }
     }
 }

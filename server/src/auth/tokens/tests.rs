@@ -85,6 +85,9 @@ fn all_invalid_entries_are_named_at_once() {
     ] {
         assert!(problems.iter().any(|p| p.contains(part)), "{part} missing in {problems:?}");
     }
+    let line = text.lines().position(|line| line.contains("\"short\"")).expect("it is there");
+    let place = format!("{}:{line}: `short` needs a token", path.display());
+    assert!(problems.iter().any(|p| p.starts_with(&place)), "{place} missing in {problems:?}");
 }
 
 #[test]
@@ -107,5 +110,5 @@ fn a_malformed_file_is_refused_without_quoting_a_token() {
     assert!(!error.contains(&secret), "{error}");
     let (_dir, path) = file("[[principal]]\nnmae = \"x\"\n", 0o600);
     let error = TokenTable::load(&path).expect_err("refused").to_string();
-    assert!(error.contains("nmae"), "{error}");
+    assert!(error.contains("nmae") && error.contains("tokens.toml:2:"), "{error}");
 }

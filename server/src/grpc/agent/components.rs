@@ -8,6 +8,7 @@ use agentd_core::state::{AppState, ApprovalState, Health, Outcome};
 
 use super::overview::Shell;
 use crate::agent::AgentView;
+use crate::deploy::{Load, WORKERS_MAX};
 use crate::grpc::to_proto;
 use crate::publish::RING;
 
@@ -24,7 +25,7 @@ pub(super) fn all(view: &AgentView<'_>, shell: &Shell) -> Vec<v1::Component> {
     let acts = view.blocked.is_none();
     [
         deploy_agent(view, acts),
-        worker_pool(view, acts),
+        worker_pool(view, shell, acts),
         issue_detector(view, acts),
         uptime_monitor(view),
         auto_heal(view, acts),
@@ -32,6 +33,7 @@ pub(super) fn all(view: &AgentView<'_>, shell: &Shell) -> Vec<v1::Component> {
         queue_monitor(shell),
         arbitrator(view, acts),
         supervisor(view, acts),
+        rules(view, shell),
     ]
     .into_iter()
     .map(|part| v1::Component {
@@ -60,14 +62,19 @@ fn deploy_agent(view: &AgentView<'_>, healthy: bool) -> Part {
     }
 }
 
-fn worker_pool(view: &AgentView<'_>, healthy: bool) -> Part {
+fn worker_pool(view: &AgentView<'_>, shell: &Shell, healthy: bool) -> Part {
+    let deploying = shell.workers.map_or_else(String::new, |load| {
+        let Load { workers, working, waiting, .. } = load;
+        let plural = if workers == 1 { "" } else { "s" };
+        format!("{workers} deploy worker{plural} of {WORKERS_MAX}: {working} deployments building, {waiting} waiting; ")
+    });
     let running = apps(view).filter(|app| app.attempt.is_some()).count();
     let started = apps(view).filter_map(|app| app.attempt.as_ref()).map(|a| a.started_at);
     let before = apps(view).flat_map(|app| app.last_effect.values()).map(|effect| effect.at);
     Part {
         name: "worker_pool",
         healthy,
-        detail: format!("{running} effects in flight, at most one per app"),
+        detail: format!("{deploying}{running} effects in flight, at most one per app"),
         last_active: started.chain(before).max(),
     }
 }
@@ -174,6 +181,18 @@ fn supervisor(view: &AgentView<'_>, healthy: bool) -> Part {
         healthy,
         detail: format!("{pending} approvals pending, {answered} answered by a human"),
         last_active: approvals().map(|a| a.requested_at).max(),
+    }
+}
+
+/// A policy file that was read again and not taken is told until it is: what runs is not what is written.
+fn rules(view: &AgentView<'_>, shell: &Shell) -> Part {
+    let digest = view.state.policy_digest.get(..12).unwrap_or_default();
+    let rejected = shell.rejected.as_ref().map(|why| format!("; the file was not taken: {why}"));
+    Part {
+        name: "policy",
+        healthy: shell.rejected.is_none(),
+        detail: format!("{digest} is in force{}", rejected.unwrap_or_default()),
+        last_active: None,
     }
 }
 

@@ -10,7 +10,8 @@ use tonic::Status;
 
 use super::components;
 use crate::agent::{AgentState, AgentView, Counters};
-use crate::bus::{BusStats, Monitor};
+use crate::bus::{self, BusStats};
+use crate::deploy::{Load, Monitor};
 use crate::grpc::log::Log;
 use crate::grpc::onboarding::latest;
 use crate::grpc::{Services, ids, outcome, to_proto};
@@ -49,6 +50,9 @@ pub(super) struct Shell {
     pub(super) monitors: u32,
     pub(super) watchers: u32,
     pub(super) bus: Option<BusStats>,
+    pub(super) workers: Option<Load>,
+    /// Why the policy file was not taken when it was read last.
+    pub(super) rejected: Option<String>,
 }
 
 impl Shell {
@@ -60,15 +64,21 @@ impl Shell {
         if let Some(bus) = &services.bus {
             limits.insert("bus_records_dropped", bus.stats().dropped);
         }
+        let workers = services.workers.as_ref().map(Monitor::load);
+        if let Some(load) = &workers {
+            limits.insert("deployments_refused", load.refused);
+        }
         Self {
+            rejected: services.rules.rejected(),
             limits,
             last_signal: intake.counters.last_signal(),
             monitors: intake.monitors(),
-            // The bus follows the ring like a watcher, and is none.
+            // Where there is a bus it follows the ring like a watcher, as the specification files do, and neither is one.
             watchers: u32::try_from(services.publisher.watchers())
                 .unwrap_or(u32::MAX)
-                .saturating_sub(u32::from(services.bus.is_some())),
-            bus: services.bus.as_ref().map(Monitor::stats),
+                .saturating_sub(if services.bus.is_some() { 2 } else { 0 }),
+            bus: services.bus.as_ref().map(bus::Monitor::stats),
+            workers,
         }
     }
 }

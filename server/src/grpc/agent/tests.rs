@@ -81,7 +81,8 @@ async fn the_status_tells_who_does_what_and_how_often() {
             "rl_optimizer",
             "queue_monitor",
             "decision_arbitrator",
-            "supervisor_feedback"
+            "supervisor_feedback",
+            "policy"
         ]
     );
     assert!(status.components.iter().all(|part| part.healthy && !part.detail.is_empty()));

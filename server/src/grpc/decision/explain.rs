@@ -2,14 +2,13 @@
 
 use agentctl_api::v1;
 use agentctl_api::v1::explain_decision_request::Which;
-use agentd_core::action::{Action, Level, ceiling};
 use agentd_core::app::AppName;
+use agentd_core::counterfactual::{Change, Flip, nearest};
 use agentd_core::explain;
-use agentd_core::gates::{Case, enforce};
-use agentd_core::policy::{Confidence, Policy};
+use agentd_core::policy::Policy;
 use agentd_core::record::{Body, Decided, Record};
 use agentd_core::replay::recheck;
-use agentd_core::verdict::{Effect, Fact, Ruling, Verdict};
+use agentd_core::verdict::Ruling;
 use tonic::Status;
 
 use super::super::log::{self, Log};
@@ -41,12 +40,18 @@ pub(super) async fn explain(
         return Err(status::not_found("decision", &ids::decision(seq)));
     };
     let policy = policy_of(services, decided, seq).await?;
-    let rechecked = policy.as_ref().is_some_and(|policy| recheck(decided, policy).is_ok());
-    let nearest = policy.as_ref().map(|policy| nearest_changes(decided, policy));
+    // Judging again, many times over, is work for a thread that may be busy.
+    let judging = decided.clone();
+    let judged = tokio::task::spawn_blocking(move || {
+        policy
+            .map(|policy| (recheck(&judging, &policy).is_ok(), nearest_changes(&judging, &policy)))
+    });
+    let judged = judged.await.map_err(|_panicked| status::internal("explain"))?;
+    let (rechecked, nearest) = judged.unwrap_or_default();
     Ok(v1::Explanation {
         saw: to_proto::evidence(decided),
         sentences: sentences(decided, &decision),
-        nearest_changes: nearest.unwrap_or_default(),
+        nearest_changes: nearest,
         choice_mode: choice_mode(decided),
         record_hash: found.hash.to_string(),
         rechecked,
@@ -69,7 +74,7 @@ async fn last_of(services: &Services, name: &str) -> Result<u64, Status> {
 }
 
 /// The policy a decision names: the one in force, or one from further back in the log.
-async fn policy_of(
+pub(in crate::grpc) async fn policy_of(
     services: &Services,
     decided: &Decided,
     seq: u64,
@@ -94,8 +99,9 @@ async fn policy_of(
             (at, looked_at) = (last.seq, looked_at + entries.len());
             let applied = |line: &[u8]| log::event_name(line) == Some("POLICY_APPLIED");
             for entry in entries.iter().filter(|entry| applied(&entry.line)) {
-                if let Ok(Record { body: Body::PolicyApplied { policy, digest: named }, .. }) =
-                    Record::parse(&entry.line)
+                if let Ok(Record {
+                    body: Body::PolicyApplied { policy, digest: named, .. }, ..
+                }) = Record::parse(&entry.line)
                     && named == digest
                 {
                     return Ok::<_, journal::Error>(Some(*policy));
@@ -140,127 +146,38 @@ fn choice_mode(decided: &Decided) -> String {
     }
 }
 
-/// A change of one setting.
-struct Change {
-    gate: String,
-    setting: String,
-    from: String,
-    to: String,
-    policy: Policy,
-}
-
-/// Every change of one setting that turns the ruling around. Each was tried: the decision is judged again with it.
+/// The nearest changes that turn the ruling, each of them tried.
 fn nearest_changes(decided: &Decided, policy: &Policy) -> Vec<v1::NearestChange> {
-    let blocking = decided.verdicts.iter().filter(|verdict| verdict.effect != Effect::Pass);
-    blocking
-        .filter_map(|verdict| change(decided, policy, verdict))
-        .filter_map(|change| {
-            let ruling = judge(decided, &change.policy);
-            (rank(&ruling) < rank(&decided.ruling))
-                .then(|| told(decided.proposal.action, change, &ruling))
-        })
-        .collect()
+    nearest(decided, policy).into_iter().map(|flip| told(decided, flip)).collect()
 }
 
-fn told(action: Action, change: Change, ruling: &Ruling) -> v1::NearestChange {
-    let Change { gate, setting, from, to, .. } = change;
-    let becomes = match ruling {
+fn told(decided: &Decided, flip: Flip) -> v1::NearestChange {
+    let Flip { gate, change, action, ruling, together } = flip;
+    let becomes = match &ruling {
         Ruling::Permitted => "would have been permitted",
         Ruling::Held { .. } => "would have waited for a human",
         Ruling::Refused { .. } => "would have been refused",
     };
+    let (from_value, to_value) = change.values();
+    let setting = change.name().to_owned();
+    let command = match &change {
+        Change::Setting { path, to, .. } if !together => {
+            let id = ids::decision(decided.seq);
+            format!("agentctl policy simulate {id} --set '{path}={to}'")
+        }
+        _ => String::new(),
+    };
+    let with = if together { "together with the others, with" } else { "with" };
     v1::NearestChange {
-        summary: format!("with {setting} at {to} instead of {from}, {action} {becomes}"),
+        summary: format!(
+            "{with} {setting} at {to_value} instead of {from_value}, {action} {becomes}"
+        ),
         gate,
         setting,
-        from_value: from,
-        to_value: to,
-        ruling: to_proto::ruling(ruling).into(),
+        from_value,
+        to_value,
+        ruling: to_proto::ruling(&ruling).into(),
+        command,
+        together,
     }
-}
-
-const fn rank(ruling: &Ruling) -> u8 {
-    match ruling {
-        Ruling::Permitted => 0,
-        Ruling::Held { .. } => 1,
-        Ruling::Refused { .. } => 2,
-    }
-}
-
-fn judge(decided: &Decided, policy: &Policy) -> Ruling {
-    let case = Case {
-        app: &decided.app,
-        around: &decided.around,
-        policy,
-        policy_digest: &decided.policy_digest,
-        proposal: &decided.proposal,
-        findings: &decided.findings,
-        reading: &decided.reading,
-        now: decided.now,
-    };
-    // The permit goes nowhere: nothing but the ruling leaves this function.
-    enforce(&case, decided.seq).ruling
-}
-
-/// The smallest change of the setting behind `verdict` that would satisfy its gate; `None` where a human's answer, time or the
-/// world would have to change instead.
-fn change(decided: &Decided, policy: &Policy, verdict: &Verdict) -> Option<Change> {
-    let action = decided.proposal.action;
-    let mut changed = policy.clone();
-    let (setting, from, to) = match (&*verdict.gate, &verdict.value) {
-        ("cooldown", Fact::Ms(elapsed)) => {
-            let base = changed.cooldown.base_ms.get_mut(&action)?;
-            let before = std::mem::replace(base, *elapsed);
-            // The cap bounds the doubled cooldown of a restart, so it has to come down with its base.
-            changed.cooldown.restart_cap_ms = changed.cooldown.restart_cap_ms.min(*elapsed);
-            (format!("cooldown.base_ms.{action}"), Fact::Ms(before), Fact::Ms(*elapsed))
-        }
-        ("repetition", Fact::Count(seen)) => {
-            let limit = u32::try_from(seen.saturating_add(1)).ok()?;
-            let before = std::mem::replace(&mut changed.repetition.limit, limit);
-            ("repetition.limit".to_owned(), count(before), count(limit))
-        }
-        ("hourly", Fact::Count(used)) => {
-            let limit = u32::try_from(used.saturating_add(1)).ok()?;
-            let before = std::mem::replace(&mut changed.budget.per_hour, limit);
-            ("budget.per_hour".to_owned(), count(before), count(limit))
-        }
-        ("confidence", Fact::Permille(seen)) if *seen >= Confidence::FLOOR => {
-            return confidence(policy, verdict, *seen);
-        }
-        ("autonomy", Fact::Level(level)) => {
-            let next = if *level < Level::Propose { Level::Propose } else { Level::Auto };
-            if next > ceiling(action) || decided.app.profile.autonomy.is_some_and(|own| own < next)
-            {
-                return None;
-            }
-            let before = changed.levels.insert(action, next).unwrap_or(Level::Off);
-            (format!("levels.{action}"), Fact::Level(before), Fact::Level(next))
-        }
-        _ => return None,
-    };
-    let (from, to) = (explain::fact(&from), explain::fact(&to));
-    Some(Change { gate: verdict.gate.to_string(), setting, from, to, policy: changed })
-}
-
-/// The minimum that was missed is one of three, by risk.
-fn confidence(policy: &Policy, verdict: &Verdict, seen: u32) -> Option<Change> {
-    let Fact::Permille(minimum) = verdict.limit else { return None };
-    let mut changed = policy.clone();
-    let minima = &mut changed.confidence;
-    let (name, value) = [("r1", &mut minima.r1), ("r2", &mut minima.r2), ("r3", &mut minima.r3)]
-        .into_iter()
-        .find(|(_, value)| **value == minimum)?;
-    *value = seen;
-    Some(Change {
-        gate: verdict.gate.to_string(),
-        setting: format!("confidence.{name}"),
-        from: explain::fact(&Fact::Permille(minimum)),
-        to: explain::fact(&Fact::Permille(seen)),
-        policy: changed,
-    })
-}
-
-fn count(number: u32) -> Fact {
-    Fact::Count(u64::from(number))
 }

@@ -40,6 +40,7 @@ pub(super) async fn propose(
         }
         Reply::None
         | Reply::Onboarded { .. }
+        | Reply::Updated { .. }
         | Reply::Invalid(_)
         | Reply::Done { .. }
         | Reply::Failed(_) => {

@@ -25,6 +25,7 @@ use crate::ingest::Ingest;
 use crate::journal::Journal;
 use crate::publish::{Publisher, RING};
 use crate::tasks::Tasks;
+use crate::tlog::{self, Tlog};
 
 /// Longest wait for something that has to happen.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,10 +46,11 @@ impl Book {
     /// Opens the log in `dir` again.
     pub(in crate::grpc) fn open_in(dir: TempDir) -> Self {
         let config = journal::Config::new(dir.path().join("proof"));
-        let opened = journal::open(config, &mut |_, _| {}).unwrap();
+        let published = tlog::Config::on_demand(dir.path());
+        let (opened, tlog) = tlog::open(published, config, &mut |_, _| {}).unwrap();
         let head = opened.head;
         let publisher = Publisher::new(head.next_seq - 1);
-        let services = services(opened.journal, publisher, head, dir.path());
+        let services = services((opened.journal, tlog), publisher, head, dir.path());
         Self { services, dir, hash: head.hash, next: head.next_seq }
     }
 
@@ -97,12 +99,13 @@ fn record(seq: u64) -> Record {
         app: (seq.is_multiple_of(2)).then(|| AppName::parse("web").unwrap()),
         cause: None,
         actor: "agent-0badcafe".to_owned(),
+        trace: None,
         body: Body::Transition { path: vec![Cow::Owned(format!("step-{seq}"))] },
     }
 }
 
 fn services(
-    journal: Journal,
+    (journal, tlog): (Journal, Tlog),
     publisher: Publisher,
     head: journal::Head,
     dir: &std::path::Path,
@@ -117,7 +120,9 @@ fn services(
         dry_run: false,
         frozen: false,
     };
+    let metrics = Arc::new(crate::metrics::Metrics::new(Env::Stage));
     let parts = Parts {
+        metrics: Arc::clone(&metrics),
         id: started.agent_id.clone(),
         version: "test",
         loop_interval: Duration::from_secs(1),
@@ -129,21 +134,29 @@ fn services(
         publisher: publisher.clone(),
         tasks: tasks.clone(),
     };
-    let restored = Restored { state: State::new(Env::Stage), head, bytes_cut: None };
+    let restored = Restored {
+        state: State::new(Env::Stage),
+        policy: Policy::default_for(Env::Stage),
+        head,
+        bytes_cut: None,
+    };
     let _ = Agent::new(parts, Policy::default_for(Env::Stage), restored, inbox);
     let (health, _) = tonic_health::server::health_reporter();
     Services {
+        metrics,
         agent,
         publisher,
         journal,
+        tlog,
         ingest,
         intake: Arc::default(),
         bus: None,
+        workers: None,
         clock,
         tasks,
         env: Env::Stage,
         data_dir: dir.to_owned(),
-        policy_origin: "built-in".to_owned(),
+        rules: Arc::default(),
         stage: None,
         health,
     }

@@ -3,12 +3,13 @@
 //! The core judges every value. Judged here is only what its request has no word for: a message without its one-of, a number
 //! outside of an enum, a time that is none, a list where the core has a map.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use agentctl_api::v1;
 use agentd_core::action::Level;
 use agentd_core::app::{
-    Millis, OnboardRequest, Probe, RequestedHealth, RequestedSource, Violation,
+    Field, Millis, OnboardRequest, Probe, RequestedHealth, RequestedSource, RequestedWindow,
+    Violation,
 };
 use agentd_core::detect::FindingKind;
 use agentd_core::signal::Metric;
@@ -47,6 +48,7 @@ pub fn onboard(wire: &v1::OnboardAppRequest) -> (OnboardRequest, Vec<Violation>)
         environment: wire.environment_variables.clone(),
         labels: wire.labels.clone(),
         thresholds: thresholds(&wire.thresholds, &mut found),
+        windows: windows(&wire.maintenance_windows, &mut found),
         autonomy: autonomy(wire.autonomy_level, &mut found),
         stop_grace_ms: time("stop_grace", wire.stop_grace.as_ref(), &mut found),
     };
@@ -195,6 +197,73 @@ fn thresholds(
         }
     }
     good
+}
+
+fn windows(wire: &[v1::MaintenanceWindow], found: &mut Vec<Violation>) -> Vec<RequestedWindow> {
+    let window = |(index, window): (usize, &v1::MaintenanceWindow)| RequestedWindow {
+        name: window.name.clone(),
+        start: window.start.clone(),
+        end: Some(window.end.clone()).filter(|end| !end.is_empty()),
+        every_ms: time(
+            &format!("maintenance_windows[{index}].every"),
+            window.every.as_ref(),
+            found,
+        ),
+    };
+    wire.iter().enumerate().map(window).collect()
+}
+
+/// The fields an update means, by their names in the proto, and what is wrong with the mask.
+#[must_use]
+pub fn update_mask(paths: &[String]) -> (BTreeSet<Field>, Vec<Violation>) {
+    let (mut fields, mut found) = (BTreeSet::new(), Vec::new());
+    let mut wrong = |path: &str, rule: &str, fix: &str| {
+        found.push(Violation::new("update_mask", INVALID, path, rule, fix));
+    };
+    for path in paths {
+        match MASK.iter().find(|(name, _)| name == path) {
+            Some((_, field)) => _ = fields.insert(*field),
+            None if path == "*" => fields.extend(Field::ALL),
+            None if path == "name" || path == "environment" => {
+                wrong(path, "cannot be changed: it is the app itself", "onboard another app");
+            }
+            None => {
+                let names: Vec<&str> = MASK.iter().map(|(name, _)| *name).collect();
+                let rule = format!("must be `*` or among {}", names.join(", "));
+                wrong(path, &rule, "name whole fields of the specification");
+            }
+        }
+    }
+    if paths.is_empty() {
+        wrong("", "must name at least one field", "name the fields to replace, or `*`");
+    }
+    (fields, found)
+}
+
+/// What the core calls the fields of the specification.
+const MASK: [(&str, Field); 16] = [
+    ("runtime", Field::Runtime),
+    ("source", Field::Source),
+    ("exec", Field::Source),
+    ("repo", Field::Source),
+    ("working_directory", Field::WorkingDir),
+    ("min_instances", Field::MinInstances),
+    ("max_instances", Field::MaxInstances),
+    ("desired_instances", Field::DesiredInstances),
+    ("listen", Field::Listen),
+    ("health_probe", Field::Health),
+    ("environment_variables", Field::Environment),
+    ("labels", Field::Labels),
+    ("thresholds", Field::Thresholds),
+    ("maintenance_windows", Field::Windows),
+    ("autonomy_level", Field::Autonomy),
+    ("stop_grace", Field::StopGrace),
+];
+
+/// The name of a field in the proto.
+#[must_use]
+pub fn field_name(field: Field) -> &'static str {
+    MASK.iter().find(|(_, known)| *known == field).map_or("", |(name, _)| name)
 }
 
 /// The metric behind a detector, by the detector's id or by the metric's own name.

@@ -94,7 +94,8 @@ fn every_field_arrives_where_it_belongs() {
     assert_eq!(request.thresholds["cpu_utilization"], (0.9, 0.7));
     assert_eq!(request.thresholds["latency_p99"], (1.0, 0.5));
     assert_eq!(request.autonomy.as_deref(), Some("PROPOSE"));
-    let spec = agentd_core::app::validate(Env::Dev, &request, false).expect("it is valid");
+    let spec = agentd_core::app::validate(Env::Dev, &Default::default(), &request, false)
+        .expect("it is valid");
     assert_eq!((spec.instances.min, spec.instances.desired, spec.instances.max), (1, 2, 4));
     assert_eq!(spec.stop_grace_ms, 7_000);
 }

@@ -4,35 +4,63 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use agentd_core::app::{OnboardRequest, RequestedSource, Violation};
+use agentd_core::app::{OnboardRequest, RequestedSource, Runtime, Template, Violation};
 use rustix::fs::Access;
+use tonic::Status;
 
-/// Reason of a source that this build has no way to fetch.
-pub(super) const REPO_UNSUPPORTED: &str = "REPO_DEPLOYMENT_UNSUPPORTED";
-/// What is said of it.
-pub(super) const REPO_UNSUPPORTED_RULE: &str =
-    "cannot be deployed from: this version does not fetch and build repositories";
-/// And what to do.
-pub(super) const REPO_UNSUPPORTED_FIX: &str =
-    "build it yourself and onboard the program: agentctl onboard NAME --exec PATH";
+use crate::grpc::{Services, outcome, status};
 
-/// Looks at the host. Blocks for as long as the file system takes. What the core refuses by its text is not looked at.
-pub(super) fn look(request: &OnboardRequest) -> Vec<Violation> {
+/// As [`look`], without holding up whoever waits for sockets; programs are looked for where the policy in force says.
+///
+/// # Errors
+/// The loop is gone, or looking panicked while doing `what`.
+pub(super) async fn seen(
+    services: &Services,
+    request: &OnboardRequest,
+    what: &'static str,
+) -> Result<Vec<Violation>, Status> {
+    let search = services.agent.query(|view| view.policy.sandbox.path.clone()).await;
+    let search = search.map_err(outcome::gone)?;
+    let request = request.clone();
+    let looked = tokio::task::spawn_blocking(move || look(&request, &search)).await;
+    looked.map_err(|_panicked| status::internal(what))
+}
+
+/// Looks at the host. Blocks for as long as the file system takes. What the core refuses by its text is not looked at. `search` are
+/// the directories in which the tools of a build are looked for.
+fn look(request: &OnboardRequest, search: &str) -> Vec<Violation> {
     let mut found = Vec::new();
     match &request.source {
         RequestedSource::None => {}
         RequestedSource::Exec { path, .. } => found.extend(program(path)),
-        RequestedSource::Repo { url, .. } => {
-            // What may hold a password is not repeated.
-            let shown = if url.contains('@') { "(withheld)" } else { url };
-            let (rule, fix) = (REPO_UNSUPPORTED_RULE, REPO_UNSUPPORTED_FIX);
-            found.push(Violation::new("repo", REPO_UNSUPPORTED, shown, rule, fix));
-        }
+        RequestedSource::Repo { .. } => found.extend(tools(&request.runtime, search)),
     }
     if let Some(path) = &request.working_dir {
         found.extend(directory(path));
     }
     found
+}
+
+/// What fetching and building needs, and the host lacks.
+fn tools(runtime: &str, search: &str) -> Vec<Violation> {
+    let known = Runtime::ALL.into_iter().find(|known| known.as_str() == runtime);
+    let needed = known.map(|runtime| Template::of(runtime).programs()).unwrap_or_default();
+    let git = ("repo", "git");
+    let all = [git].into_iter().chain(needed.into_iter().map(|program| ("runtime", program)));
+    all.filter(|(_, program)| !is_in(search, program))
+        .map(|(field, program)| {
+            let rule = format!("needs `{program}` in one of {search}, on the host agentd runs on");
+            let fix = "install it there, or add its directory to `sandbox.path` of the policy";
+            Violation::new(field, "TOOL_MISSING", program, &rule, fix)
+        })
+        .collect()
+}
+
+fn is_in(search: &str, program: &str) -> bool {
+    search.split(':').any(|directory| {
+        let path = Path::new(directory).join(program);
+        path.is_file() && rustix::fs::access(&path, Access::EXEC_OK).is_ok()
+    })
 }
 
 fn is_worth_a_look(path: &str) -> bool {
@@ -93,7 +121,7 @@ mod tests {
     }
 
     fn reasons(request: &OnboardRequest) -> Vec<String> {
-        look(request).into_iter().map(|v| format!("{} {}", v.field, v.reason)).collect()
+        look(request, "/usr/bin").into_iter().map(|v| format!("{} {}", v.field, v.reason)).collect()
     }
 
     #[test]
@@ -122,10 +150,24 @@ mod tests {
     }
 
     #[test]
-    fn a_repository_is_refused_without_repeating_a_password() {
+    fn the_tools_of_a_build_must_be_on_the_host() {
+        let dir = tempfile::tempdir().unwrap();
         let source = RequestedSource::Repo { url: "https://u:secret@h/r".into(), revision: None };
-        let found = look(&OnboardRequest { source, ..OnboardRequest::default() });
-        assert_eq!(found[0].reason, REPO_UNSUPPORTED);
-        assert!(!format!("{found:?}").contains("secret"));
+        let runtime = "go".to_owned();
+        let request = OnboardRequest { source, runtime, ..OnboardRequest::default() };
+        let search = format!("/no/where:{}", dir.path().display());
+        let missing = || {
+            let found = look(&request, &search);
+            assert!(!format!("{found:?}").contains("secret"));
+            found.into_iter().map(|v| format!("{} {} {}", v.field, v.reason, v.value)).collect()
+        };
+        let none: Vec<String> = missing();
+        assert_eq!(none, ["repo TOOL_MISSING git", "runtime TOOL_MISSING go"]);
+        for tool in ["git", "go"] {
+            let tool = dir.path().join(tool);
+            fs::write(&tool, "").unwrap();
+            fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        assert_eq!(missing(), Vec::<String>::new());
     }
 }

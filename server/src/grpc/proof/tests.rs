@@ -12,6 +12,8 @@ use crate::grpc::decision::tests::propose;
 use crate::grpc::decision::tests::server::{Server, adjustment, proposal};
 use crate::grpc::feed::tests::Book;
 
+mod tree;
+
 async fn list(
     book: &Book,
     request: v1::ListProofEntriesRequest,

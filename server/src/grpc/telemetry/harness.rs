@@ -23,6 +23,7 @@ use crate::ingest::Ingest;
 use crate::journal;
 use crate::publish::Publisher;
 use crate::tasks::{OnFailure, Tasks};
+use crate::tlog;
 
 /// Longest wait for something that has to happen.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -61,10 +62,11 @@ impl Server {
     fn open(env: Env, clock: Clock, dir: Arc<TempDir>) -> Self {
         let config = journal::Config::new(dir.path().join("proof"));
         let mut replay = Replay::new(env);
-        let opened = journal::open(config, &mut |_, line| {
-            replay.fold(&Record::parse(line).unwrap());
-        });
-        let opened = opened.unwrap();
+        let (opened, tlog) =
+            tlog::open(tlog::Config::on_demand(dir.path()), config, &mut |_, line| {
+                replay.fold(&Record::parse(line).unwrap());
+            })
+            .unwrap();
         let (handle, inbox) = crate::agent::inbox();
         let memory = Arc::new(Memory::new(handle.clone()));
         let tasks = Tasks::new();
@@ -79,7 +81,9 @@ impl Server {
             dry_run: false,
             frozen: false,
         };
+        let metrics = Arc::new(crate::metrics::Metrics::new(Env::Stage));
         let parts = Parts {
+            metrics: Arc::clone(&metrics),
             id: agent_id,
             version: "test",
             loop_interval: Duration::from_millis(50),
@@ -91,24 +95,28 @@ impl Server {
             publisher: publisher.clone(),
             tasks: tasks.clone(),
         };
-        let restored = Restored { state: replay.state, head: opened.head, bytes_cut: None };
+        let Replay { state, policy: applied, .. } = replay;
+        let restored = Restored { state, policy: applied, head: opened.head, bytes_cut: None };
         let agent = Agent::new(parts, Policy::default_for(env), restored, inbox);
         let agent = tasks.spawn("agent", OnFailure::Shutdown, async move {
             agent.run().await;
         });
         let (health, _) = tonic_health::server::health_reporter();
         let services = Services {
+            metrics,
             agent: handle,
             publisher,
             journal: opened.journal,
+            tlog,
             ingest,
             intake: Arc::default(),
             bus: None,
+            workers: None,
             clock,
             tasks,
             env,
             data_dir: dir.path().to_owned(),
-            policy_origin: "built-in".to_owned(),
+            rules: Arc::default(),
             stage: None,
             health,
         };

@@ -89,6 +89,12 @@ impl Counters {
         .collect()
     }
 
+    /// Signals accepted.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
     /// When the newest signal was accepted, if one was.
     #[must_use]
     pub fn last_signal(&self) -> Option<Millis> {

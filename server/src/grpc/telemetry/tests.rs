@@ -96,6 +96,55 @@ async fn what_a_monitor_says_reaches_the_agent_under_its_name() {
     assert!(reading.conditions["cpu_high"].value);
 }
 
+#[tokio::test]
+async fn who_watches_signals_sees_the_newest_reading_and_none_twice() {
+    let server = Server::start(Env::Dev);
+    server.onboard("web").await;
+    server.onboard("other").await;
+    let watch = v1::WatchSignalsRequest {
+        apps: vec!["web".to_owned()],
+        interval: Some(prost_types::Duration { seconds: 0, nanos: 250_000_000 }),
+    };
+    let service = Service(server.services.clone());
+    let asked = Server::ask(Role::Viewer, watch);
+    let mut stream = service.watch_signals(asked).await.unwrap().into_inner();
+    let mut seen = Vec::new();
+    for seq in 1..=2_u32 {
+        let load = f64::from(seq) / 10.0;
+        let signal = v1::Signal { error_ratio: Some(load), ..good(&server, "web") };
+        let sent = vec![hello(7), batch(u64::from(seq), vec![signal]), bye()];
+        assert_eq!(send(&server, monitor(), sent).await.unwrap().accepted, 1);
+        loop {
+            let answer = stream.next().await.unwrap().unwrap();
+            assert!(answer.readings.iter().all(|reading| reading.app == "web"));
+            seen.extend(answer.readings);
+            let metrics = seen.last().map(|last| &*last.metrics).unwrap_or_default();
+            let errors = metrics.iter().find(|metric| metric.name == "error_ratio");
+            if let Some(errors) = errors.filter(|metric| metric.value == load) {
+                assert_eq!((errors.source.as_str(), errors.sources), ("edge-1@ci", 1));
+                break;
+            }
+        }
+    }
+    let times: Vec<_> = seen.iter().map(|reading| reading.last_signal_time).collect();
+    let mut unique = times.clone();
+    unique.dedup();
+    assert_eq!(times, unique, "what was sent is not sent again");
+}
+
+#[tokio::test]
+async fn a_watch_of_what_is_no_app_is_refused_with_every_name() {
+    let server = Server::start(Env::Dev);
+    let apps = vec!["web".to_owned(), "No App".to_owned(), "-".to_owned()];
+    let watch = v1::WatchSignalsRequest { apps, interval: None };
+    let service = Service(server.services.clone());
+    let refused = service.watch_signals(Server::ask(Role::Viewer, watch)).await;
+    let Err(status) = refused else { panic!("accepted") };
+    let fields = status.get_details_bad_request().unwrap().field_violations;
+    let fields: Vec<_> = fields.iter().map(|violation| violation.field.as_str()).collect();
+    assert_eq!(fields, ["apps[1]", "apps[2]"]);
+}
+
 /// What is changed in a good signal, and the code and field it is rejected with.
 type Bad = (fn(&mut v1::Signal, u64), &'static str, &'static str);
 

@@ -48,6 +48,7 @@ pub fn app(view: &AgentView<'_>, name: &AppName) -> Option<v1::App> {
         create_time: Some(timestamp(state.onboarded_at)),
         listen: spec.and_then(|s| s.listen.clone()).unwrap_or_default(),
         availability: seen.and_then(|_| availability(state, view.now)),
+        etag: history.map(|history| history.etag(state.onboarded_at)).unwrap_or_default(),
     })
 }
 

@@ -21,7 +21,9 @@ use crate::publish::Published;
 pub fn decision(record: &Record) -> Option<v1::Decision> {
     let decided = record.decision()?;
     let cause = record.cause.unwrap_or(0);
-    Some(judged(decided, &Subject { seq: Some(record.seq), env: record.env, cause }))
+    let subject = Subject { seq: Some(record.seq), env: record.env, cause };
+    let trace_id = record.trace.clone().unwrap_or_default();
+    Some(v1::Decision { trace_id, ..judged(decided, &subject) })
 }
 
 /// What a decision does not say about itself.
@@ -71,6 +73,7 @@ pub fn judged(decided: &Decided, subject: &Subject) -> v1::Decision {
         repeat_count: 0,
         cause_seq: subject.cause,
         shadow: around.dry_run || is_shadow(decided),
+        trace_id: String::new(),
     }
 }
 
@@ -237,7 +240,7 @@ impl Aftermath {
             Body::ApprovalRequested(approval) if approval.decision == seq => {
                 self.approval = Some(approval.seq);
             }
-            Body::Delivered { decision, ok, detail } if *decision == seq => {
+            Body::Delivered { decision, ok, detail, .. } if *decision == seq => {
                 self.delivered = Some((at, *ok, detail.clone()));
             }
             Body::Concluded(concluded) if concluded.decision == seq => {

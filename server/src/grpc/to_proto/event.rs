@@ -2,7 +2,7 @@
 
 use agentctl_api::v1;
 use agentd_core::explain;
-use agentd_core::record::{Body, Heartbeat, Observation, Record};
+use agentd_core::record::{Author, Body, Heartbeat, Observation, Record};
 use agentd_core::state::{Approval, Health, Pause, Scope};
 
 use super::{GATES_PASSED, ruling_reason, timestamp};
@@ -80,7 +80,17 @@ fn life_cycle(body: &Body) -> Option<String> {
         Body::LogRecovered { bytes_cut } => {
             format!("a torn tail of {bytes_cut} bytes was cut from the log")
         }
-        Body::PolicyApplied { digest, .. } => format!("policy {digest} is in force"),
+        Body::PolicyApplied { digest, author, reason, .. } => {
+            let who = match author {
+                Author::File => String::new(),
+                Author::Principal(name) => format!(", by {name}"),
+            };
+            let why = reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            format!("policy {digest} is in force{who}{why}")
+        }
+        Body::Offboarded { revision, .. } => {
+            format!("the app is let go at revision {revision}, its name is free")
+        }
         Body::OnboardingStarted { name } => format!("onboarding of `{name}` was asked for"),
         Body::OnboardingPassed => "every field is valid".to_owned(),
         Body::OnboardingRefused { violations } => {

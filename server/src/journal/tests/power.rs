@@ -174,6 +174,52 @@ fn a_power_cut_at_every_change_of_the_disk_loses_nothing() {
     }
 }
 
+/// Crashes of the matrix; CI asks for many more than a developer waits for.
+fn crash_runs() -> u64 {
+    std::env::var("AGENTD_CRASH_RUNS").map_or(300, |runs| runs.parse().unwrap())
+}
+
+/// What a publisher signed: the size of the log, and the root over its records.
+fn signed(lines: &[Bytes]) -> (usize, Hash) {
+    let mut tree = agentd_core::tlog::tree::Frontier::new();
+    lines.iter().for_each(|line| tree.push(agentd_core::chain::leaf_hash(line), &mut |_, _| {}));
+    (lines.len(), tree.root())
+}
+
+#[test]
+fn after_every_crash_the_log_leads_to_every_root_that_was_signed() {
+    let (mut crashes, mut checkpoints, mut records) = (0, 0, 0);
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = |below: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % below
+    };
+    while crashes < crash_runs() {
+        // A log of its own every few crashes: each start reads all of it.
+        let (mut world, mut promised) = (World::new(), Vec::new());
+        for _ in 0..20 {
+            for _ in 0..next(5) {
+                let sizes: Vec<usize> = (0..=next(4)).map(|_| 1 + next(900) as usize).collect();
+                world.append(&sizes).unwrap();
+            }
+            if next(2) == 0 {
+                promised.push(signed(&world.acknowledged));
+            }
+            // What is signed is durable, so the crash may come in the very next change.
+            world.power_cut(1 + next(25), next(u64::MAX));
+            for (size, root) in &promised {
+                assert_eq!(signed(&world.acknowledged[..*size]).1, *root, "{size} were signed");
+            }
+            crashes += 1;
+        }
+        checkpoints += promised.len();
+        records += world.acknowledged.len();
+    }
+    println!("{crashes} crashes, {records} records and {checkpoints} checkpoints kept");
+}
+
 #[test]
 fn a_record_that_only_the_page_cache_has_is_rewritten_before_it_is_trusted() {
     let mut world = World::new();
@@ -219,6 +265,10 @@ fn planted_bugs_are_caught() {
     for (bug, story) in [
         ("journal.skip_fsync", "power::a_power_cut_at_every_change_of_the_disk_loses_nothing"),
         ("journal.skip_fsync", "power::acknowledged_records_survive_every_power_cut"),
+        (
+            "journal.skip_fsync",
+            "power::after_every_crash_the_log_leads_to_every_root_that_was_signed",
+        ),
         ("journal.ack_before_sync", "power::a_power_cut_at_every_change_of_the_disk_loses_nothing"),
         ("journal.ack_before_sync", "power::acknowledged_records_survive_every_power_cut"),
         (

@@ -79,8 +79,10 @@ impl Supervisor {
             argv: prepared.argv,
             env: prepared.env,
             listener,
-            born,
+            born: Some(born),
             limits: prepared.limits,
+            user: config.user,
+            confinement: None,
         };
         if let Err(error) = spawn(&mut program, image) {
             born::abandon();

@@ -4,6 +4,8 @@ use agentd_core::chain::{GENESIS, Hash, leaf_hash};
 
 use super::*;
 
+mod tamper;
+
 fn log(n: u64) -> Vec<String> {
     let mut prev: Hash = GENESIS;
     (1..=n)
@@ -98,6 +100,7 @@ fn a_replay_of_what_is_no_record_is_a_fault() {
 
 #[test]
 fn a_missing_file_is_not_found() {
-    let failure = verify_file(Path::new("/nonexistent/log.jsonl"), false).unwrap_err();
+    let failure =
+        verify_file(Path::new("/nonexistent/log.jsonl"), &VerifyArgs::default()).unwrap_err();
     assert_eq!(failure.exit(), Exit::NotFound);
 }

@@ -126,6 +126,14 @@ fn is_forbidden_v4(v4: Ipv4Addr) -> bool {
     zero || v4.is_multicast() || v4.is_link_local() || broadcast || known.contains(&v4)
 }
 
+/// A host name or a plain address in the one notation that cannot be read in two ways, without brackets.
+pub(crate) fn is_host(text: &str) -> bool {
+    if text.contains(':') {
+        return text.parse::<Ipv6Addr>().is_ok();
+    }
+    if is_numeric(text) { text.parse::<Ipv4Addr>().is_ok() } else { is_dns_name(text) }
+}
+
 /// A port without sign and leading zeros.
 pub(super) fn port(text: &str) -> Option<u16> {
     let plain = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');

@@ -1,5 +1,5 @@
 //! Repository addresses. A server that fetches what a stranger names must not be led to its own network, so only `https` to a
-//! public name or address passes, in the one notation that cannot be read in two ways.
+//! public name or address passes, in the one notation that cannot be read in two ways; and what the policy lists by name.
 //!
 //! This looks at the text alone. Whoever fetches resolves the name, checks the address it connects to with [`is_public`]'s rule
 //! again (a name can resolve to anything, and to something else a moment later), and follows no redirect.
@@ -7,6 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Broken, INVALID, TOO_LARGE, broken, is_deceptive};
+use crate::policy::{Fetch, Scheme};
 
 const URL_BYTES_MAX: usize = 2_048;
 const REVISION_BYTES_MAX: usize = 255;
@@ -32,6 +33,11 @@ const PLAIN: Broken = broken(
     INVALID,
     "must be plain ASCII without spaces, control characters and backslashes",
     "write the address plainly",
+);
+const NOT_LISTED: Broken = broken(
+    "REPO_HOST_NOT_LISTED",
+    "must be a host that the policy lists",
+    "ask whoever keeps the policy to list it under `fetch.hosts`",
 );
 const PATH: Broken = broken(
     INVALID,
@@ -71,28 +77,83 @@ const PRIVATE_SUFFIXES: [&str; 17] = [
 /// Services that turn any address into a name.
 const ADDRESS_NAMES: [&str; 5] = ["nip.io", "sslip.io", "xip.io", "localtest.me", "lvh.me"];
 
-/// Judges the URL of a repository.
-pub(super) fn url(url: &str) -> Result<(), Broken> {
-    if url.len() > URL_BYTES_MAX {
-        return Err(LONG);
+/// The address of a repository that a policy lets in, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepoUrl {
+    /// How it is fetched.
+    pub scheme: Scheme,
+    /// Name or plain address, without brackets.
+    pub host: String,
+    /// Given, or the usual one of the scheme.
+    pub port: u16,
+    /// Whether a human listed this host: then it may have any address. Otherwise every address it has must be public.
+    pub listed: bool,
+}
+
+impl RepoUrl {
+    /// The address, if `fetch` lets it in. What was let in when the app was onboarded is asked again before every fetch: the policy
+    /// may have changed.
+    ///
+    /// # Errors
+    /// The rule it breaks.
+    pub fn parse(url: &str, fetch: &Fetch) -> Result<Self, String> {
+        Self::judge(url, fetch).map_err(|broken| format!("{}; {}", broken.rule, broken.fix))
     }
-    if url.starts_with('-') {
-        return Err(OPTION);
+
+    pub(super) fn judge(url: &str, fetch: &Fetch) -> Result<Self, Broken> {
+        if url.len() > URL_BYTES_MAX {
+            return Err(LONG);
+        }
+        if url.starts_with('-') {
+            return Err(OPTION);
+        }
+        let (scheme, rest) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
+            (Some(rest), _) => (Scheme::Https, rest),
+            (None, Some(rest)) => (Scheme::Http, rest),
+            (None, None) => return Err(SCHEME),
+        };
+        let plain = |c: char| c.is_ascii_graphic() && c != '\\' && !is_deceptive(c);
+        if !rest.chars().all(plain) {
+            return Err(if scheme == Scheme::Https { PLAIN } else { SCHEME });
+        }
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at_checked(end).unwrap_or((rest, ""));
+        let judged = Self::authority(scheme, authority, fetch)?;
+        path_of(path)?;
+        Ok(judged)
     }
-    let Some(rest) = url.strip_prefix("https://") else { return Err(SCHEME) };
-    let plain = |c: char| c.is_ascii_graphic() && c != '\\' && !is_deceptive(c);
-    if !rest.chars().all(plain) {
-        return Err(PLAIN);
+
+    fn authority(scheme: Scheme, authority: &str, fetch: &Fetch) -> Result<Self, Broken> {
+        let split = host_and_port(authority);
+        if let Some((host, port)) = split {
+            let port = port.unwrap_or(scheme.port());
+            if fetch.lists(scheme, host, port) {
+                return Ok(Self { scheme, host: host.to_owned(), port, listed: true });
+            }
+        }
+        if scheme == Scheme::Http {
+            return Err(SCHEME);
+        }
+        if authority.contains('@') {
+            return Err(USERINFO);
+        }
+        if authority.starts_with('-') {
+            return Err(OPTION);
+        }
+        let (host, port) = split.filter(|(host, _)| is_public_host(host)).ok_or(PRIVATE)?;
+        if !fetch.public {
+            return Err(NOT_LISTED);
+        }
+        Ok(Self {
+            scheme,
+            host: host.to_owned(),
+            port: port.unwrap_or(scheme.port()),
+            listed: false,
+        })
     }
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at_checked(end).unwrap_or((rest, ""));
-    if authority.contains('@') {
-        return Err(USERINFO);
-    }
-    if authority.starts_with('-') {
-        return Err(OPTION);
-    }
-    host_and_port(authority)?;
+}
+
+fn path_of(path: &str) -> Result<(), Broken> {
     if path.contains('%') {
         return Err(OPTION);
     }
@@ -102,10 +163,7 @@ pub(super) fn url(url: &str) -> Result<(), Broken> {
     if !tidy || path.contains(['?', '#']) {
         return Err(PATH);
     }
-    if inner.split('/').any(|part| part.starts_with('-')) {
-        return Err(OPTION);
-    }
-    Ok(())
+    if inner.split('/').any(|part| part.starts_with('-')) { Err(OPTION) } else { Ok(()) }
 }
 
 /// Judges the name of a revision; a subset of `git check-ref-format`.
@@ -124,26 +182,28 @@ pub(super) fn revision(text: &str) -> Result<(), Broken> {
     if good { Ok(()) } else { Err(REVISION) }
 }
 
-fn host_and_port(authority: &str) -> Result<(), Broken> {
-    if let Some(rest) = authority.strip_prefix('[') {
-        let (inside, port) = rest.split_once(']').ok_or(PRIVATE)?;
-        let address: Ipv6Addr = inside.parse().map_err(|_not_an_address| PRIVATE)?;
-        let good = is_public(IpAddr::V6(address)) && is_port_suffix(port);
-        return if good { Ok(()) } else { Err(PRIVATE) };
-    }
-    let end = authority.find(':').unwrap_or(authority.len());
-    let (host, port) = authority.split_at_checked(end).unwrap_or((authority, ""));
-    let good = is_port_suffix(port) && is_public_host(host);
-    if good { Ok(()) } else { Err(PRIVATE) }
-}
-
-/// Nothing, or `:` and a port without sign and leading zeros.
-fn is_port_suffix(text: &str) -> bool {
-    let Some(port) = text.strip_prefix(':') else { return text.is_empty() };
-    super::address::port(port).is_some()
+/// The host, an IPv6 address without its brackets, and the port if one is named; `None` if there is nothing like that.
+fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').filter(|(inside, _)| inside.contains(':'))?,
+        None => {
+            let end = authority.find(':').unwrap_or(authority.len());
+            authority.split_at_checked(end)?
+        }
+    };
+    let port = match port.strip_prefix(':') {
+        // Without sign and leading zeros.
+        Some(port) => Some(super::address::port(port)?),
+        None if port.is_empty() => None,
+        None => return None,
+    };
+    Some((host, port))
 }
 
 fn is_public_host(host: &str) -> bool {
+    if host.contains(':') {
+        return host.parse::<Ipv6Addr>().is_ok_and(|address| is_public(IpAddr::V6(address)));
+    }
     if super::address::is_numeric(host) {
         // Octal, hexadecimal, decimal and short notations are not parsed, hence refused.
         return host.parse::<Ipv4Addr>().is_ok_and(|address| is_public(IpAddr::V4(address)));
@@ -158,7 +218,8 @@ fn is_public_host(host: &str) -> bool {
 }
 
 /// Whether an address is one that the public internet routes (IANA special-purpose registries, October 2025).
-pub(super) fn is_public(address: IpAddr) -> bool {
+#[must_use]
+pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
         IpAddr::V6(address) => is_public_v6(address),

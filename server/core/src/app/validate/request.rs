@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::app::{Millis, Probe};
+use crate::policy::Window;
 
 /// Most bytes of a refused value that are repeated.
 const ECHO_BYTES_MAX: usize = 200;
@@ -38,6 +39,8 @@ pub struct OnboardRequest {
     pub labels: BTreeMap<String, String>,
     /// Metric name -> (enter, leave) in the metric's natural unit (ratio, seconds).
     pub thresholds: BTreeMap<String, (f64, f64)>,
+    /// Maintenance windows of this app.
+    pub windows: Vec<RequestedWindow>,
     /// Highest autonomy: `OFF`, `SHADOW`, `PROPOSE` or `AUTO`.
     pub autonomy: Option<String>,
     /// Time between TERM and KILL.
@@ -64,6 +67,26 @@ pub enum RequestedSource {
         /// Branch, tag or commit.
         revision: Option<String>,
     },
+}
+
+/// A maintenance window as it was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RequestedWindow {
+    /// Shown in refusals.
+    pub name: String,
+    /// RFC 3339 with an explicit offset.
+    pub start: String,
+    /// RFC 3339 with an explicit offset.
+    pub end: Option<String>,
+    /// Repeats every so many milliseconds; once when absent.
+    pub every_ms: Option<Millis>,
+}
+
+impl From<RequestedWindow> for Window {
+    fn from(asked: RequestedWindow) -> Self {
+        let RequestedWindow { name, start, end, every_ms } = asked;
+        Self { name, start, end, every_ms, apps: Vec::new() }
+    }
 }
 
 /// A readiness question as it was asked for.

@@ -26,7 +26,7 @@ fn repo(url: &str) -> RequestedSource {
 fn wrong(change: impl FnOnce(&mut OnboardRequest)) -> Vec<(String, String)> {
     let mut request = request();
     change(&mut request);
-    match validate(Env::Stage, &request, false) {
+    match validate(Env::Stage, &Fetch::default(), &request, false) {
         Ok(_) => Vec::new(),
         Err(violations) => violations.into_iter().map(|v| (v.field, v.reason)).collect(),
     }
@@ -44,7 +44,7 @@ fn text(text: &str) -> Option<String> {
 
 #[test]
 fn a_small_request_gets_the_documented_defaults() {
-    let spec = validate(Env::Stage, &request(), false).unwrap();
+    let spec = validate(Env::Stage, &Fetch::default(), &request(), false).unwrap();
     assert_eq!(spec.name.as_str(), "shop-api");
     assert_eq!((spec.env, spec.runtime), (Env::Stage, Runtime::Python));
     assert_eq!(spec.instances, Instances { min: 1, max: 1, desired: 1 });
@@ -66,7 +66,7 @@ fn a_full_request_is_taken_as_it_is() {
     request.thresholds = [("error_ratio".to_owned(), (0.05, 0.04))].into();
     request.autonomy = text("PROPOSE");
     request.stop_grace_ms = Some(0);
-    let spec = validate(Env::Stage, &request, false).unwrap();
+    let spec = validate(Env::Stage, &Fetch::default(), &request, false).unwrap();
     assert_eq!(spec.working_dir.as_deref(), Some("/srv/shop/"));
     assert_eq!(spec.instances, Instances { min: 2, max: 8, desired: 2 });
     let health = spec.health.clone().unwrap();
@@ -78,7 +78,10 @@ fn a_full_request_is_taken_as_it_is() {
     assert_eq!(spec.thresholds[&Metric::ErrorRatio], Override { enter: 50_000, leave: 40_000 });
     assert_eq!(spec.autonomy, Some(Level::Propose));
     assert!(spec.is_protected());
-    assert_eq!(validate(Env::Stage, &request, false).unwrap().digest(), spec.digest());
+    assert_eq!(
+        validate(Env::Stage, &Fetch::default(), &request, false).unwrap().digest(),
+        spec.digest()
+    );
 }
 
 #[test]
@@ -156,9 +159,13 @@ fn names_that_attack_are_refused_with_the_rule() {
     ] {
         check(name, |r| r.name = name.to_owned(), &[("name", "INVALID")]);
     }
-    let violations =
-        validate(Env::Stage, &OnboardRequest { name: "../x".to_owned(), ..request() }, false)
-            .unwrap_err();
+    let violations = validate(
+        Env::Stage,
+        &Fetch::default(),
+        &OnboardRequest { name: "../x".to_owned(), ..request() },
+        false,
+    )
+    .unwrap_err();
     assert_eq!(violations[0].rule, AppName::RULE);
     check("the longest", |r| r.name = "a".repeat(63), &[]);
     check("the control plane", |r| r.name = "agentd".to_owned(), &[("name", "FORBIDDEN")]);
@@ -168,7 +175,8 @@ fn names_that_attack_are_refused_with_the_rule() {
 fn an_environment_is_the_served_one_or_as_good_as_none() {
     let found = |served, env: &str, taken| {
         let request = OnboardRequest { env: env.to_owned(), ..request() };
-        let violations = validate(served, &request, taken).err().unwrap_or_default();
+        let violations =
+            validate(served, &Fetch::default(), &request, taken).err().unwrap_or_default();
         violations.into_iter().map(|v| (v.reason, v.rule)).collect::<Vec<_>>()
     };
     assert_eq!(found(Env::Stage, "stage", false), []);
@@ -190,7 +198,7 @@ fn passwords_are_not_repeated() {
         environment: [("TOKEN".to_owned(), "hunter2\n".to_owned())].into(),
         ..request()
     };
-    let violations = validate(Env::Stage, &request, false).unwrap_err();
+    let violations = validate(Env::Stage, &Fetch::default(), &request, false).unwrap_err();
     assert_eq!(violations.len(), 2);
     assert!(!format!("{violations:?}").contains("hunter2"));
 }
@@ -485,7 +493,7 @@ fn thresholds_are_numbers_with_hysteresis() {
 #[test]
 fn what_is_repeated_is_bounded_and_stays_text() {
     let request = OnboardRequest { name: "\u{e4}".repeat(5_000), ..request() };
-    let violations = validate(Env::Stage, &request, false).unwrap_err();
+    let violations = validate(Env::Stage, &Fetch::default(), &request, false).unwrap_err();
     assert_eq!(violations[0].value.len(), 203);
     assert_eq!(violations[0].clipped().clipped(), violations[0].clipped(), "clipping is stable");
 }

@@ -9,8 +9,15 @@ use crate::state::Outcome;
 
 const PERCENT: i64 = MICRO / 100;
 
+/// The catalogue is asked.
+fn healthy(instances: u32) -> Story {
+    let mut story = Story::healthy(instances);
+    story.policy.learning.learner = Learner::Ccq;
+    story
+}
+
 fn overloaded(metric: Metric, micro: i64) -> Story {
-    let mut story = Story::healthy(2);
+    let mut story = healthy(2);
     (0..3).for_each(|_| _ = story.hears(metric, micro));
     story
 }
@@ -73,7 +80,7 @@ fn what_points_to_no_cause_is_looked_at_before_anything_is_done() {
 
 #[test]
 fn the_signature_is_that_of_what_is_answered_and_what_stands_around_it() {
-    let mut story = Story::healthy(1);
+    let mut story = healthy(1);
     story.exits(0, Exit::Code(1));
     let signature = |story: &Story| story.chooses().diagnosis.map(|d| d.signature);
     assert_eq!(signature(&story), Some(Signature::Down));
@@ -82,7 +89,7 @@ fn the_signature_is_that_of_what_is_answered_and_what_stands_around_it() {
     story.did(Action::Deploy, Outcome::Verified);
     assert_eq!(signature(&story), Some(Signature::DownDeploy));
     // What is not in the catalogue is left to the rules.
-    let mut silent = Story::healthy(1);
+    let mut silent = healthy(1);
     silent.passes(46_000);
     assert_eq!(silent.chooses().diagnosis, None);
 }

@@ -23,6 +23,7 @@ use crate::ingest::Ingest;
 use crate::journal;
 use crate::publish::Publisher;
 use crate::tasks::{OnFailure, Tasks};
+use crate::tlog;
 
 /// Longest wait for something that has to happen.
 pub(in crate::grpc) const PATIENCE: Duration = Duration::from_secs(60);
@@ -43,7 +44,8 @@ impl Server {
         let env = Env::Stage;
         let dir = tempfile::tempdir().unwrap();
         let config = journal::Config::new(dir.path().join("proof"));
-        let opened = journal::open(config, &mut |_, _| {}).unwrap();
+        let published = tlog::Config::on_demand(dir.path());
+        let (opened, tlog) = tlog::open(published, config, &mut |_, _| {}).unwrap();
         let (handle, inbox) = crate::agent::inbox();
         let memory = Arc::new(Memory::new(handle.clone()));
         let (tasks, ingest) = (Tasks::new(), Arc::new(Ingest::new()));
@@ -56,7 +58,9 @@ impl Server {
             dry_run: false,
             frozen: false,
         };
+        let metrics = Arc::new(crate::metrics::Metrics::new(Env::Stage));
         let parts = Parts {
+            metrics: Arc::clone(&metrics),
             id: started.agent_id.clone(),
             version: "test",
             loop_interval: Duration::from_millis(20),
@@ -68,24 +72,32 @@ impl Server {
             publisher: publisher.clone(),
             tasks: tasks.clone(),
         };
-        let restored = Restored { state: State::new(env), head: opened.head, bytes_cut: None };
+        let restored = Restored {
+            state: State::new(env),
+            policy: Policy::default_for(env),
+            head: opened.head,
+            bytes_cut: None,
+        };
         let agent = Agent::new(parts, Policy::default_for(env), restored, inbox);
         tasks.spawn("agent", OnFailure::Shutdown, async move {
             agent.run().await;
         });
         let (health, _) = tonic_health::server::health_reporter();
         let services = Services {
+            metrics,
             agent: handle,
             publisher,
             journal: opened.journal,
+            tlog,
             ingest,
             intake: Arc::default(),
             bus: None,
+            workers: None,
             clock,
             tasks,
             env,
             data_dir: dir.path().to_owned(),
-            policy_origin: "built-in".to_owned(),
+            rules: Arc::default(),
             stage: None,
             health,
         };

@@ -87,6 +87,7 @@ fn any_request() -> impl Strategy<Value = OnboardRequest> {
             environment: c.0,
             labels: c.1,
             thresholds: c.2,
+            windows: Vec::new(),
             autonomy: c.3,
             stop_grace_ms: c.4,
         })
@@ -134,7 +135,7 @@ proptest! {
         request in any_request(),
         taken in any::<bool>(),
     ) {
-        match validate(Env::Stage, &request, taken) {
+        match validate(Env::Stage, &Fetch::default(), &request, taken) {
             Ok(spec) => {
                 prop_assert!(!taken);
                 assert_holds(&spec);
@@ -147,8 +148,8 @@ proptest! {
             }
         }
         prop_assert_eq!(
-            validate(Env::Stage, &request, taken),
-            validate(Env::Stage, &request, taken)
+            validate(Env::Stage, &Fetch::default(), &request, taken),
+            validate(Env::Stage, &Fetch::default(), &request, taken)
         );
     }
 

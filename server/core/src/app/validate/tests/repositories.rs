@@ -1,6 +1,7 @@
 //! Repository addresses, the good ones and the attacks.
 
 use super::*;
+use crate::policy::{Host, Scheme};
 
 const OTHER_SCHEMES: [&str; 16] = [
     "file:///etc",
@@ -173,4 +174,78 @@ fn ordinary_repositories_pass() {
     {
         check(bad, |r| r.source = at(bad), &[("repo.revision", "INVALID")]);
     }
+}
+
+/// What is wrong with the address under a policy that lists hosts.
+fn under(fetch: &Fetch, url: &str) -> Vec<String> {
+    let request = OnboardRequest { source: repo(url), ..request() };
+    let violations = validate(Env::Stage, fetch, &request, false).err().unwrap_or_default();
+    violations.into_iter().map(|violation| violation.reason).collect()
+}
+
+#[test]
+fn a_listed_host_passes_by_its_scheme_and_port_and_nothing_else_of_it() {
+    let entry = |host: &str, scheme, port| Host { host: host.to_owned(), scheme, port };
+    let hosts = vec![
+        entry("127.0.0.1", Scheme::Http, 8_080),
+        entry("git.corp.internal", Scheme::Https, 443),
+        entry("::1", Scheme::Https, 8_443),
+    ];
+    let fetch = Fetch { hosts, ..Fetch::default() };
+    for good in [
+        "http://127.0.0.1:8080/a.git",
+        "https://git.corp.internal/a/b",
+        "https://git.corp.internal:443/a/b",
+        "https://[::1]:8443/a",
+        "https://github.com/a/b",
+    ] {
+        assert_eq!(under(&fetch, good), [""; 0], "{good}");
+    }
+    for (bad, reason) in [
+        ("http://127.0.0.1/a.git", "REPO_SCHEME"),
+        ("http://127.0.0.1:8081/a.git", "REPO_SCHEME"),
+        ("https://127.0.0.1:8080/a.git", "REPO_HOST_PRIVATE"),
+        ("http://git.corp.internal/a/b", "REPO_SCHEME"),
+        ("https://git.corp.internal:8443/a/b", "REPO_HOST_PRIVATE"),
+        ("https://sub.git.corp.internal/a/b", "REPO_HOST_PRIVATE"),
+        ("https://u@git.corp.internal/a/b", "REPO_USERINFO"),
+        ("https://git.corp.internal/a/../b", "INVALID"),
+        ("https://git.corp.internal/--upload-pack=x", "REPO_OPTION_LIKE"),
+        ("http://github.com/a/b", "REPO_SCHEME"),
+    ] {
+        assert_eq!(under(&fetch, bad), [reason], "{bad}");
+    }
+    let strict = Fetch { public: false, ..fetch };
+    assert_eq!(under(&strict, "https://github.com/a/b"), ["REPO_HOST_NOT_LISTED"]);
+    assert_eq!(under(&strict, "https://git.corp.internal/a/b"), [""; 0]);
+}
+
+#[test]
+fn what_was_let_in_says_where_it_leads() {
+    let parse = |url: &str| RepoUrl::parse(url, &Fetch::default()).unwrap();
+    let plain = parse("https://github.com/a/b");
+    assert_eq!((plain.host.as_str(), plain.port, plain.listed), ("github.com", 443, false));
+    let six = parse("https://[2606:4700::1111]:8443/a");
+    assert_eq!((six.host.as_str(), six.port), ("2606:4700::1111", 8_443));
+    let error = RepoUrl::parse("https://127.0.0.1/a", &Fetch::default()).unwrap_err();
+    assert!(error.contains("public host"), "{error}");
+}
+
+#[test]
+fn an_app_from_a_repository_works_in_its_release_and_files_need_an_address() {
+    let files = |r: &mut OnboardRequest| {
+        r.runtime = "static".to_owned();
+        r.source = repo("https://github.com/a/b");
+    };
+    check("no address", files, &[("listen", "REQUIRED")]);
+    let heard = |r: &mut OnboardRequest| {
+        files(r);
+        r.listen = text("127.0.0.1:8080");
+    };
+    check("an address", heard, &[]);
+    let elsewhere = |r: &mut OnboardRequest| {
+        r.source = repo("https://github.com/a/b");
+        r.working_dir = text("/srv");
+    };
+    check("it works in its release", elsewhere, &[("working_dir", "FORBIDDEN")]);
 }

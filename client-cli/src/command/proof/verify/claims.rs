@@ -1,0 +1,148 @@
+//! The tree over the lines that are checked, held against every signed checkpoint at hand.
+
+use std::path::{Path, PathBuf};
+
+use agentd_core::chain::Hash;
+use agentd_core::tlog::tree::Frontier;
+use agentd_core::tlog::{Checkpoint, Note, VerifierKey};
+
+use super::super::known::{Known, KnownLogs};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::view::proof::FaultView;
+
+/// Follows the tree, and what was promised about it.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    frontier: Frontier,
+    /// By size, the smallest first; those that are reached are gone.
+    open: Vec<Checkpoint>,
+    /// The largest one that holds.
+    pub(super) good: Option<Checkpoint>,
+}
+
+impl Claims {
+    /// The fault of a promise that an empty log does not keep.
+    pub(super) fn new(mut open: Vec<Checkpoint>) -> (Self, Option<FaultView>) {
+        open.sort_by_key(|checkpoint| checkpoint.size);
+        let mut claims = Self { open, ..Self::default() };
+        let fault = claims.reached();
+        (claims, fault)
+    }
+
+    pub(super) const fn tree(&self) -> &Frontier {
+        &self.frontier
+    }
+
+    /// Takes the next leaf; `stored` receives the hashes that tiles hold.
+    pub(super) fn push(
+        &mut self,
+        leaf: Hash,
+        stored: &mut dyn FnMut(u8, Hash),
+    ) -> Option<FaultView> {
+        self.frontier.push(leaf, stored);
+        self.reached()
+    }
+
+    fn reached(&mut self) -> Option<FaultView> {
+        let (size, mut fault) = (self.frontier.size(), None);
+        while let Some(claim) = self.open.first().filter(|claim| claim.size == size) {
+            let (stored, computed) = (claim.root, self.frontier.root());
+            let claim = self.open.remove(0);
+            if stored == computed {
+                self.good = Some(claim);
+            } else if fault.is_none() {
+                let before = self.good.as_ref().map_or(0, |good| good.size);
+                let first = before.saturating_add(1);
+                fault = Some(FaultView {
+                    seq: first,
+                    reason: "ROOT_DIFFERS".to_owned(),
+                    stored: Some(stored.to_string()),
+                    computed: Some(computed.to_string()),
+                    summary: format!(
+                        "entries {first} to {size} are not those that were signed: signed root {stored}, computed {computed}"
+                    ),
+                });
+            }
+        }
+        fault
+    }
+
+    /// The fault of a promise that goes beyond the end.
+    pub(super) fn finish(&self) -> Option<FaultView> {
+        let claim = self.open.last()?;
+        let (size, there) = (claim.size, self.frontier.size());
+        Some(FaultView {
+            seq: there.saturating_add(1),
+            reason: "CUT_SHORT".to_owned(),
+            summary: format!("{size} entries were signed, {there} are there: the end was cut off"),
+            ..FaultView::default()
+        })
+    }
+}
+
+/// The key that a log is believed by.
+pub(super) struct Trust {
+    pub(super) key: VerifierKey,
+    /// It came with what it is to vouch for.
+    pub(super) own: bool,
+}
+
+/// The key for the log called `origin`: from the command line, else from memory, else the one that came with the files.
+pub(super) fn trust(
+    origin: &str,
+    given: Option<&str>,
+    beside: Option<&Path>,
+) -> Result<Trust, Failure> {
+    if let Some(given) = given {
+        let text = match std::fs::read_to_string(given) {
+            Ok(text) => text,
+            Err(_no_file) => given.to_owned(),
+        };
+        let key = text.trim().parse().map_err(|error: agentd_core::tlog::note::Error| {
+            Failure::because(Exit::Usage, &format!("--key `{given}`"), &error)
+        })?;
+        return Ok(Trust { key, own: false });
+    }
+    if let Some(known) = KnownLogs::of_user().get(origin)? {
+        return Ok(Trust { key: known.key, own: false });
+    }
+    let beside = beside.and_then(|path| std::fs::read_to_string(path).ok());
+    match beside.and_then(|text| text.trim().parse().ok()) {
+        Some(key) => Ok(Trust { key, own: true }),
+        None => Err(Failure::usage(format!("nothing is known of the log `{origin}`"))
+            .hint("give its public key with --key; `agentctl proof checkpoint` shows it")),
+    }
+}
+
+/// A checkpoint from a file, signed by a key that is trusted for its log.
+pub(super) fn read(
+    path: &Path,
+    given: Option<&str>,
+    beside: Option<&Path>,
+) -> Result<(Known, bool), Failure> {
+    let text = std::fs::read(path).map_err(|error| {
+        let exit = match error.kind() {
+            std::io::ErrorKind::NotFound => Exit::NotFound,
+            _ => Exit::Failure,
+        };
+        Failure::because(exit, &format!("cannot read `{}`", path.display()), &error)
+    })?;
+    open(&text, given, beside)
+        .map_err(|failure| failure.fact("checkpoint", path.display().to_string()))
+}
+
+fn open(text: &[u8], given: Option<&str>, beside: Option<&Path>) -> Result<(Known, bool), Failure> {
+    let bad = |error: &dyn std::error::Error| {
+        Failure::because(Exit::ProofFailed, "the checkpoint cannot be trusted", error)
+    };
+    let note = Note::parse(text).map_err(|error| bad(&error))?;
+    let claimed = Checkpoint::parse(note.text()).map_err(|error| bad(&error))?;
+    let Trust { key, own } = trust(&claimed.origin, given, beside)?;
+    Known::open(text, key).map(|known| (known, own))
+}
+
+/// All of them.
+pub(super) fn read_all(paths: &[PathBuf], given: Option<&str>) -> Result<Vec<Checkpoint>, Failure> {
+    paths.iter().map(|path| Ok(read(path, given, None)?.0.checkpoint)).collect()
+}

@@ -1,0 +1,169 @@
+//! A log as a tree of files (C2SP tlog-tiles): every entry against its leaf hash, every hash against the ones below it, the root
+//! against the signed checkpoint.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Instant;
+
+use agentd_core::chain::{Hash, leaf_hash};
+use agentd_core::tlog::tile::{self, Kind, Tile, stored};
+use agentd_core::tlog::tree::TILE_WIDTH;
+
+use super::{Check, claims};
+use crate::failure::Failure;
+use crate::view::proof::{FaultView, VerificationView};
+
+/// True for a directory that holds such a tree.
+pub(super) fn is_one(dir: &Path) -> bool {
+    dir.join("checkpoint").is_file() && dir.join("tile").is_dir()
+}
+
+/// Checks the tree in `dir`. A checkpoint that cannot be trusted is a failure: without it there is nothing to check against.
+pub(super) fn verify(
+    dir: &Path,
+    key: Option<&str>,
+    replay: bool,
+) -> Result<VerificationView, Failure> {
+    let started = Instant::now();
+    let beside = dir.join("log.vkey");
+    let (known, own) = claims::read(&dir.join("checkpoint"), key, Some(&beside))?;
+    let size = known.checkpoint.size;
+    let mut check = Check::new(replay).against(vec![known.checkpoint.clone()]);
+    let mut above: Vec<Vec<Hash>> = Vec::new();
+    for index in 0..size.div_ceil(TILE_WIDTH) {
+        let width = (size - index * TILE_WIDTH).min(TILE_WIDTH);
+        if !bundle(dir, index, width, &mut check, &mut above) {
+            break;
+        }
+    }
+    // Where the root does not fit, the hashes in between say where to look.
+    let localised = check.fault.as_ref().is_none_or(|fault| fault.reason == "ROOT_DIFFERS");
+    if localised
+        && let Some(fault) =
+            (1_u8..).zip(&above).find_map(|(level, row)| upper(dir, level, size, row))
+    {
+        check.fault = Some(fault);
+    }
+    let mut view = check.finish("tiles", None, started);
+    view.origin = Some(known.checkpoint.origin);
+    view.key_came_with_it = own;
+    Ok(view)
+}
+
+/// One bundle of entries and the tile of their hashes; false if the check cannot go on.
+fn bundle(
+    dir: &Path,
+    index: u64,
+    width: u64,
+    check: &mut Check,
+    above: &mut Vec<Vec<Hash>>,
+) -> bool {
+    let first = index * TILE_WIDTH + 1;
+    let missing = |seq: u64, name: String, why: &str| FaultView {
+        seq,
+        reason: "TILE_MISSING".to_owned(),
+        summary: format!("`{name}` {why}"),
+        ..FaultView::default()
+    };
+    let (Some(entries), Some(hashes)) =
+        (Tile::new(Kind::Entries, index, width), Tile::new(Kind::Hashes(0), index, width))
+    else {
+        return false;
+    };
+    let (Ok(bytes), Ok(leaves)) = (read(dir, entries), read(dir, hashes)) else {
+        let name = if read(dir, entries).is_err() { entries } else { hashes };
+        check.fault = Some(missing(first, name.to_string(), "is missing"));
+        return false;
+    };
+    // As far as the bundle can be read: what is sound before the cut is checked first.
+    let lines = sound_entries(&bytes);
+    for (at, line) in (0_u64..).zip(lines.iter().take(usize::try_from(width).unwrap_or(0))) {
+        let seq = first + at;
+        let (stored, computed) = (hash_at(&leaves, at), leaf_hash(line));
+        if stored != Some(computed) {
+            check.fault = Some(differs(seq, &hashes, stored, computed));
+            return false;
+        }
+        let mut keep = |level: u8, hash: Hash| {
+            let Some(row) = usize::from(level).checked_sub(1) else { return };
+            if above.len() <= row {
+                above.push(Vec::new());
+            }
+            if let Some(row) = above.get_mut(row) {
+                row.push(hash);
+            }
+        };
+        if !check.leaf(line, &mut keep) {
+            return false;
+        }
+    }
+    let there = u64::try_from(lines.len()).unwrap_or(u64::MAX);
+    if there < width {
+        check.fault = Some(missing(first + there, entries.to_string(), "is cut short"));
+        return false;
+    }
+    true
+}
+
+fn sound_entries(mut bundle: &[u8]) -> Vec<&[u8]> {
+    let mut found = Vec::new();
+    while let Some((length, rest)) = bundle.split_first_chunk::<2>() {
+        let length = usize::from(u16::from_be_bytes(*length));
+        let Some((entry, rest)) = rest.split_at_checked(length) else { break };
+        found.push(entry);
+        bundle = rest;
+    }
+    debug_assert!(tile::entries(bundle).is_none() || bundle.is_empty());
+    found
+}
+
+/// The first hash above the leaves that is not the one computed from below.
+fn upper(dir: &Path, level: u8, size: u64, computed: &[Hash]) -> Option<FaultView> {
+    let count = stored(Kind::Hashes(level), size);
+    for index in 0..count.div_ceil(TILE_WIDTH) {
+        let width = (count - index * TILE_WIDTH).min(TILE_WIDTH);
+        let tile = Tile::new(Kind::Hashes(level), index, width)?;
+        let bytes = read(dir, tile).unwrap_or_default();
+        for at in 0..width {
+            let place = index * TILE_WIDTH + at;
+            let wanted = computed.get(usize::try_from(place).ok()?)?;
+            let found = hash_at(&bytes, at);
+            if found != Some(*wanted) {
+                let seq = (place << (8 * u32::from(level))).saturating_add(1);
+                return Some(differs(seq, &tile, found, *wanted));
+            }
+        }
+    }
+    None
+}
+
+fn differs(seq: u64, tile: &Tile, stored: Option<Hash>, computed: Hash) -> FaultView {
+    FaultView {
+        seq,
+        reason: "TILE_DIFFERS".to_owned(),
+        stored: stored.map(|hash| hash.to_string()),
+        computed: Some(computed.to_string()),
+        summary: format!("the hash in `{tile}` is not the one of what stands below it"),
+    }
+}
+
+fn hash_at(bytes: &[u8], at: u64) -> Option<Hash> {
+    let start = usize::try_from(at).ok()?.checked_mul(32)?;
+    let hash = bytes.get(start..start.checked_add(32)?)?;
+    hash.try_into().ok().map(Hash::from_bytes)
+}
+
+/// A tile; where a partial one was removed, the beginning of the full one.
+fn read(dir: &Path, tile: Tile) -> io::Result<Vec<u8>> {
+    match fs::read(dir.join(tile.to_string())) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !tile.is_full() => {
+            let index = tile.first() / TILE_WIDTH;
+            match Tile::new(tile.kind(), index, TILE_WIDTH) {
+                Some(full) => fs::read(dir.join(full.to_string())),
+                None => Err(error),
+            }
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,19 @@
+"""Pushes health signals to agentd: `SignalClient` numbers, buffers, sends and resends them."""
+
+from agentctl.v1.resources_pb2 import Exit
+from agentctl.v1.telemetry_pb2 import Signal
+
+from .client import Options, Refused, SignalClient, Stats
+from .target import BadTarget, Target, read_token
+
+__all__ = [
+    "BadTarget",
+    "Exit",
+    "Options",
+    "Refused",
+    "Signal",
+    "SignalClient",
+    "Stats",
+    "Target",
+    "read_token",
+]

@@ -1,0 +1,201 @@
+//! How fast the proof log is, against the limits of this machine measured in the same run: `cargo bench -p agentd --bench proof`.
+//!
+//! F is one write of 4 KiB into zeroed space with one fdatasync, which no durable log can beat. This class of machine moves by a
+//! multiple with its neighbours, so it is the ratios that say something.
+
+#![allow(
+    missing_docs,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a benchmark prints a table, reads the clock and stops at the first surprise"
+)]
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use agentd::{journal, tlog};
+use agentd_core::chain::{Hash, LineVerifier, leaf_hash};
+use agentd_core::tlog::tree::Frontier;
+use bytes::Bytes;
+
+const ENTRY_BYTES: usize = 375;
+const SINGLE: usize = 2_000;
+const WRITERS: usize = 64;
+const SATURATED: usize = 300_000;
+
+fn percentile(sorted: &[Duration], permille: usize) -> Duration {
+    sorted[(sorted.len() * permille / 1000).min(sorted.len() - 1)]
+}
+
+fn floor(dir: &Path) -> Vec<Duration> {
+    let file = File::create(dir.join("floor")).unwrap();
+    let zeros = vec![0; 4 << 20];
+    file.write_all_at(&zeros, 0).unwrap();
+    file.sync_all().unwrap();
+    let page = vec![7; 4096];
+    let mut times: Vec<Duration> = (0..SINGLE as u64)
+        .map(|i| {
+            let started = Instant::now();
+            file.write_all_at(&page, i % 1024 * 4096).unwrap();
+            file.sync_data().unwrap();
+            started.elapsed()
+        })
+        .collect();
+    times.sort();
+    times
+}
+
+/// The next record, as long as records usually are.
+fn line(chain: &mut LineVerifier) -> Bytes {
+    let (seq, prev) = (chain.next_seq(), chain.head());
+    let head =
+        format!(r#"{{"event_name":"HEARTBEAT","env":"stage","seq":{seq},"prev":"{prev}","body":""#);
+    let filler = "x".repeat(ENTRY_BYTES.saturating_sub(head.len() + 2));
+    let line = Bytes::from(format!("{head}{filler}\"}}"));
+    chain.check(&line).unwrap();
+    line
+}
+
+fn row(what: &str, value: &str, ratio: &str, goal: &str) {
+    println!("{what:<44} {value:>22} {ratio:>16} {goal:>22}");
+}
+
+async fn single(journal: &journal::Journal, chain: &mut LineVerifier) -> Vec<Duration> {
+    let mut times = Vec::with_capacity(SINGLE);
+    for _ in 0..SINGLE {
+        let (seq, line) = (chain.next_seq(), line(chain));
+        let started = Instant::now();
+        journal.append(seq, vec![line]).await.unwrap();
+        times.push(started.elapsed());
+    }
+    times.sort();
+    times
+}
+
+/// `WRITERS` appends of `lines` records each in flight at any time; they are chained, so one task feeds them in order.
+async fn many(
+    journal: &journal::Journal,
+    chain: &mut LineVerifier,
+    total: usize,
+    lines: usize,
+) -> (Duration, Vec<Duration>) {
+    let mut prepared = Vec::new();
+    while prepared.len() * lines < total {
+        let seq = chain.next_seq();
+        let batch: Vec<Bytes> = (0..lines).map(|_| line(chain)).collect();
+        prepared.push((seq, batch));
+    }
+    let started = Instant::now();
+    let mut times = Vec::with_capacity(prepared.len());
+    let mut flight = tokio::task::JoinSet::new();
+    for (seq, batch) in prepared {
+        if flight.len() >= WRITERS {
+            times.push(flight.join_next().await.unwrap().unwrap());
+        }
+        let journal = journal.clone();
+        flight.spawn(async move {
+            let started = Instant::now();
+            journal.append(seq, batch).await.unwrap();
+            started.elapsed()
+        });
+        // Appends are served in the order in which they are first polled.
+        tokio::task::yield_now().await;
+    }
+    times.extend(flight.join_all().await);
+    let took = started.elapsed();
+    times.sort();
+    (took, times)
+}
+
+fn per_second(count: usize, took: Duration) -> String {
+    format!("{:.0}/s", count as f64 / took.as_secs_f64())
+}
+
+fn micros(time: Duration) -> String {
+    format!("{:.0} us", time.as_secs_f64() * 1e6)
+}
+
+fn ratio(a: Duration, b: Duration) -> String {
+    format!("{:.2} x F", a.as_secs_f64() / b.as_secs_f64())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let dir =
+        tempfile::tempdir_in(std::env::var("BENCH_DIR").unwrap_or_else(|_| ".".into())).unwrap();
+    let config = tlog::Config::new(dir.path(), "stage");
+    let (segments, verified) = (journal::Config::new(config.dir.clone()), config.dir.clone());
+    let (opened, tlog) = tlog::open(config, segments, &mut |_, _| {}).unwrap();
+    let (journal, mut chain) = (opened.journal, LineVerifier::new());
+
+    row("what", "measured", "ratio", "goal");
+    let floor = floor(dir.path());
+    let (f50, f99) = (percentile(&floor, 500), percentile(&floor, 990));
+    row("F: 4 KiB write + fdatasync, p50", &micros(f50), "", "");
+    row("F, p99", &micros(f99), "", "");
+    let one = single(&journal, &mut chain).await;
+    let (p50, p99) = (percentile(&one, 500), percentile(&one, 990));
+    row("one writer, acknowledged, p50", &micros(p50), &ratio(p50, f50), "1.6 x F p50");
+    row("one writer, acknowledged, p99", &micros(p99), &ratio(p99, f99), "2 x F p99");
+    let (took, times) = many(&journal, &mut chain, 64_000, 1).await;
+    let p99 = percentile(&times, 990);
+    row("64 writers, one record each", &per_second(64_000, took), "", "50,000/s");
+    row("64 writers, p99", &micros(p99), &ratio(p99, f50), "10 x F p50");
+    let (took, _) = many(&journal, &mut chain, SATURATED, 250).await;
+    row("saturated, 250 records at once", &per_second(SATURATED, took), "", "250,000/s");
+    let size = chain.next_seq() - 1;
+    let started = Instant::now();
+    tlog.publish(size).await.unwrap();
+    row("until the last of them is published", &format!("{:.0?}", started.elapsed()), "", "");
+    proofs(&tlog, size);
+    verify(&journal, &verified, size);
+    row("memory, resident", &resident(), "", "does not grow");
+}
+
+fn proofs(tlog: &tlog::Tlog, size: u64) {
+    let mut times: Vec<Duration> = (0..5_000_u64)
+        .map(|i| {
+            let started = Instant::now();
+            tlog.inclusion(i * 7_919 % size, size).unwrap().unwrap();
+            started.elapsed()
+        })
+        .collect();
+    times.sort();
+    let p99 = percentile(&times, 990);
+    row("inclusion proof, hot, p50", &micros(percentile(&times, 500)), "", "");
+    row("inclusion proof, hot, p99", &micros(p99), "", "100 us");
+}
+
+/// Everything whoever verifies has to do: chain, leaf hashes, tree.
+fn verify(journal: &journal::Journal, dir: &Path, size: u64) {
+    let count = usize::try_from(size).unwrap();
+    let started = Instant::now();
+    journal.verify().unwrap();
+    row("verify the segments", &per_second(count, started.elapsed()), "", "");
+    let lines = std::fs::read(dir.join("proof.jsonl")).unwrap();
+    let started = Instant::now();
+    let (mut tree, mut chain) = (Frontier::new(), LineVerifier::new());
+    for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        tree.push(chain.check(line).unwrap(), &mut |_, _| {});
+    }
+    assert_eq!(tree.size(), size);
+    row("verify an export: chain and tree", &per_second(count, started.elapsed()), "", "500,000/s");
+    let started = Instant::now();
+    let mut tree = Frontier::new();
+    for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        tree.push(leaf_hash(line), &mut |_, _| {});
+    }
+    let root: Hash = tree.root();
+    assert_ne!(root, leaf_hash(b""));
+    row("verify an export: tree alone", &per_second(count, started.elapsed()), "", "");
+}
+
+fn resident() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.unwrap_or("unknown").trim().to_owned()
+}

@@ -1,0 +1,140 @@
+//! The readings decisions are made on, as they are taken. Each look sends what is new since the last one, and nothing is queued:
+//! a slow reader sees the newest reading of each app.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use agentctl_api::v1;
+use agentd_core::app::{AppName, Millis};
+use agentd_core::signal::Reading;
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use crate::agent::Gone;
+use crate::grpc::status::{self, Violation};
+use crate::grpc::{Services, outcome, to_proto};
+
+/// Most apps of one watch that names them.
+const APPS_MAX: usize = 100;
+/// Readings of one answer: far below what any client takes in one message.
+const PER_ANSWER: usize = 200;
+/// A watcher that takes nothing for so long is let go.
+const STALL: Duration = Duration::from_secs(60);
+
+/// What a watch sends.
+pub(super) type Items = mpsc::Sender<Result<v1::WatchSignalsResponse, Status>>;
+
+/// The apps of a watch; none: all.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` with every name that is none, or for too many of them.
+pub(super) fn apps(names: &[String]) -> Result<BTreeSet<AppName>, Status> {
+    if names.len() > APPS_MAX {
+        let rule = format!("must be at most {APPS_MAX} names");
+        return Err(status::invalid(&[Violation::new("apps", names.len().to_string(), rule)]));
+    }
+    let (mut apps, mut wrong) = (BTreeSet::new(), Vec::new());
+    for (index, name) in names.iter().enumerate() {
+        match AppName::parse(name) {
+            Ok(app) => {
+                apps.insert(app);
+            }
+            Err(_) => {
+                let rule = "must be the name of an app";
+                wrong.push(Violation::new(format!("apps[{index}]"), name, rule));
+            }
+        }
+    }
+    if wrong.is_empty() { Ok(apps) } else { Err(status::invalid(&wrong)) }
+}
+
+/// Looks every `interval` until the reader leaves or the server drains.
+pub(super) async fn watch(
+    services: &Services,
+    apps: &BTreeSet<AppName>,
+    interval: Duration,
+    items: &Items,
+) {
+    let stopping = services.tasks.stopping();
+    let mut sent = BTreeMap::new();
+    loop {
+        match news(services, apps, std::mem::take(&mut sent)).await {
+            Ok((readings, known)) => {
+                sent = known;
+                for part in readings.chunks(PER_ANSWER) {
+                    let item = v1::WatchSignalsResponse { readings: part.to_vec() };
+                    if !send(items, Ok(item)).await {
+                        return;
+                    }
+                }
+            }
+            Err(status) => {
+                send(items, Err(status)).await;
+                return;
+            }
+        }
+        tokio::select! {
+            () = stopping.cancelled() => {
+                let _ = items.try_send(Err(outcome::gone(Gone)));
+                return;
+            }
+            () = items.closed() => return,
+            () = tokio::time::sleep(interval) => {}
+        }
+    }
+}
+
+async fn send(items: &Items, item: Result<v1::WatchSignalsResponse, Status>) -> bool {
+    match tokio::time::timeout(STALL, items.reserve()).await {
+        Ok(Ok(room)) => {
+            room.send(item);
+            true
+        }
+        Ok(Err(_)) | Err(_) => false,
+    }
+}
+
+/// When the newest signal of each app came, for what was sent already.
+type Sent = BTreeMap<AppName, Millis>;
+
+/// The readings with signals that are newer than those in `sent`, and what has been sent with them.
+async fn news(
+    services: &Services,
+    apps: &BTreeSet<AppName>,
+    mut sent: Sent,
+) -> Result<(Vec<v1::SignalReading>, Sent), Status> {
+    let apps = apps.clone();
+    let news = services.agent.query(move |view| {
+        let mut fresh = Vec::new();
+        for (name, reading) in view.readings {
+            let wanted = apps.is_empty() || apps.contains(name);
+            let Some(seen) = reading.last_seen.filter(|_| wanted) else { continue };
+            if sent.insert(name.clone(), seen) != Some(seen) {
+                fresh.push(told(reading));
+            }
+        }
+        (fresh, sent)
+    });
+    news.await.map_err(outcome::gone)
+}
+
+fn told(reading: &Reading) -> v1::SignalReading {
+    let metrics = reading.metrics.iter().filter_map(|(metric, series)| {
+        // Where sources disagree decisions look at the worst of them.
+        let (source, point) = series.sources.iter().max_by_key(|(_, point)| point.micro)?;
+        Some(v1::MetricReading {
+            name: metric.as_str().to_owned(),
+            value: to_proto::natural(point.micro),
+            time: Some(to_proto::timestamp(point.at)),
+            source: source.to_string(),
+            sources: u32::try_from(series.sources.len()).unwrap_or(u32::MAX),
+        })
+    });
+    v1::SignalReading {
+        app: reading.app.to_string(),
+        time: Some(to_proto::timestamp(reading.at)),
+        last_signal_time: reading.last_seen.map(to_proto::timestamp),
+        metrics: metrics.collect(),
+        conditions: reading.conditions.iter().map(|(k, c)| (k.clone(), c.value)).collect(),
+    }
+}

@@ -1,0 +1,158 @@
+//! Requests for a page beside gRPC: GET and HEAD, over HTTP/1.1 or HTTP/2. Who may read which is in the same table as the methods.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tonic::Code;
+use tonic::body::Body;
+use tonic_types::StatusExt as _;
+
+use super::body::GuardedBody;
+use super::counters::Counters;
+use crate::auth::{Authorizer, matrix};
+use crate::pages::{Answer, Pages};
+
+/// Who reads pages on one connection: hyper's service for HTTP/1.1.
+#[derive(Debug, Clone)]
+pub(super) struct Reader {
+    pages: Option<Arc<Pages>>,
+    authorizer: Arc<Authorizer>,
+    counters: Arc<Counters>,
+    peer: SocketAddr,
+}
+
+/// True if a page is asked for, not a method.
+pub(super) fn is_one(request: &Request<Incoming>) -> bool {
+    is_read(request.method()) && matrix::page(request.uri().path()).is_some()
+}
+
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+impl Reader {
+    pub(super) const fn new(
+        pages: Option<Arc<Pages>>,
+        authorizer: Arc<Authorizer>,
+        counters: Arc<Counters>,
+        peer: SocketAddr,
+    ) -> Self {
+        Self { pages, authorizer, counters, peer }
+    }
+
+    /// Answers one request.
+    pub(super) async fn read(&self, request: Request<Incoming>) -> Response<GuardedBody> {
+        let head_only = request.method() == Method::HEAD;
+        let answer = self.answer(&request).await;
+        if answer.status.is_client_error() {
+            self.counters.bump(&self.counters.requests_denied);
+        }
+        render(answer, head_only)
+    }
+
+    async fn answer(&self, request: &Request<Incoming>) -> Answer {
+        let path = request.uri().path();
+        let known = self.pages.as_ref().zip(matrix::page(path));
+        if !is_read(request.method()) {
+            return Answer::text(StatusCode::METHOD_NOT_ALLOWED, "pages are read with GET or HEAD");
+        }
+        let Some((pages, access)) = known else {
+            let text = "no such page; this port speaks gRPC over HTTP/2, and has /metrics, /healthz, /readyz, /checkpoint and /tile/";
+            return Answer::text(StatusCode::NOT_FOUND, text);
+        };
+        let open = pages.is_open(path) && self.peer.ip().to_canonical().is_loopback();
+        let here = open && is_asked_by_address(request);
+        let (headers, now) = (request.headers(), Instant::now());
+        let admitted = self.authorizer.admit_to(access, path, headers, self.peer.ip(), now);
+        match admitted {
+            Err(status) if !here => refused(&status),
+            _ => pages.answer(path).await,
+        }
+    }
+}
+
+/// Whether the reader named this host by its address or as `localhost`. A page in a browser that was led here by a name of its own
+/// (DNS rebinding) did not, so an open page is not open to it.
+fn is_asked_by_address(request: &Request<Incoming>) -> bool {
+    let header = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let host = header.or_else(|| request.uri().authority().map(http::uri::Authority::as_str));
+    host.is_some_and(is_local_name)
+}
+
+fn is_local_name(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+fn refused(status: &tonic::Status) -> Answer {
+    let code = match status.code() {
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        _ => StatusCode::NOT_FOUND,
+    };
+    let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
+    Answer::text(code, &format!("{reason}: {}", status.message()))
+}
+
+fn render(answer: Answer, head_only: bool) -> Response<GuardedBody> {
+    let Answer { status, content_type, cache, body } = answer;
+    let body = if head_only { Bytes::new() } else { body };
+    let mut response = Response::new(GuardedBody::whole(Body::new(Full::new(body))));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache));
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    match status {
+        StatusCode::UNAUTHORIZED => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        StatusCode::METHOD_NOT_ALLOWED => {
+            headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        }
+        _ => {}
+    }
+    response
+}
+
+impl hyper::service::Service<Request<Incoming>> for Reader {
+    type Response = Response<GuardedBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.counters.bump(&self.counters.requests);
+        let reader = self.clone();
+        Box::pin(async move { Ok(reader.read(request).await) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_local_name;
+
+    #[test]
+    fn only_this_host_is_this_host() {
+        for host in ["localhost", "localhost:7443", "127.0.0.1", "127.0.0.1:1", "[::1]:7443"] {
+            assert!(is_local_name(host), "{host}");
+        }
+        for host in
+            ["", "evil.example", "localhost.evil.example", "10.0.0.1:7443", "127.0.0.1.nip.io"]
+        {
+            assert!(!is_local_name(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The pages beside gRPC on the one port, for scrapers and probes: `/metrics`, `/healthz`, `/readyz`; and for
+//! whoever verifies the proof log with tools of their own: `/checkpoint` and `/tile/...` of C2SP tlog-tiles.
+
+mod tlog;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use tokio::time::timeout;
+
+use crate::agent::Handle;
+use crate::bus;
+use crate::grpc::Services;
+use crate::ingest::Ingest;
+use crate::listen::Counters;
+use crate::metrics::{CONTENT_TYPE, Metrics, Outside, Snapshot};
+use crate::publish::Publisher;
+use crate::tasks::Tasks;
+use crate::tlog::Tlog;
+
+/// Longest time the loop may take to say how it is.
+const PATIENCE: Duration = Duration::from_secs(2);
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// What it is.
+    pub content_type: &'static str,
+    /// How long a cache may keep it.
+    pub cache: &'static str,
+    /// The bytes.
+    pub body: Bytes,
+}
+
+const NO_STORE: &str = "no-store";
+
+impl Answer {
+    /// A line of text.
+    #[must_use]
+    pub fn text(status: StatusCode, line: &str) -> Self {
+        let body = format!("{}\n", agentctl_api::text::line(line)).into();
+        Self { status, content_type: TEXT, cache: NO_STORE, body }
+    }
+}
+
+/// What the pages are made of.
+#[derive(Debug)]
+pub struct Pages {
+    agent: Handle,
+    publisher: Publisher,
+    ingest: Arc<Ingest>,
+    intake: Arc<crate::grpc::telemetry::intake::Intake>,
+    bus: Option<bus::Monitor>,
+    metrics: Arc<Metrics>,
+    port: Arc<Counters>,
+    tlog: Tlog,
+    tasks: Tasks,
+    open: bool,
+}
+
+impl Pages {
+    /// Pages of the server behind `services`; `open`: whoever is on this host reads the metrics without a token.
+    #[must_use]
+    pub fn new(services: &Services, port: Arc<Counters>, open: bool) -> Self {
+        Self {
+            agent: services.agent.clone(),
+            publisher: services.publisher.clone(),
+            ingest: Arc::clone(&services.ingest),
+            intake: Arc::clone(&services.intake),
+            bus: services.bus.clone(),
+            metrics: Arc::clone(&services.metrics),
+            port,
+            tlog: services.tlog.clone(),
+            tasks: services.tasks.clone(),
+            open,
+        }
+    }
+
+    /// Whether whoever is on this host reads the page at `path` without a token: the metrics at most.
+    #[must_use]
+    pub fn is_open(&self, path: &str) -> bool {
+        self.open && path == "/metrics"
+    }
+
+    /// The page at `path`; who may read it was decided before.
+    pub async fn answer(&self, path: &str) -> Answer {
+        match path {
+            "/metrics" => self.metrics().await,
+            "/healthz" => Answer::text(StatusCode::OK, "ok"),
+            "/readyz" => self.ready().await,
+            "/checkpoint" => tlog::checkpoint(&self.tlog),
+            tile if tile.starts_with("/tile/") => tlog::tile(&self.tlog, tile).await,
+            _ => Answer::text(StatusCode::NOT_FOUND, "no such page"),
+        }
+    }
+
+    /// Served even when the loop does not answer: then is when somebody looks.
+    async fn metrics(&self) -> Answer {
+        let asked = timeout(PATIENCE, self.agent.query(Snapshot::of)).await;
+        let mut snapshot = asked.ok().and_then(Result::ok).unwrap_or_default();
+        snapshot.outside = self.outside();
+        let body = self.metrics.render(&snapshot).into();
+        Answer { status: StatusCode::OK, content_type: CONTENT_TYPE, cache: NO_STORE, body }
+    }
+
+    fn outside(&self) -> Outside {
+        let mut limits = self.intake.counters.limits();
+        limits.insert("samples_dropped", self.ingest.dropped());
+        Outside {
+            bus: self.bus.as_ref().map(bus::Monitor::stats),
+            watchers: u64::try_from(self.publisher.watchers()).unwrap_or(u64::MAX),
+            signals: self.intake.counters.accepted(),
+            limits,
+            port: self.port.snapshot(),
+        }
+    }
+
+    /// Ready is who can act: the loop answers, the log can be written, and the server does not stop.
+    async fn ready(&self) -> Answer {
+        let no = |why| Answer::text(StatusCode::SERVICE_UNAVAILABLE, why);
+        if self.tasks.stopping().is_cancelled() {
+            return no("not ready: the server stops");
+        }
+        match timeout(PATIENCE, self.agent.query(|view| view.blocked.is_none())).await {
+            Ok(Ok(true)) => Answer::text(StatusCode::OK, "ready"),
+            Ok(Ok(false)) => no("not ready: the proof log cannot be written"),
+            Ok(Err(_gone)) => no("not ready: the agent has stopped"),
+            Err(_elapsed) => no("not ready: the loop does not answer"),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! What was published before and has to be found again: checked against every record while the journal is replayed.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use agentd_core::chain::Hash;
+use agentd_core::tlog::note::NOTE_BYTES_MAX;
+use agentd_core::tlog::tree::Frontier;
+use agentd_core::tlog::{Checkpoint, Note, SignerKey, checkpoint};
+
+use super::files::HashFiles;
+use super::worker::Base;
+use super::{Config, Error, Published, key};
+use crate::journal::{Damage, Journal, Status};
+
+/// Reads promises before the records, and sees whether the records keep them.
+#[derive(Debug)]
+pub(super) struct Claims {
+    key: Option<SignerKey>,
+    frontier: Frontier,
+    /// Bytes of all lines so far, each with its newline.
+    bytes: u64,
+    claims: Vec<Claim>,
+}
+
+#[derive(Debug)]
+struct Claim {
+    path: PathBuf,
+    published: Published,
+    /// The root that the records lead to at this size, and the bytes of their lines.
+    found: Option<(Hash, u64)>,
+}
+
+impl Claim {
+    fn size(&self) -> u64 {
+        self.published.checkpoint.size
+    }
+
+    fn holds(&self) -> bool {
+        self.found.is_some_and(|(root, _)| root == self.published.checkpoint.root)
+    }
+}
+
+impl Claims {
+    /// Reads the key, the checkpoint and its copy, as far as they exist.
+    ///
+    /// # Errors
+    /// One of them exists and cannot be used.
+    pub(super) fn load(config: &Config) -> Result<Self, Error> {
+        let key = key::load(&config.key)?;
+        let mut claims = Self { key, frontier: Frontier::new(), bytes: 0, claims: Vec::new() };
+        for path in std::iter::once(config.checkpoint()).chain(config.anchor.clone()) {
+            let Some(text) = read(&path)? else { continue };
+            let Some(key) = &claims.key else {
+                let key = config.key.clone();
+                return Err(Error::KeyLost { key, checkpoint: path });
+            };
+            let published = open(&text, key)
+                .map_err(|source| Error::Checkpoint { path: path.clone(), source })?;
+            claims.claims.push(Claim { path, published, found: None });
+        }
+        claims.check();
+        Ok(claims)
+    }
+
+    pub(super) const fn key(&self) -> Option<&SignerKey> {
+        self.key.as_ref()
+    }
+
+    /// Takes the next record.
+    pub(super) fn entry(&mut self, leaf: Hash, line: &[u8]) {
+        self.frontier.push(leaf, &mut |_, _| {});
+        self.bytes = self.bytes.saturating_add(line.len() as u64).saturating_add(1);
+        self.check();
+    }
+
+    fn check(&mut self) {
+        let (size, bytes) = (self.frontier.size(), self.bytes);
+        for claim in &mut self.claims {
+            if claim.size() == size {
+                claim.found = Some((self.frontier.root(), bytes));
+            }
+        }
+    }
+
+    /// What the log can go on from. A promise that is not kept is damage, and the journal is told.
+    pub(super) fn settle(self, journal: &Journal, config: &Config) -> Base {
+        if !matches!(journal.status(), Status::Damaged(_))
+            && let Some(damage) = self.broken(journal, config)
+        {
+            journal.distrust(damage);
+        }
+        let own = self.claims.iter().find(|claim| claim.path == config.checkpoint());
+        let mut base =
+            Base { published: own.map(|claim| claim.published.clone()), ..Base::default() };
+        if let Some((claim, (root, bytes))) = own.and_then(|own| Some((own, own.found?)))
+            && claim.holds()
+            && let Some(frontier) = stored(&config.dir, claim.size(), root)
+        {
+            base.frontier = frontier;
+            base.line_bytes = bytes;
+        }
+        base
+    }
+
+    fn broken(&self, journal: &Journal, config: &Config) -> Option<Damage> {
+        let kept = self.claims.iter().filter(|claim| claim.holds()).map(Claim::size).max();
+        let claim = self.claims.iter().filter(|claim| !claim.holds()).min_by_key(|c| c.size())?;
+        let (size, entries) = (claim.size(), self.frontier.size());
+        let segment = claim.path.display().to_string();
+        let (seq, why) = match claim.found {
+            None => {
+                let why = format!(
+                    "a checkpoint over {size} records was published, and the log ends with record {entries}: \
+                     an older copy of it was restored"
+                );
+                (entries.saturating_add(1), why)
+            }
+            Some((root, _)) => {
+                let named = first_difference(journal, config, size);
+                let seq = named.unwrap_or_else(|| kept.unwrap_or(0).saturating_add(1));
+                let published = claim.published.checkpoint.root;
+                let why = format!(
+                    "the records up to {size} are not those that were published: stored root {published}, computed {root}"
+                );
+                (seq, why)
+            }
+        };
+        Some(Damage { seq, segment, offset: 0, why })
+    }
+}
+
+/// The tree as the hash files have it, if they lead to `root`.
+fn stored(dir: &Path, size: u64, root: Hash) -> Option<Frontier> {
+    let mut files = HashFiles::new(dir);
+    let frontier = Frontier::load(size, &mut |node| files.node(node)).ok()?;
+    (frontier.root() == root).then_some(frontier)
+}
+
+/// The first record whose leaf hash is not the stored one: the hash files remember what was published.
+fn first_difference(journal: &Journal, config: &Config, size: u64) -> Option<u64> {
+    let mut files = HashFiles::new(&config.dir);
+    let reader = journal.reader();
+    let mut next = 1;
+    while next <= size {
+        let entries = reader.read(next, 256, usize::MAX).ok()?;
+        for entry in &entries {
+            let stored = files.leaf(entry.seq.checked_sub(1)?).ok()?;
+            if stored != agentd_core::chain::leaf_hash(&entry.line) {
+                return Some(entry.seq);
+            }
+        }
+        next = entries.last()?.seq.checked_add(1)?;
+    }
+    None
+}
+
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let failed = Error::io("read", path);
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(&failed)?,
+    };
+    let mut text = Vec::new();
+    // One byte more than the longest: a longer one is refused by the parser instead of being cut to one that fits.
+    let limit = u64::try_from(NOTE_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(limit).read_to_end(&mut text).map_err(&failed)?;
+    Ok(Some(text))
+}
+
+pub(super) fn open(text: &[u8], key: &SignerKey) -> Result<Published, checkpoint::Error> {
+    let note = Note::parse(text)?;
+    let checkpoint = Checkpoint::open(&note, &key.verifier())?;
+    Ok(Published { checkpoint, note })
+}

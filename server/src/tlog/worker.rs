@@ -1,0 +1,206 @@
+//! The thread that follows the journal: integrates what became durable, syncs, signs, and only then shows the checkpoint.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+
+use agentd_core::chain::leaf_hash;
+use agentd_core::tlog::tree::Frontier;
+use agentd_core::tlog::{Checkpoint, SignerKey};
+use tokio::sync::watch;
+
+use super::files::Writer;
+use super::{Config, Progress, Published, claims};
+use crate::failpoint;
+use crate::journal::{Damage, Journal, Status, replace_file};
+
+/// Records that are read at once.
+const READ_RECORDS: usize = 2_048;
+/// Bytes of lines that are read at once.
+const READ_BYTES: usize = 4 << 20;
+
+/// What the files are known to hold: where writing goes on after a start or a failure.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Base {
+    pub(super) published: Option<Published>,
+    pub(super) frontier: Frontier,
+    pub(super) line_bytes: u64,
+}
+
+/// Why a turn came to nothing. It is tried again.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{what}: {source}")]
+    Disk { what: &'static str, source: io::Error },
+    #[error("{0}")]
+    Journal(#[from] crate::journal::Error),
+    #[error("{0}")]
+    Sign(#[from] agentd_core::tlog::checkpoint::Error),
+    #[error("{0}")]
+    Damaged(Damage),
+    #[error("{0}")]
+    Anchor(super::Error),
+    #[error("`{0}` was removed")]
+    Missing(String),
+}
+
+fn disk(what: &'static str) -> impl Fn(io::Error) -> Failure {
+    move |source| Failure::Disk { what, source }
+}
+
+#[derive(Debug)]
+pub(super) struct Worker {
+    config: Config,
+    key: SignerKey,
+    journal: Journal,
+    base: Base,
+    /// Open while nothing went wrong since.
+    files: Option<Writer>,
+    progress: watch::Sender<Progress>,
+}
+
+impl Worker {
+    pub(super) const fn new(
+        config: Config,
+        key: SignerKey,
+        journal: Journal,
+        base: Base,
+        progress: watch::Sender<Progress>,
+    ) -> Self {
+        Self { config, key, journal, base, files: None, progress }
+    }
+
+    /// Publishes until no handle is left, and then once more.
+    pub(super) fn run(mut self, requests: &Receiver<()>) {
+        let vkey = format!("{}\n", self.key.verifier());
+        if let Err(error) = replace_file(&self.config.dir.join("log.vkey"), vkey.as_bytes()) {
+            tracing::warn!(%error, "cannot write the public key of the proof log");
+        }
+        loop {
+            self.turn();
+            match requests.recv_timeout(self.config.interval) {
+                Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.turn();
+    }
+
+    fn turn(&mut self) {
+        let failed = self.publish().err().map(|failure| {
+            // What was written since may be anywhere between memory and disk: it is written again from what is known.
+            self.files = None;
+            failure.to_string()
+        });
+        let integrated = self.files.as_ref().map(|files| files.frontier().size());
+        let published = self.base.published.clone();
+        self.progress.send_modify(|progress| {
+            if progress.failed != failed
+                && let Some(reason) = &failed
+            {
+                tracing::error!(%reason, "the proof log cannot be published");
+            }
+            progress.failed = failed;
+            progress.attempts = progress.attempts.wrapping_add(1);
+            progress.integrated = integrated.unwrap_or(progress.integrated);
+            if progress.published.as_deref() != published.as_ref() {
+                progress.published = published.map(Arc::new);
+            }
+        });
+    }
+
+    fn publish(&mut self) -> Result<(), Failure> {
+        if let Status::Damaged(damage) = self.journal.status() {
+            return Err(Failure::Damaged(damage));
+        }
+        let durable = self.journal.head().next_seq.saturating_sub(1);
+        let size = self.base.published.as_ref().map(|published| published.checkpoint.size);
+        if self.files.is_some() && size == Some(durable) {
+            return Ok(());
+        }
+        let files = match self.files.take() {
+            Some(files) => self.files.insert(files),
+            None => self.files.insert(open(&self.config.dir, &mut self.base)?),
+        };
+        if let Some(path) = files.missing() {
+            let path = path.display().to_string();
+            // From nothing: the segments hold all of it.
+            self.base = Base { published: self.base.published.take(), ..Base::default() };
+            return Err(Failure::Missing(path));
+        }
+        integrate(files, &self.journal, durable)?;
+        files.sync().map_err(disk("sync the hashes"))?;
+        let frontier = files.frontier().clone();
+        let line_bytes = files.line_bytes();
+        let origin = self.key.verifier().name().to_owned();
+        let checkpoint = Checkpoint { origin, size: frontier.size(), root: frontier.root() };
+        if self.base.published.as_ref().is_none_or(|last| last.checkpoint != checkpoint) {
+            let note = checkpoint.sign(&self.key)?;
+            let text = note.to_string();
+            self.anchor(&checkpoint, &text)?;
+            store(&self.config.checkpoint(), &text).map_err(disk("write the checkpoint"))?;
+            self.base.published = Some(Published { checkpoint, note });
+        }
+        self.base.frontier = frontier;
+        self.base.line_bytes = line_bytes;
+        Ok(())
+    }
+
+    /// Writes the copy on the second path, unless it already promises more than this log has: then another log writes there too,
+    /// or this one was set back while it ran.
+    fn anchor(&self, checkpoint: &Checkpoint, text: &str) -> Result<(), Failure> {
+        let Some(path) = &self.config.anchor else { return Ok(()) };
+        if let Some(found) = claims::read(path).map_err(Failure::Anchor)? {
+            let found = claims::open(&found, &self.key)?.checkpoint;
+            if found.size > checkpoint.size {
+                let damage = Damage {
+                    seq: checkpoint.size.saturating_add(1),
+                    segment: path.display().to_string(),
+                    offset: 0,
+                    why: format!(
+                        "a checkpoint over {} records was published elsewhere, this log has {}",
+                        found.size, checkpoint.size
+                    ),
+                };
+                self.journal.distrust(damage.clone());
+                return Err(Failure::Damaged(damage));
+            }
+        }
+        store(path, text).map_err(disk("write the copy of the checkpoint"))
+    }
+}
+
+/// The files behind what is known of them, or behind nothing if they do not hold even that.
+fn open(dir: &Path, base: &mut Base) -> Result<Writer, Failure> {
+    match Writer::resume(dir, base.frontier.clone(), base.line_bytes) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            *base = Base { published: base.published.take(), ..Base::default() };
+            Writer::resume(dir, Frontier::new(), 0).map_err(disk("open the hashes"))
+        }
+        other => other.map_err(disk("open the hashes")),
+    }
+}
+
+fn integrate(files: &mut Writer, journal: &Journal, durable: u64) -> Result<(), Failure> {
+    let reader = journal.reader();
+    while files.frontier().size() < durable {
+        let next = files.frontier().size().saturating_add(1);
+        let wanted = usize::try_from(durable - files.frontier().size()).unwrap_or(READ_RECORDS);
+        let entries = reader.read(next, wanted.min(READ_RECORDS), READ_BYTES)?;
+        if entries.is_empty() {
+            return Err(disk("read the log")(io::ErrorKind::UnexpectedEof.into()));
+        }
+        for entry in &entries {
+            files.push(leaf_hash(&entry.line), &entry.line).map_err(disk("write the hashes"))?;
+        }
+        files.flush().map_err(disk("write the hashes"))?;
+    }
+    Ok(())
+}
+
+fn store(path: &Path, text: &str) -> io::Result<()> {
+    failpoint::hit("tlog.before_checkpoint")?;
+    replace_file(path, text.as_bytes())?;
+    failpoint::hit("tlog.after_checkpoint")
+}
