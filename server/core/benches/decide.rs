@@ -16,6 +16,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use agentd_core::app::{AppName, Env, OnboardRequest, RequestedSource};
+use agentd_core::choose::ccq::Beliefs;
 use agentd_core::choose::{self, Choice, Row};
 use agentd_core::detect::{self, View};
 use agentd_core::gates::{self, Case, Surroundings};
@@ -129,12 +130,14 @@ fn full(bench: &Bench, app: &AppName, reading: &Reading, around: &Surroundings, 
     let (policy, now) = (&bench.policy, bench.now);
     let findings = detect::detect(&View { app, policy, reading, now });
     let row = findings.first().map(|f| bench.state.table.row(f.kind)).unwrap_or_default();
+    let beliefs = Beliefs::default();
     let proposal = choose::choose(&Choice {
         app,
         policy,
         findings: &findings,
         reading,
         row: black_box(&row),
+        beliefs: black_box(&beliefs),
         frozen: false,
         now,
         seq,

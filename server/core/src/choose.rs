@@ -1,7 +1,8 @@
 //! Findings in, proposal out: rules name the candidates, learned values rank them, gates decide elsewhere.
 //!
-//! The seam for another learner is [`ValueTable`] with [`ValueTable::row`] and [`ValueTable::learn`]: everything that asks for
-//! or changes a value goes through these two.
+//! Two learners stand behind one seam, and the policy names the one that is asked: the table of `q` ([`ValueTable`]) and the
+//! corrected catalogue of `ccq` ([`ccq::Knowledge`]). Both learn from every outcome; the one that is asked gives each candidate its
+//! value, its chance to beat doing nothing, and the outcomes that rests on. What is done with these numbers is the same for both.
 
 use std::cmp::Reverse;
 
@@ -9,14 +10,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::{Action, Level};
 use crate::app::{Env, Millis};
-use crate::detect::{Finding, FindingKind, View};
+use crate::detect::{Finding, FindingKind, Signature, View, signature};
 use crate::plan::Plan;
 use crate::policy::Policy;
 use crate::signal::Reading;
 use crate::state::AppState;
 
+pub mod ccq;
 mod confidence;
 mod draw;
+mod judged;
 mod prepare;
 mod rules;
 mod table;
@@ -66,6 +69,33 @@ pub struct Candidate {
     pub trials: u32,
     /// The rule's rank, 0 first.
     pub rank: u32,
+    /// How likely it ends the incident, if the learner says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolves: Option<Resolves>,
+}
+
+/// How likely an action ends the incident, in permille. Not the confidence: a remedy that seldom helps may still be far better
+/// than doing nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolves {
+    /// The expected chance.
+    pub chance: u32,
+    /// Least value of its 90 % interval.
+    pub low: u32,
+    /// Largest value of its 90 % interval.
+    pub high: u32,
+}
+
+/// What the learner made of the incident as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diagnosis {
+    /// What it looks like.
+    pub signature: Signature,
+    /// What it may be: the likeliest faults of the catalogue with their chance in permille, likeliest first.
+    pub faults: Vec<(String, u32)>,
+    /// What is expected of the chosen action, if the catalogue knows it: what the outcome is compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<ccq::Expectation>,
 }
 
 /// A human's yes to one plan.
@@ -108,6 +138,9 @@ pub struct Proposal {
     pub explored: bool,
     /// Probability with which this action was chosen, in millionths.
     pub propensity_ppm: u32,
+    /// What the learner made of the incident; absent when it has nothing to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diagnosis: Option<Diagnosis>,
 }
 
 /// What the chooser sees.
@@ -123,6 +156,8 @@ pub struct Choice<'a> {
     pub reading: &'a Reading,
     /// Learned values for the primary finding.
     pub row: &'a Row,
+    /// What was learned about the signature.
+    pub beliefs: &'a ccq::Beliefs,
     /// Learning is frozen: no exploration.
     pub frozen: bool,
     /// The time.
@@ -142,11 +177,14 @@ pub fn choose(choice: &Choice<'_>) -> Proposal {
     let view = View { app, policy, reading, now };
     let finding = primary(findings);
     let mut options = options(choice, &view, finding);
-    rank(&mut options, policy.learning.trust);
+    let judged = judged::Judged::new(choice, signature::of(&view, findings), &options);
+    judged.apply(&mut options);
+    rank(&mut options, choice);
     let (explored, propensity_ppm) = explore(choice, &mut options);
     let evidence = finding.map_or(confidence::SURE, |finding| confidence::evidence(&view, finding));
     let candidates = options.iter().map(|option| option.candidate.clone()).collect();
     let because = because(finding, findings);
+    let diagnosis = judged.diagnosis(options.first().map(|option| option.candidate.action));
     let chosen = options.into_iter().next();
     let (action, chance, plan) = match chosen {
         Some(option) => (option.candidate.action, option.candidate.chance, option.plan.ok()),
@@ -167,6 +205,7 @@ pub fn choose(choice: &Choice<'_>) -> Proposal {
         grant: None,
         explored,
         propensity_ppm,
+        diagnosis,
     }
 }
 
@@ -180,6 +219,8 @@ fn because(primary: Option<&Finding>, findings: &[Finding]) -> Vec<FindingKind> 
 /// A candidate with its plan.
 struct Ranked {
     candidate: Candidate,
+    /// The chance never falls below this, in permille.
+    floor: u32,
     plan: Result<Plan, PlanError>,
 }
 
@@ -202,22 +243,33 @@ fn options(choice: &Choice<'_>, view: &View<'_>, finding: Option<&Finding>) -> V
                     value: value.q_micro,
                     trials: value.trials,
                     rank,
+                    resolves: None,
                 },
+                floor: candidate.floor,
             }
         })
         .collect()
 }
 
 /// Best first: remedies that can be carried out and passive actions in the order of the rule, or the remedies by learned value
-/// when all of them can be trusted; what lacks a prerequisite comes last.
-fn rank(options: &mut [Ranked], trust: u32) {
+/// when all of them can be trusted. A remedy of which the catalogue says that the gates would find it too uncertain does not stand in
+/// front of one that they would not; what lacks a prerequisite comes last.
+fn rank(options: &mut [Ranked], choice: &Choice<'_>) {
+    let trust = choice.policy.learning.trust;
+    let minimum = |o: &Ranked| {
+        let risk = o.candidate.action.risk(choice.app.desired);
+        choice.policy.confidence.minimum(risk)
+    };
+    let doubted = |o: &Ranked| {
+        o.candidate.resolves.is_some() && o.is_remedy() && o.candidate.chance < minimum(o)
+    };
     let impossible = |o: &Ranked| !o.is_remedy() && !o.candidate.action.is_passive();
     let trusted = |o: &Ranked| o.candidate.trials >= trust.max(1);
     let learned = options.iter().filter(|o| o.is_remedy()).all(trusted);
     options.sort_by_key(|o| {
         let value =
             (o.is_remedy() && learned).then_some((Reverse(o.candidate.value), o.candidate.action));
-        (impossible(o), !o.is_remedy(), value, o.candidate.rank)
+        (impossible(o), !o.is_remedy(), doubted(o), value, o.candidate.rank)
     });
 }
 

@@ -94,7 +94,7 @@ fn judge(decided: &Decided, policy: &Policy, changes: &[Change], anew: bool) -> 
             other => other.apply(&mut case),
         }
     }
-    let Decided { app, reading, now, row, seq, .. } = &case;
+    let Decided { app, reading, now, row, beliefs, seq, .. } = &case;
     let view = View { app, policy: &rules, reading, now: *now };
     let mut findings = if seen_anew { seen(&view, case.trigger) } else { case.findings.clone() };
     let mut proposal = case.proposal.clone();
@@ -105,6 +105,7 @@ fn judge(decided: &Decided, policy: &Policy, changes: &[Change], anew: bool) -> 
             findings: &findings,
             reading,
             row,
+            beliefs,
             frozen: case.around.frozen,
             now: *now,
             seq: *seq,

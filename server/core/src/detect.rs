@@ -21,11 +21,13 @@ mod idle;
 mod latency;
 mod memory;
 mod memory_growth;
+pub mod signature;
 mod silence;
 mod threshold;
 mod unresponsive;
 
 pub use idle::is_idle;
+pub use signature::Signature;
 pub(crate) use threshold::{claim_of, fresh_run, is_fresh, threshold_of};
 
 /// Every detector, in the order of [`FindingKind::ALL`].

@@ -2,6 +2,7 @@
 
 use crate::action::Action;
 use crate::app::AppName;
+use crate::choose::Resolves;
 use crate::detect::Finding;
 use crate::reason::Reason;
 use crate::record::{Decided, format_time};
@@ -32,26 +33,41 @@ pub fn decision(decided: &Decided) -> Explanation {
     Explanation {
         headline: headline(decided),
         saw: decided.findings.iter().map(finding).collect(),
-        weighed: decided
-            .proposal
-            .candidates
-            .iter()
-            .map(|c| {
-                format!(
-                    "{} chance {} value {} from {} outcomes",
-                    c.action,
-                    fact(&Fact::Permille(c.chance)),
-                    fact(&Fact::Micro(c.value)),
-                    c.trials
-                )
-            })
-            .collect(),
+        weighed: weighed(decided),
         gates: verdicts
             .iter()
             .map(|v| format!("{} {}: {}", v.group, v.gate, verdict(v, action)))
             .collect(),
         if_not: if_not(decided),
     }
+}
+
+/// Every candidate with its numbers, in their order, and then what the learner takes the incident for.
+fn weighed(decided: &Decided) -> Vec<String> {
+    let diagnosis = decided.proposal.diagnosis.iter().map(|diagnosis| {
+        let named = |(name, chance): &(String, u32)| format!("{name} {}", share(*chance));
+        let faults: Vec<String> = diagnosis.faults.iter().map(named).collect();
+        format!("looks like {}: {}", diagnosis.signature.as_str(), faults.join(", "))
+    });
+    let candidates = decided.proposal.candidates.iter().map(|c| {
+        let resolves = c.resolves.map(|resolves| {
+            let Resolves { chance, low, high } = resolves;
+            format!(" resolves {} ({} to {})", share(chance), share(low), share(high))
+        });
+        format!(
+            "{} chance {}{} value {} from {} outcomes",
+            c.action,
+            share(c.chance),
+            resolves.unwrap_or_default(),
+            fact(&Fact::Micro(c.value)),
+            c.trials
+        )
+    });
+    candidates.chain(diagnosis).collect()
+}
+
+fn share(permille: u32) -> String {
+    fact(&Fact::Permille(permille))
 }
 
 /// One line: what was decided and why.

@@ -240,10 +240,24 @@ pub struct ApprovalRule {
     pub ttl_ms: Millis,
 }
 
+/// A learner.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Learner {
+    /// Tabular Q-learning by finding; the rule's prior and verified outcomes say how sure it is.
+    #[default]
+    Q,
+    /// Catalogue-calibrated Q: the fault catalogue, corrected by outcomes.
+    Ccq,
+}
+
 /// Learning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Learning {
+    /// Which learner ranks the remedies and says how sure the agent is.
+    #[serde(default)]
+    pub learner: Learner,
     /// Share of decisions that explore, in millionths; 0 in stage and demo, and a lint error there otherwise.
     pub exploration_ppm: u32,
     /// Seed of every draw.
@@ -330,6 +344,7 @@ impl Policy {
             },
             approval: ApprovalRule { ttl_ms: 15 * MINUTE },
             learning: Learning {
+                learner: Learner::Q,
                 exploration_ppm: if env == Env::Dev { 50_000 } else { 0 },
                 seed: 1,
                 trust: 5,

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::action::Action;
 use crate::app::{AppName, AppSpec, Env, Millis, Violation};
 use crate::chain::Hash;
+use crate::choose::ccq::{Beliefs, Learned, Trial};
 use crate::choose::{Lesson, Proposal, Row, Value};
 use crate::detect::{Finding, FindingKind};
 use crate::gates::Surroundings;
@@ -207,6 +208,9 @@ pub enum Body {
         before: Value,
         /// After.
         after: Value,
+        /// What it says about the fault catalogue, if it was an outcome of what the catalogue knows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        calibrated: Option<Box<Calibrated>>,
     },
     /// The value table did not learn.
     LearningSkipped {
@@ -305,6 +309,19 @@ pub enum Body {
         /// The way through the states, oldest first.
         path: Vec<Cow<'static, str>>,
     },
+}
+
+/// An outcome against what the fault catalogue expected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Calibrated {
+    /// The attempt and its outcome.
+    pub trial: Trial,
+    /// What was learned before.
+    pub before: Learned,
+    /// What is learned now.
+    pub after: Learned,
+    /// The world is taken for changed: what was known under this signature was doubted again.
+    pub drifted: bool,
 }
 
 /// The start of an agent on this log.
@@ -424,6 +441,9 @@ pub struct Decided {
     pub around: Surroundings,
     /// Evidence: learned values of the primary finding.
     pub row: Row,
+    /// Evidence: what was learned about the signature.
+    #[serde(default, skip_serializing_if = "Beliefs::is_empty")]
+    pub beliefs: Beliefs,
 }
 
 /// How an attempt ended.

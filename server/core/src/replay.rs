@@ -90,6 +90,7 @@ pub fn recheck(decided: &Decided, policy: &Policy) -> Result<(), Mismatch> {
             findings: &findings,
             reading,
             row: &decided.row,
+            beliefs: &decided.beliefs,
             frozen: decided.around.frozen,
             now: *now,
             seq: decided.seq,

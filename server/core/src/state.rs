@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::action::{Action, Level};
 use crate::app::{AppName, AppSpec, Env, Millis, Override};
 use crate::choose::ValueTable;
-use crate::detect::FindingKind;
+use crate::choose::ccq::{Expectation, Knowledge};
+use crate::detect::{FindingKind, Signature};
 use crate::plan::{Fence, Plan};
 use crate::policy::Window;
 use crate::record::Author;
@@ -54,6 +55,8 @@ pub struct State {
     pub policy_author: Author,
     /// Learned values.
     pub table: ValueTable,
+    /// What was learned against the fault catalogue.
+    pub knowledge: Knowledge,
     /// Times of the agent's disruptive effects of the last hour, oldest first.
     pub effects: VecDeque<Millis>,
     /// The storm, while there is one.
@@ -82,6 +85,7 @@ impl State {
             policy_base: String::new(),
             policy_author: Author::File,
             table: ValueTable::default(),
+            knowledge: Knowledge::default(),
             effects: VecDeque::new(),
             storm: None,
             requests: BTreeMap::new(),
@@ -371,6 +375,9 @@ pub struct Attempt {
     pub approval: Option<u64>,
     /// Whether agentd died in between: observe first, never run it again blindly.
     pub indeterminate: bool,
+    /// What the incident looked like and what was expected of the attempt, if the learner had something to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<(Signature, Expectation)>,
 }
 
 /// The last decision of an app; an equal one is a steady repeat and is only counted.

@@ -5,7 +5,7 @@
 //! R1, 0.70 for R2, 0.80 for R3), and a few failures in a row make the agent doubt it.
 
 use crate::action::Action;
-use crate::app::Millis;
+use crate::detect::signature::was_deployed;
 use crate::detect::{self, Finding, FindingKind, View};
 use crate::state::Outcome;
 
@@ -39,8 +39,6 @@ const ROLLBACK: Candidate = candidate(Action::Rollback, 17, 3);
 const RETRY: Candidate = candidate(Action::RetryDeployment, 15, 5);
 const SCALE_DOWN: Candidate = candidate(Action::ScaleDown, 16, 4);
 
-/// An error that begins this long after a deployment is blamed on it.
-const DEPLOY_BLAME_MS: Millis = 30 * 60 * 1_000;
 /// Attempts in a row that did not help before the next remedy gets its turn.
 const TRIED: usize = 2;
 
@@ -111,14 +109,6 @@ fn ends(view: &View<'_>, kind: FindingKind) -> Vec<Candidate> {
         _ if told => Vec::new(),
         _ => vec![ESCALATE],
     }
-}
-
-fn was_deployed(view: &View<'_>) -> bool {
-    let deployments = [Action::Deploy, Action::RetryDeployment];
-    let last = deployments.iter().filter_map(|action| view.app.last_effect.get(action));
-    last.map(|effect| effect.at)
-        .max()
-        .is_some_and(|at| view.now.saturating_sub(at) <= DEPLOY_BLAME_MS)
 }
 
 /// Silent for as long again as makes it a finding: looking longer will not bring the monitor back.

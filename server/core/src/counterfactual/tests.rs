@@ -26,6 +26,7 @@ fn decided(scene: &Scene) -> Decided {
         app: scene.app.clone(),
         around: scene.around.clone(),
         row: choose::Row::default(),
+        beliefs: choose::ccq::Beliefs::default(),
     }
 }
 

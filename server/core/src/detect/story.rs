@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::action::Action;
 use crate::app::{AppName, Env, Millis};
+use crate::choose::ccq::Knowledge;
 use crate::choose::{Choice, Proposal, Row, ValueTable, choose, primary};
-use crate::detect::{Finding, FindingKind, View, detect, suspicions};
+use crate::detect::{Finding, FindingKind, View, detect, signature, suspicions};
 use crate::plan::{Operation, Plan, Target};
 use crate::policy::Policy;
 use crate::signal::{Condition, Exit, Metric, Reading, Sample};
@@ -25,6 +26,7 @@ pub(crate) struct Story {
     pub(crate) window: Window,
     pub(crate) reading: Reading,
     pub(crate) table: ValueTable,
+    pub(crate) knowledge: Knowledge,
     pub(crate) now: Millis,
     pub(crate) frozen: bool,
     pub(crate) seq: u64,
@@ -77,6 +79,7 @@ impl Story {
             window: Window::new(name.clone()),
             reading: Reading::silent(name, BEGIN, None),
             table: ValueTable::default(),
+            knowledge: Knowledge::default(),
             now: BEGIN,
             frozen: false,
             seq: 100,
@@ -179,12 +182,15 @@ impl Story {
             findings = suspicions(&self.view());
         }
         let row = primary(&findings).map_or_else(Row::default, |f| self.table.row(f.kind));
+        let beliefs = signature::of(&self.view(), &findings);
+        let beliefs = beliefs.map(|s| self.knowledge.beliefs(s)).unwrap_or_default();
         choose(&Choice {
             app: &self.app,
             policy: &self.policy,
             findings: &findings,
             reading: &self.reading,
             row: &row,
+            beliefs: &beliefs,
             frozen: self.frozen,
             now: self.now,
             seq: self.seq,
@@ -213,6 +219,7 @@ impl Story {
             human: false,
             approval: None,
             indeterminate: false,
+            expected: None,
         });
     }
 

@@ -54,6 +54,7 @@ impl Default for Scene {
                 requested_as: None,
                 grant: None,
                 explored: false,
+                diagnosis: None,
                 propensity_ppm: 1_000_000,
             },
             findings: Vec::new(),
@@ -315,6 +316,7 @@ impl Scene {
             human: false,
             approval: None,
             indeterminate: false,
+            expected: None,
         });
     }
 

@@ -2,10 +2,11 @@
 
 use crate::action::Action;
 use crate::app::{AppName, AppSpec, Millis};
+use crate::choose::{Lesson, ccq};
 use crate::detect::FindingKind;
 use crate::plan::Operation;
 use crate::policy::Policy;
-use crate::record::{Body, Concluded, Decided, Observation, Record, Request};
+use crate::record::{Body, Calibrated, Concluded, Decided, Observation, Record, Request};
 use crate::signal::Exit;
 use crate::verdict::Ruling;
 
@@ -80,6 +81,14 @@ pub(crate) fn evolve_app(app: &mut AppState, record: &Record, policy: &Policy) {
     }
 }
 
+/// Both learners learn, whichever is asked: the policy may name the other one tomorrow.
+fn learn(state: &mut State, lesson: &Lesson, calibrated: Option<&Calibrated>) {
+    state.table.learn(lesson);
+    if let Some(calibrated) = calibrated {
+        state.knowledge.learn(ccq::OWN, &calibrated.trial);
+    }
+}
+
 fn evolve_environment(state: &mut State, record: &Record) {
     let at = record.at;
     match &record.body {
@@ -120,9 +129,7 @@ fn evolve_environment(state: &mut State, record: &Record) {
             settle_revision(state, record.app.as_ref(), concluded, at);
             pace(state, concluded.outcome);
         }
-        Body::Learned { lesson, .. } => {
-            state.table.learn(lesson);
-        }
+        Body::Learned { lesson, calibrated, .. } => learn(state, lesson, calibrated.as_deref()),
         Body::Answered { request } => {
             answer(state, Some(request), record.cause.unwrap_or(record.seq));
         }

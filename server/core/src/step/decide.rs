@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::action::Action;
 use crate::app::{AppName, Millis};
+use crate::choose::ccq::{Beliefs, Expectation};
 use crate::choose::{self, Choice, Grant, Proposal, Row, Source};
-use crate::detect::{self, Finding, FindingKind, View};
+use crate::detect::{self, Finding, FindingKind, Signature, View};
 use crate::gates::{self, Case, CommonCause, PendingPlan, Surroundings};
 use crate::plan::Plan;
 use crate::record::{Body, Concluded, Decided, Trigger};
@@ -33,13 +34,14 @@ pub(super) fn consider(ctx: &mut Context<'_>, app: &mut AppState, reading: &Read
     if app.attempt.as_ref().is_some_and(|attempt| covers(attempt, &seen)) {
         return;
     }
-    let row = row(ctx.state, &seen);
+    let (row, beliefs) = learned(ctx, app, reading, &seen);
     let proposal = choose::choose(&Choice {
         app,
         policy: ctx.policy,
         findings: &seen,
         reading,
         row: &row,
+        beliefs: &beliefs,
         frozen: ctx.state.mode.frozen,
         now: ctx.now,
         seq: ctx.next_decision(),
@@ -112,8 +114,17 @@ fn covers(attempt: &Attempt, findings: &[Finding]) -> bool {
     attempt.trigger.is_empty() || findings.iter().all(answered)
 }
 
-fn row(state: &State, findings: &[Finding]) -> Row {
-    choose::primary(findings).map(|f| state.table.row(f.kind)).unwrap_or_default()
+/// What both learners know about what is seen.
+fn learned(
+    ctx: &Context<'_>,
+    app: &AppState,
+    reading: &Reading,
+    findings: &[Finding],
+) -> (Row, Beliefs) {
+    let view = View { app, policy: ctx.policy, reading, now: ctx.now };
+    let row = choose::primary(findings).map(|f| ctx.state.table.row(f.kind));
+    let beliefs = detect::signature::of(&view, findings).map(|s| ctx.state.knowledge.beliefs(s));
+    (row.unwrap_or_default(), beliefs.unwrap_or_default())
 }
 
 /// The same plan waits for a human already: their votes are kept, nothing new is asked.
@@ -151,7 +162,7 @@ pub(super) fn decide(
         now: ctx.now,
     };
     let enforced = gates::enforce(&case, seq);
-    let row = row(ctx.state, &findings);
+    let (row, beliefs) = learned(ctx, app, reading, &findings);
     let decided = Decided {
         trigger,
         now: ctx.now,
@@ -165,6 +176,7 @@ pub(super) fn decide(
         app: app.clone(),
         around,
         row,
+        beliefs,
     };
     if is_repeat(ctx, app, &decided) {
         ctx.repeats = app.last_decision.as_ref().map(|last| (app.profile.name.clone(), last.seq));
@@ -263,6 +275,7 @@ fn permitted(
         human,
         approval: decided.proposal.grant.as_ref().map(|g| g.approval),
         indeterminate: false,
+        expected: expected(&decided.proposal),
     };
     ctx.write_app(app, Some(seq), Body::Attempted(Box::new(attempt)));
     if is_internal(action) {
@@ -277,6 +290,12 @@ fn permitted(
         };
         ctx.write_app(app, Some(seq), Body::Concluded(concluded));
     }
+}
+
+/// What the learner expects of the attempt, which the outcome is compared with.
+fn expected(proposal: &Proposal) -> Option<(Signature, Expectation)> {
+    let diagnosis = proposal.diagnosis.as_ref()?;
+    diagnosis.expected.map(|expected| (diagnosis.signature, expected))
 }
 
 /// A human wants something else to be there than what an attempt led to: its outcome is not watched any longer. It says nothing about

@@ -53,6 +53,7 @@ pub(super) fn proposal_with(
         requested_as,
         grant: None,
         explored: false,
+        diagnosis: None,
         propensity_ppm: 1_000_000,
     }
 }
@@ -246,7 +247,7 @@ pub(super) fn reject(ctx: &mut Context<'_>, approval: u64, comment: &str, by: &B
     {
         let lesson =
             Lesson { finding, action: entry.plan.action, taught: Taught::Rejected, took_ms: 0 };
-        verify::teach(ctx, &mut app.clone(), seq, lesson);
+        verify::teach(ctx, &mut app.clone(), seq, lesson, None);
     }
 }
 

@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 
 use crate::app::{AppName, Millis};
+use crate::choose::ccq::{Catalogue, Change, Expectation, Fixed, OWN, Trial, position};
 use crate::choose::{Lesson, Taught};
 use crate::detect::FindingKind;
 use crate::plan::{Fence, Operation};
-use crate::record::{Body, Concluded, Observation};
+use crate::record::{Body, Calibrated, Concluded, Observation};
 use crate::signal::Reading;
 use crate::state::{AppState, Attempt, Outcome, Phase, is_expected_exit};
 
@@ -180,6 +181,7 @@ fn good_since(app: &AppState, attempt: &Attempt, delivered: Millis) -> Option<Mi
 fn conclude(ctx: &mut Context<'_>, app: &mut AppState, outcome: Outcome, detail: String) {
     let Some(attempt) = app.attempt.clone() else { return };
     let decision = attempt.decision;
+    let trial = trial(ctx, app, &attempt, outcome);
     let raised = attempt
         .trigger
         .iter()
@@ -197,25 +199,20 @@ fn conclude(ctx: &mut Context<'_>, app: &mut AppState, outcome: Outcome, detail:
         approval: attempt.approval,
     };
     let seq = ctx.write_app(app, Some(decision), Body::Concluded(concluded));
-    learn(ctx, app, &attempt, outcome, elapsed_ms, seq);
+    let learned = Learning { outcome, took_ms: elapsed_ms, trial, cause: seq };
+    learn(ctx, app, &attempt, learned);
     // The trigger of a failed attempt still stands: the next reading decides again, and the gates know what failed.
 }
 
 /// The value table learns from verified and failed outcomes of what the agent chose, unless learning is frozen. What is not
 /// learned is said, with the reason.
-fn learn(
-    ctx: &mut Context<'_>,
-    app: &mut AppState,
-    attempt: &Attempt,
-    outcome: Outcome,
-    elapsed_ms: Millis,
-    cause: u64,
-) {
+fn learn(ctx: &mut Context<'_>, app: &mut AppState, attempt: &Attempt, learned: Learning) {
+    let Learning { outcome, took_ms, trial, cause } = learned;
     let Some(why) = unlearned(ctx, attempt, outcome) else {
         let Some(finding) = attempt.trigger.first().copied() else { return };
         let taught = Taught::Outcome(outcome);
         let action = attempt.plan.action;
-        return teach(ctx, app, cause, Lesson { finding, action, taught, took_ms: elapsed_ms });
+        return teach(ctx, app, cause, Lesson { finding, action, taught, took_ms }, trial);
     };
     ctx.write_app(app, Some(cause), Body::LearningSkipped { why: Cow::Borrowed(why) });
 }
@@ -232,16 +229,64 @@ fn unlearned(ctx: &Context<'_>, attempt: &Attempt, outcome: Outcome) -> Option<&
     }
 }
 
-/// Records a lesson with the value before and after it.
-pub(super) fn teach(ctx: &mut Context<'_>, app: &mut AppState, cause: u64, lesson: Lesson) {
+/// Records a lesson with the value before and after it, and what the outcome says about the fault catalogue.
+pub(super) fn teach(
+    ctx: &mut Context<'_>,
+    app: &mut AppState,
+    cause: u64,
+    lesson: Lesson,
+    trial: Option<Trial>,
+) {
     let (before, after) = ctx.state.table.clone().learn(&lesson);
-    ctx.write_app(app, Some(cause), Body::Learned { lesson, before, after });
+    let calibrated = trial.map(|trial| {
+        let Change { before, after, drifted } = ctx.state.knowledge.clone().learn(OWN, &trial);
+        Box::new(Calibrated { trial, before, after, drifted })
+    });
+    ctx.write_app(app, Some(cause), Body::Learned { lesson, before, after, calibrated });
 }
+
+/// What an outcome can teach.
+struct Learning {
+    outcome: Outcome,
+    took_ms: Millis,
+    trial: Option<Trial>,
+    cause: u64,
+}
+
+/// The outcome against what was expected of the attempt; `None` when nothing was.
+fn trial(ctx: &Context<'_>, app: &AppState, attempt: &Attempt, outcome: Outcome) -> Option<Trial> {
+    let (signature, Expectation { chance, cost0 }) = attempt.expected?;
+    let resolved = outcome == Outcome::Verified;
+    let cost = if resolved { measured(ctx, app, attempt, cost0) } else { cost0 };
+    Some(Trial { signature, action: attempt.plan.action, resolved, cost, chance, cost0 })
+}
+
+/// What the attempt cost: what it was expected to, with the time until the app was well again instead of the time the catalogue
+/// allows for it. The hold time is our wish to be sure and no downtime. What did not help says nothing about how long it takes.
+fn measured(ctx: &Context<'_>, app: &AppState, attempt: &Attempt, cost0: Fixed) -> Fixed {
+    let catalogue = Catalogue::builtin();
+    let effort = position(attempt.plan.action).and_then(|p| catalogue.efforts.get(p).copied());
+    let Some(effort) = effort else { return cost0 };
+    let delivered = attempt.delivered_at.unwrap_or(ctx.now);
+    let well = good_since(app, attempt, delivered).unwrap_or(ctx.now);
+    let allowed = u64::from(effort.steps).saturating_mul(catalogue.step_ms).max(1);
+    let took = well.saturating_sub(attempt.started_at).min(allowed.saturating_mul(LONGEST));
+    let share = i64::try_from(took.saturating_mul(1_000_000) / allowed).unwrap_or(i64::MAX);
+    let price = Fixed::micro(effort.cost);
+    price.plus(cost0.minus(price).times(Fixed::micro(share)))
+}
+
+/// Downtime counts up to so many times what the catalogue allows, so that one clock jump cannot ruin a ratio.
+const LONGEST: u64 = 10;
 
 #[cfg(test)]
 mod tests {
+    use crate::action::Action;
     use crate::app::{AppName, Env};
+    use crate::choose::ccq::Fixed;
+    use crate::detect::Signature;
     use crate::plan::Fence;
+    use crate::policy::Learner;
     use crate::record::{Body, Observation};
     use crate::signal::Exit;
     use crate::step::world::World;
@@ -294,5 +339,40 @@ mod tests {
         let observed = world.log[from..].iter().any(|r| matches!(r.body, Body::Observed { .. }));
         assert!(!observed, "it runs on");
         assert_eq!(world.restarts(), 0);
+    }
+
+    #[test]
+    fn an_outcome_corrects_the_catalogue_and_what_was_learned_is_a_fold_of_the_log() {
+        let mut world = World::new(Env::Stage);
+        world.policy.learning.learner = Learner::Ccq;
+        world.start_agent();
+        let app = world.onboard("web", 1);
+        world.pass(40 * MINUTE);
+        world.crash(&app, 0);
+        world.pass(5 * MINUTE);
+        let learned: Vec<_> = world
+            .log
+            .iter()
+            .filter_map(|record| match &record.body {
+                Body::Learned { calibrated, .. } => calibrated.as_deref(),
+                _ => None,
+            })
+            .collect();
+        let [calibrated] = learned.as_slice() else { panic!("{learned:?}") };
+        assert_eq!(calibrated.trial.signature, Signature::Down);
+        assert!(calibrated.trial.resolved && !calibrated.drifted);
+        assert!(calibrated.after.offset > calibrated.before.offset);
+        assert!(calibrated.trial.cost > Fixed::ZERO);
+        let beliefs = world.state.knowledge.beliefs(Signature::Down);
+        assert_eq!(beliefs.get(Action::Restart), calibrated.after);
+        world.assert_replays();
+
+        // The next decision of the kind rests on it, and its record carries it.
+        world.pass(30 * MINUTE);
+        world.crash(&app, 0);
+        world.pass(MINUTE);
+        let decided = world.log.iter().rev().find_map(|record| record.decision()).unwrap();
+        assert!(!decided.beliefs.is_empty());
+        world.assert_replays();
     }
 }

@@ -141,7 +141,7 @@ fn effect(body: &Body) -> Option<String> {
             ids::attempt(*decision)
         ),
         Body::Concluded(concluded) => format!("{}: {}", concluded.action, concluded.detail),
-        Body::Learned { lesson, before, after } => format!(
+        Body::Learned { lesson, before, after, .. } => format!(
             "{} for {}: value {:.3} -> {:.3}",
             lesson.action,
             lesson.finding.as_str(),
