@@ -132,6 +132,14 @@ pub fn escalation(app: &AppName, decided: &Decided) -> String {
     format!("app {app} needs a human: {}", headline(decided))
 }
 
+/// The one sentence humans get when a storm begins.
+#[must_use]
+pub fn storm(unhealthy: u32, apps: u32) -> String {
+    format!(
+        "{unhealthy} of {apps} apps are unhealthy: nothing that runs is taken down, and what is down is started one after the other"
+    )
+}
+
 /// A value or limit in words, with its unit.
 #[must_use]
 pub fn fact(fact: &Fact) -> String {

@@ -78,7 +78,11 @@ async fn suppressed(play: &mut Play) -> Result<Seen, Unmet> {
     };
     let what = "RESTART refused with REPETITION_SUPPRESSED";
     let (decision, (now, verdict)) = play.decision(since, within, what, pick).await?;
-    let told = |record: &Record| matches!(record.body, Body::Escalated { .. }).then_some(());
+    let app = play.app().clone();
+    let told = |record: &Record| {
+        let about = record.app.as_ref() == Some(&app);
+        (about && matches!(record.body, Body::Escalated { .. })).then_some(())
+    };
     let deadline = Play::within(play.tempo.reaction());
     play.log.find(since, deadline, "ESCALATED", told).await?;
     untouched(play, since)?;

@@ -3,7 +3,7 @@
 use crate::action::{Action, Level};
 use crate::app::Env;
 use crate::reason::Reason;
-use crate::record::{Body, Observation};
+use crate::record::{Body, Observation, Record};
 use crate::signal::{Exit, MICRO, Metric};
 use crate::state::{ApprovalState, Outcome, Scope};
 use crate::verdict::Ruling;
@@ -526,6 +526,8 @@ fn a_common_cause_is_tried_on_one_canary_and_a_storm_is_declared() {
     world.tick(1_000);
     let open: Vec<_> = apps.iter().map(|a| world.app(a).open.clone()).collect();
     assert!(world.state.storm.is_some(), "ten of ten apps are down: {open:?}");
+    let told = |r: &&Record| r.app.is_none() && matches!(r.body, Body::Escalated { .. });
+    assert_eq!(world.log.iter().filter(told).count(), 1, "humans are told of the storm once");
     let in_the_first_seconds = world.restarts() - before;
     assert!(in_the_first_seconds <= 3, "{in_the_first_seconds} restarts at once");
     // The dependency is back: everything heals, paced.

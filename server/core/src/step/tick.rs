@@ -42,7 +42,10 @@ fn storm(ctx: &mut Context<'_>) {
     let stormy = u64::from(unhealthy) >= crate::gates::storm_threshold(rule, apps);
     match (&state.storm, stormy) {
         (None, true) => {
-            ctx.write(None, None, Body::StormBegan { unhealthy, apps });
+            let began = ctx.write(None, None, Body::StormBegan { unhealthy, apps });
+            // Once for all of them: as many calls as apps would hide the one thing to know.
+            let message = crate::explain::storm(unhealthy, apps);
+            ctx.write(None, Some(began), Body::Escalated { findings: Vec::new(), message });
         }
         (Some(storm), true) if storm.calm_since.is_some() => {
             ctx.write(None, None, Body::StormCalm { calm: false });
