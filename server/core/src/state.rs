@@ -151,6 +151,8 @@ pub struct Revision {
     pub verified_at: Option<Millis>,
     /// Whether a rollback already went to it: never twice to the same.
     pub rolled_back_to: bool,
+    /// Whether it only put other settings in force for what an earlier one deployed.
+    pub settings: bool,
 }
 
 /// What decisions need to know of one app. Embedded whole in every `Decided` record.

@@ -1,7 +1,7 @@
 //! The only mutation of the state.
 
 use crate::action::Action;
-use crate::app::{AppName, AppSpec, Millis};
+use crate::app::{AppName, AppSpec, Millis, Source};
 use crate::choose::{Lesson, ccq};
 use crate::detect::FindingKind;
 use crate::plan::Operation;
@@ -345,6 +345,7 @@ fn onboard(state: &mut State, spec: &AppSpec, digest: &str, revision: u32, at: M
         spec: spec.clone(),
         verified_at: None,
         rolled_back_to: false,
+        settings: false,
     });
     let app =
         state.apps.entry(spec.name.clone()).or_insert_with(|| new_app(spec, digest, revision, at));
@@ -392,17 +393,21 @@ fn profile(spec: &AppSpec, digest: &str, revision: u32) -> Profile {
     }
 }
 
-/// Newest revision before the running one that was verified healthy, that no rollback went to before, and that runs something
-/// else: going back to the same program under other settings would heal nothing.
+/// The newest revision that was verified healthy and is something else than what runs. What is deployed from a repository is something
+/// else each time, whatever its specification says; an executable is the same as long as it runs in the same way, and going back to
+/// it under other settings would heal nothing.
 fn rollback_target(history: &SpecHistory) -> Option<u32> {
     let running = history.spec();
-    let differs = |spec: &AppSpec| running.is_none_or(|running| !running.runs_like(spec));
-    history
-        .revisions
-        .iter()
-        .rev()
+    let deployed = |r: &&Revision| !r.settings && r.number <= history.current;
+    let deployed = history.revisions.iter().rev().find(deployed).map_or(0, |r| r.number);
+    let differs = |r: &Revision| match running.map(|spec| &spec.source) {
+        Some(Source::Repo { .. }) => !r.settings && r.number < deployed,
+        _ => running.is_none_or(|running| !running.runs_like(&r.spec)),
+    };
+    let candidates = history.revisions.iter().rev();
+    candidates
         .filter(|r| r.number < history.current && r.verified_at.is_some() && !r.rolled_back_to)
-        .find(|r| differs(&r.spec))
+        .find(|r| differs(r))
         .map(|r| r.number)
 }
 
@@ -430,6 +435,7 @@ fn switch_revision(state: &mut State, app: Option<&AppName>, attempt: &Attempt) 
     revision.rolled_back_to |= rollback;
     revision.verified_at = revision.verified_at.or(inherited);
     let settings = matches!(attempt.plan.operation, Operation::Configure { .. });
+    revision.settings = settings;
     // What failed has failed under other settings too, and is retried under them.
     let failed = app.profile.failed_revision.map(|failed| if settings { to } else { failed });
     app.profile = profile(&revision.spec, &revision.digest, to);
