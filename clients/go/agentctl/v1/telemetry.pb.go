@@ -657,6 +657,271 @@ func (x *PushSignalsResponse) GetMissed() uint64 {
 	return 0
 }
 
+// Request of WatchSignals.
+type WatchSignalsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names of apps, at most 100; empty: all.
+	Apps []string `protobuf:"bytes,1,rep,name=apps,proto3" json:"apps,omitempty"`
+	// Shortest time between two looks, 250 ms to 60 s; absent: 1 s.
+	Interval      *durationpb.Duration `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchSignalsRequest) Reset() {
+	*x = WatchSignalsRequest{}
+	mi := &file_agentctl_v1_telemetry_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchSignalsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchSignalsRequest) ProtoMessage() {}
+
+func (x *WatchSignalsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agentctl_v1_telemetry_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchSignalsRequest.ProtoReflect.Descriptor instead.
+func (*WatchSignalsRequest) Descriptor() ([]byte, []int) {
+	return file_agentctl_v1_telemetry_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *WatchSignalsRequest) GetApps() []string {
+	if x != nil {
+		return x.Apps
+	}
+	return nil
+}
+
+func (x *WatchSignalsRequest) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+// One metric of a reading.
+type MetricReading struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name, such as `cpu_utilization`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The value decisions use, in the unit of the metric: where sources disagree, the worst of them.
+	Value float64 `protobuf:"fixed64,2,opt,name=value,proto3" json:"value,omitempty"`
+	// When the newest sample in it came.
+	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	// Who sent it.
+	Source string `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
+	// Sources that reported the metric.
+	Sources       uint32 `protobuf:"varint,5,opt,name=sources,proto3" json:"sources,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricReading) Reset() {
+	*x = MetricReading{}
+	mi := &file_agentctl_v1_telemetry_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricReading) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricReading) ProtoMessage() {}
+
+func (x *MetricReading) ProtoReflect() protoreflect.Message {
+	mi := &file_agentctl_v1_telemetry_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricReading.ProtoReflect.Descriptor instead.
+func (*MetricReading) Descriptor() ([]byte, []int) {
+	return file_agentctl_v1_telemetry_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *MetricReading) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *MetricReading) GetValue() float64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *MetricReading) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *MetricReading) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *MetricReading) GetSources() uint32 {
+	if x != nil {
+		return x.Sources
+	}
+	return 0
+}
+
+// The newest reading of one app: its signals folded together, checked, and as old as its window.
+type SignalReading struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The app.
+	App string `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
+	// When the window was closed.
+	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// When the newest signal came; absent: there never was one.
+	LastSignalTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_signal_time,json=lastSignalTime,proto3" json:"last_signal_time,omitempty"`
+	// Metrics that are known. What is absent is unknown, never zero.
+	Metrics []*MetricReading `protobuf:"bytes,4,rep,name=metrics,proto3" json:"metrics,omitempty"`
+	// Fresh booleans by name.
+	Conditions    map[string]bool `protobuf:"bytes,5,rep,name=conditions,proto3" json:"conditions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignalReading) Reset() {
+	*x = SignalReading{}
+	mi := &file_agentctl_v1_telemetry_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignalReading) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignalReading) ProtoMessage() {}
+
+func (x *SignalReading) ProtoReflect() protoreflect.Message {
+	mi := &file_agentctl_v1_telemetry_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignalReading.ProtoReflect.Descriptor instead.
+func (*SignalReading) Descriptor() ([]byte, []int) {
+	return file_agentctl_v1_telemetry_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SignalReading) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *SignalReading) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *SignalReading) GetLastSignalTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastSignalTime
+	}
+	return nil
+}
+
+func (x *SignalReading) GetMetrics() []*MetricReading {
+	if x != nil {
+		return x.Metrics
+	}
+	return nil
+}
+
+func (x *SignalReading) GetConditions() map[string]bool {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
+// Response of WatchSignals: the readings that are new.
+type WatchSignalsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of the apps' names; at most 200 in one answer.
+	Readings      []*SignalReading `protobuf:"bytes,1,rep,name=readings,proto3" json:"readings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchSignalsResponse) Reset() {
+	*x = WatchSignalsResponse{}
+	mi := &file_agentctl_v1_telemetry_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchSignalsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchSignalsResponse) ProtoMessage() {}
+
+func (x *WatchSignalsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agentctl_v1_telemetry_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchSignalsResponse.ProtoReflect.Descriptor instead.
+func (*WatchSignalsResponse) Descriptor() ([]byte, []int) {
+	return file_agentctl_v1_telemetry_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *WatchSignalsResponse) GetReadings() []*SignalReading {
+	if x != nil {
+		return x.Readings
+	}
+	return nil
+}
+
 var File_agentctl_v1_telemetry_proto protoreflect.FileDescriptor
 
 const file_agentctl_v1_telemetry_proto_rawDesc = "" +
@@ -726,9 +991,32 @@ const file_agentctl_v1_telemetry_proto_rawDesc = "" +
 	"rejections\x18\x04 \x03(\v2\x16.agentctl.v1.RejectionR\n" +
 	"rejections\x12$\n" +
 	"\x0ehigh_water_seq\x18\x05 \x01(\x04R\fhighWaterSeq\x12\x16\n" +
-	"\x06missed\x18\x06 \x01(\x04R\x06missed2f\n" +
+	"\x06missed\x18\x06 \x01(\x04R\x06missed\"`\n" +
+	"\x13WatchSignalsRequest\x12\x12\n" +
+	"\x04apps\x18\x01 \x03(\tR\x04apps\x125\n" +
+	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\binterval\"\x9b\x01\n" +
+	"\rMetricReading\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06source\x18\x04 \x01(\tR\x06source\x12\x18\n" +
+	"\asources\x18\x05 \x01(\rR\asources\"\xd8\x02\n" +
+	"\rSignalReading\x12\x10\n" +
+	"\x03app\x18\x01 \x01(\tR\x03app\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12D\n" +
+	"\x10last_signal_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastSignalTime\x124\n" +
+	"\ametrics\x18\x04 \x03(\v2\x1a.agentctl.v1.MetricReadingR\ametrics\x12J\n" +
+	"\n" +
+	"conditions\x18\x05 \x03(\v2*.agentctl.v1.SignalReading.ConditionsEntryR\n" +
+	"conditions\x1a=\n" +
+	"\x0fConditionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\bR\x05value:\x028\x01\"N\n" +
+	"\x14WatchSignalsResponse\x126\n" +
+	"\breadings\x18\x01 \x03(\v2\x1a.agentctl.v1.SignalReadingR\breadings2\xbd\x01\n" +
 	"\x10TelemetryService\x12R\n" +
-	"\vPushSignals\x12\x1f.agentctl.v1.PushSignalsRequest\x1a .agentctl.v1.PushSignalsResponse(\x01B\x9e\x01\n" +
+	"\vPushSignals\x12\x1f.agentctl.v1.PushSignalsRequest\x1a .agentctl.v1.PushSignalsResponse(\x01\x12U\n" +
+	"\fWatchSignals\x12 .agentctl.v1.WatchSignalsRequest\x1a!.agentctl.v1.WatchSignalsResponse0\x01B\x9e\x01\n" +
 	"\x0fdev.agentctl.v1B\x0eTelemetryProtoP\x01Z.agentctl.dev/clients/go/agentctl/v1;agentctlv1\xa2\x02\x03AXX\xaa\x02\vAgentctl.V1\xca\x02\vAgentctl\\V1\xe2\x02\x17Agentctl\\V1\\GPBMetadata\xea\x02\fAgentctl::V1b\x06proto3"
 
 var (
@@ -743,7 +1031,7 @@ func file_agentctl_v1_telemetry_proto_rawDescGZIP() []byte {
 	return file_agentctl_v1_telemetry_proto_rawDescData
 }
 
-var file_agentctl_v1_telemetry_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_agentctl_v1_telemetry_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_agentctl_v1_telemetry_proto_goTypes = []any{
 	(*Hello)(nil),                 // 0: agentctl.v1.Hello
 	(*SignalBatch)(nil),           // 1: agentctl.v1.SignalBatch
@@ -752,31 +1040,45 @@ var file_agentctl_v1_telemetry_proto_goTypes = []any{
 	(*PushSignalsRequest)(nil),    // 4: agentctl.v1.PushSignalsRequest
 	(*Rejection)(nil),             // 5: agentctl.v1.Rejection
 	(*PushSignalsResponse)(nil),   // 6: agentctl.v1.PushSignalsResponse
-	nil,                           // 7: agentctl.v1.Signal.ConditionsEntry
-	(*durationpb.Duration)(nil),   // 8: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(*Exit)(nil),                  // 10: agentctl.v1.Exit
+	(*WatchSignalsRequest)(nil),   // 7: agentctl.v1.WatchSignalsRequest
+	(*MetricReading)(nil),         // 8: agentctl.v1.MetricReading
+	(*SignalReading)(nil),         // 9: agentctl.v1.SignalReading
+	(*WatchSignalsResponse)(nil),  // 10: agentctl.v1.WatchSignalsResponse
+	nil,                           // 11: agentctl.v1.Signal.ConditionsEntry
+	nil,                           // 12: agentctl.v1.SignalReading.ConditionsEntry
+	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*Exit)(nil),                  // 15: agentctl.v1.Exit
 }
 var file_agentctl_v1_telemetry_proto_depIdxs = []int32{
-	8,  // 0: agentctl.v1.Hello.default_ttl:type_name -> google.protobuf.Duration
-	9,  // 1: agentctl.v1.SignalBatch.sent_time:type_name -> google.protobuf.Timestamp
+	13, // 0: agentctl.v1.Hello.default_ttl:type_name -> google.protobuf.Duration
+	14, // 1: agentctl.v1.SignalBatch.sent_time:type_name -> google.protobuf.Timestamp
 	3,  // 2: agentctl.v1.SignalBatch.signals:type_name -> agentctl.v1.Signal
-	9,  // 3: agentctl.v1.Signal.time:type_name -> google.protobuf.Timestamp
-	8,  // 4: agentctl.v1.Signal.window:type_name -> google.protobuf.Duration
-	10, // 5: agentctl.v1.Signal.exit:type_name -> agentctl.v1.Exit
-	7,  // 6: agentctl.v1.Signal.conditions:type_name -> agentctl.v1.Signal.ConditionsEntry
-	8,  // 7: agentctl.v1.Signal.ttl:type_name -> google.protobuf.Duration
+	14, // 3: agentctl.v1.Signal.time:type_name -> google.protobuf.Timestamp
+	13, // 4: agentctl.v1.Signal.window:type_name -> google.protobuf.Duration
+	15, // 5: agentctl.v1.Signal.exit:type_name -> agentctl.v1.Exit
+	11, // 6: agentctl.v1.Signal.conditions:type_name -> agentctl.v1.Signal.ConditionsEntry
+	13, // 7: agentctl.v1.Signal.ttl:type_name -> google.protobuf.Duration
 	0,  // 8: agentctl.v1.PushSignalsRequest.hello:type_name -> agentctl.v1.Hello
 	1,  // 9: agentctl.v1.PushSignalsRequest.batch:type_name -> agentctl.v1.SignalBatch
 	2,  // 10: agentctl.v1.PushSignalsRequest.bye:type_name -> agentctl.v1.Bye
 	5,  // 11: agentctl.v1.PushSignalsResponse.rejections:type_name -> agentctl.v1.Rejection
-	4,  // 12: agentctl.v1.TelemetryService.PushSignals:input_type -> agentctl.v1.PushSignalsRequest
-	6,  // 13: agentctl.v1.TelemetryService.PushSignals:output_type -> agentctl.v1.PushSignalsResponse
-	13, // [13:14] is the sub-list for method output_type
-	12, // [12:13] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	13, // 12: agentctl.v1.WatchSignalsRequest.interval:type_name -> google.protobuf.Duration
+	14, // 13: agentctl.v1.MetricReading.time:type_name -> google.protobuf.Timestamp
+	14, // 14: agentctl.v1.SignalReading.time:type_name -> google.protobuf.Timestamp
+	14, // 15: agentctl.v1.SignalReading.last_signal_time:type_name -> google.protobuf.Timestamp
+	8,  // 16: agentctl.v1.SignalReading.metrics:type_name -> agentctl.v1.MetricReading
+	12, // 17: agentctl.v1.SignalReading.conditions:type_name -> agentctl.v1.SignalReading.ConditionsEntry
+	9,  // 18: agentctl.v1.WatchSignalsResponse.readings:type_name -> agentctl.v1.SignalReading
+	4,  // 19: agentctl.v1.TelemetryService.PushSignals:input_type -> agentctl.v1.PushSignalsRequest
+	7,  // 20: agentctl.v1.TelemetryService.WatchSignals:input_type -> agentctl.v1.WatchSignalsRequest
+	6,  // 21: agentctl.v1.TelemetryService.PushSignals:output_type -> agentctl.v1.PushSignalsResponse
+	10, // 22: agentctl.v1.TelemetryService.WatchSignals:output_type -> agentctl.v1.WatchSignalsResponse
+	21, // [21:23] is the sub-list for method output_type
+	19, // [19:21] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_agentctl_v1_telemetry_proto_init() }
@@ -797,7 +1099,7 @@ func file_agentctl_v1_telemetry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agentctl_v1_telemetry_proto_rawDesc), len(file_agentctl_v1_telemetry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,7 +21,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	TelemetryService_PushSignals_FullMethodName = "/agentctl.v1.TelemetryService/PushSignals"
+	TelemetryService_PushSignals_FullMethodName  = "/agentctl.v1.TelemetryService/PushSignals"
+	TelemetryService_WatchSignals_FullMethodName = "/agentctl.v1.TelemetryService/WatchSignals"
 )
 
 // TelemetryServiceClient is the client API for TelemetryService service.
@@ -34,6 +35,9 @@ type TelemetryServiceClient interface {
 	// alone; after 100 bad ones the stream ends with INVALID_ARGUMENT. An end without Bye is the loss of the monitor, never of
 	// the app.
 	PushSignals(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PushSignalsRequest, PushSignalsResponse], error)
+	// What decisions see: the newest reading of each app, now and whenever another one was taken. A reader that is slower than
+	// readings are taken sees the newest one of each app, never a queue of old ones.
+	WatchSignals(ctx context.Context, in *WatchSignalsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchSignalsResponse], error)
 }
 
 type telemetryServiceClient struct {
@@ -57,6 +61,25 @@ func (c *telemetryServiceClient) PushSignals(ctx context.Context, opts ...grpc.C
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type TelemetryService_PushSignalsClient = grpc.ClientStreamingClient[PushSignalsRequest, PushSignalsResponse]
 
+func (c *telemetryServiceClient) WatchSignals(ctx context.Context, in *WatchSignalsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchSignalsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &TelemetryService_ServiceDesc.Streams[1], TelemetryService_WatchSignals_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchSignalsRequest, WatchSignalsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TelemetryService_WatchSignalsClient = grpc.ServerStreamingClient[WatchSignalsResponse]
+
 // TelemetryServiceServer is the server API for TelemetryService service.
 // All implementations must embed UnimplementedTelemetryServiceServer
 // for forward compatibility.
@@ -67,6 +90,9 @@ type TelemetryServiceServer interface {
 	// alone; after 100 bad ones the stream ends with INVALID_ARGUMENT. An end without Bye is the loss of the monitor, never of
 	// the app.
 	PushSignals(grpc.ClientStreamingServer[PushSignalsRequest, PushSignalsResponse]) error
+	// What decisions see: the newest reading of each app, now and whenever another one was taken. A reader that is slower than
+	// readings are taken sees the newest one of each app, never a queue of old ones.
+	WatchSignals(*WatchSignalsRequest, grpc.ServerStreamingServer[WatchSignalsResponse]) error
 	mustEmbedUnimplementedTelemetryServiceServer()
 }
 
@@ -79,6 +105,9 @@ type UnimplementedTelemetryServiceServer struct{}
 
 func (UnimplementedTelemetryServiceServer) PushSignals(grpc.ClientStreamingServer[PushSignalsRequest, PushSignalsResponse]) error {
 	return status.Error(codes.Unimplemented, "method PushSignals not implemented")
+}
+func (UnimplementedTelemetryServiceServer) WatchSignals(*WatchSignalsRequest, grpc.ServerStreamingServer[WatchSignalsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchSignals not implemented")
 }
 func (UnimplementedTelemetryServiceServer) mustEmbedUnimplementedTelemetryServiceServer() {}
 func (UnimplementedTelemetryServiceServer) testEmbeddedByValue()                          {}
@@ -108,6 +137,17 @@ func _TelemetryService_PushSignals_Handler(srv interface{}, stream grpc.ServerSt
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type TelemetryService_PushSignalsServer = grpc.ClientStreamingServer[PushSignalsRequest, PushSignalsResponse]
 
+func _TelemetryService_WatchSignals_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchSignalsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TelemetryServiceServer).WatchSignals(m, &grpc.GenericServerStream[WatchSignalsRequest, WatchSignalsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TelemetryService_WatchSignalsServer = grpc.ServerStreamingServer[WatchSignalsResponse]
+
 // TelemetryService_ServiceDesc is the grpc.ServiceDesc for TelemetryService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -120,6 +160,11 @@ var TelemetryService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "PushSignals",
 			Handler:       _TelemetryService_PushSignals_Handler,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "WatchSignals",
+			Handler:       _TelemetryService_WatchSignals_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "agentctl/v1/telemetry.proto",

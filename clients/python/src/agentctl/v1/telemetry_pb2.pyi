@@ -119,3 +119,52 @@ class PushSignalsResponse(_message.Message):
     high_water_seq: int
     missed: int
     def __init__(self, accepted: _Optional[int] = ..., duplicates: _Optional[int] = ..., rejected: _Optional[int] = ..., rejections: _Optional[_Iterable[_Union[Rejection, _Mapping]]] = ..., high_water_seq: _Optional[int] = ..., missed: _Optional[int] = ...) -> None: ...
+
+class WatchSignalsRequest(_message.Message):
+    __slots__ = ("apps", "interval")
+    APPS_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    apps: _containers.RepeatedScalarFieldContainer[str]
+    interval: _duration_pb2.Duration
+    def __init__(self, apps: _Optional[_Iterable[str]] = ..., interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class MetricReading(_message.Message):
+    __slots__ = ("name", "value", "time", "source", "sources")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: float
+    time: _timestamp_pb2.Timestamp
+    source: str
+    sources: int
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., source: _Optional[str] = ..., sources: _Optional[int] = ...) -> None: ...
+
+class SignalReading(_message.Message):
+    __slots__ = ("app", "time", "last_signal_time", "metrics", "conditions")
+    class ConditionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bool
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bool] = ...) -> None: ...
+    APP_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    LAST_SIGNAL_TIME_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    CONDITIONS_FIELD_NUMBER: _ClassVar[int]
+    app: str
+    time: _timestamp_pb2.Timestamp
+    last_signal_time: _timestamp_pb2.Timestamp
+    metrics: _containers.RepeatedCompositeFieldContainer[MetricReading]
+    conditions: _containers.ScalarMap[str, bool]
+    def __init__(self, app: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_signal_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., metrics: _Optional[_Iterable[_Union[MetricReading, _Mapping]]] = ..., conditions: _Optional[_Mapping[str, bool]] = ...) -> None: ...
+
+class WatchSignalsResponse(_message.Message):
+    __slots__ = ("readings",)
+    READINGS_FIELD_NUMBER: _ClassVar[int]
+    readings: _containers.RepeatedCompositeFieldContainer[SignalReading]
+    def __init__(self, readings: _Optional[_Iterable[_Union[SignalReading, _Mapping]]] = ...) -> None: ...

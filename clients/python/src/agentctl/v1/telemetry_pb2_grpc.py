@@ -40,6 +40,11 @@ class TelemetryServiceStub:
                 request_serializer=agentctl_dot_v1_dot_telemetry__pb2.PushSignalsRequest.SerializeToString,
                 response_deserializer=agentctl_dot_v1_dot_telemetry__pb2.PushSignalsResponse.FromString,
                 _registered_method=True)
+        self.WatchSignals = channel.unary_stream(
+                '/agentctl.v1.TelemetryService/WatchSignals',
+                request_serializer=agentctl_dot_v1_dot_telemetry__pb2.WatchSignalsRequest.SerializeToString,
+                response_deserializer=agentctl_dot_v1_dot_telemetry__pb2.WatchSignalsResponse.FromString,
+                _registered_method=True)
 
 
 class TelemetryServiceServicer:
@@ -55,6 +60,14 @@ class TelemetryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchSignals(self, request, context):
+        """What decisions see: the newest reading of each app, now and whenever another one was taken. A reader that is slower than
+        readings are taken sees the newest one of each app, never a queue of old ones.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TelemetryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -62,6 +75,11 @@ def add_TelemetryServiceServicer_to_server(servicer, server):
                     servicer.PushSignals,
                     request_deserializer=agentctl_dot_v1_dot_telemetry__pb2.PushSignalsRequest.FromString,
                     response_serializer=agentctl_dot_v1_dot_telemetry__pb2.PushSignalsResponse.SerializeToString,
+            ),
+            'WatchSignals': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSignals,
+                    request_deserializer=agentctl_dot_v1_dot_telemetry__pb2.WatchSignalsRequest.FromString,
+                    response_serializer=agentctl_dot_v1_dot_telemetry__pb2.WatchSignalsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -92,6 +110,33 @@ class TelemetryService:
             '/agentctl.v1.TelemetryService/PushSignals',
             agentctl_dot_v1_dot_telemetry__pb2.PushSignalsRequest.SerializeToString,
             agentctl_dot_v1_dot_telemetry__pb2.PushSignalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSignals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/agentctl.v1.TelemetryService/WatchSignals',
+            agentctl_dot_v1_dot_telemetry__pb2.WatchSignalsRequest.SerializeToString,
+            agentctl_dot_v1_dot_telemetry__pb2.WatchSignalsResponse.FromString,
             options,
             channel_credentials,
             insecure,

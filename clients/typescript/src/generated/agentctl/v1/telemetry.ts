@@ -11,8 +11,10 @@ import {
   type ChannelCredentials,
   Client,
   type ClientOptions,
+  type ClientReadableStream,
   type ClientWritableStream,
   type handleClientStreamingCall,
+  type handleServerStreamingCall,
   makeGenericClientConstructor,
   type Metadata,
   type ServiceError,
@@ -159,6 +161,59 @@ export interface PushSignalsResponse {
   highWaterSeq: bigint;
   /** Sequence numbers that never came. */
   missed: bigint;
+}
+
+/** Request of WatchSignals. */
+export interface WatchSignalsRequest {
+  /** Names of apps, at most 100; empty: all. */
+  apps: string[];
+  /** Shortest time between two looks, 250 ms to 60 s; absent: 1 s. */
+  interval?: Duration | undefined;
+}
+
+/** One metric of a reading. */
+export interface MetricReading {
+  /** Name, such as `cpu_utilization`. */
+  name: string;
+  /** The value decisions use, in the unit of the metric: where sources disagree, the worst of them. */
+  value: number;
+  /** When the newest sample in it came. */
+  time?:
+    | Timestamp
+    | undefined;
+  /** Who sent it. */
+  source: string;
+  /** Sources that reported the metric. */
+  sources: number;
+}
+
+/** The newest reading of one app: its signals folded together, checked, and as old as its window. */
+export interface SignalReading {
+  /** The app. */
+  app: string;
+  /** When the window was closed. */
+  time?:
+    | Timestamp
+    | undefined;
+  /** When the newest signal came; absent: there never was one. */
+  lastSignalTime?:
+    | Timestamp
+    | undefined;
+  /** Metrics that are known. What is absent is unknown, never zero. */
+  metrics: MetricReading[];
+  /** Fresh booleans by name. */
+  conditions: { [key: string]: boolean };
+}
+
+export interface SignalReading_ConditionsEntry {
+  key: string;
+  value: boolean;
+}
+
+/** Response of WatchSignals: the readings that are new. */
+export interface WatchSignalsResponse {
+  /** In the order of the apps' names; at most 200 in one answer. */
+  readings: SignalReading[];
 }
 
 function createBaseHello(): Hello {
@@ -1057,6 +1112,416 @@ export const PushSignalsResponse: MessageFns<PushSignalsResponse> = {
   },
 };
 
+function createBaseWatchSignalsRequest(): WatchSignalsRequest {
+  return { apps: [], interval: undefined };
+}
+
+export const WatchSignalsRequest: MessageFns<WatchSignalsRequest> = {
+  encode(message: WatchSignalsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.apps) {
+      writer.uint32(10).string(v!);
+    }
+    if (message.interval !== undefined) {
+      Duration.encode(message.interval, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WatchSignalsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWatchSignalsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.apps.push(reader.string());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.interval = Duration.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<WatchSignalsRequest>): WatchSignalsRequest {
+    return WatchSignalsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<WatchSignalsRequest>): WatchSignalsRequest {
+    const message = createBaseWatchSignalsRequest();
+    message.apps = object.apps?.map((e) => e) || [];
+    message.interval = (object.interval !== undefined && object.interval !== null)
+      ? Duration.fromPartial(object.interval)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseMetricReading(): MetricReading {
+  return { name: "", value: 0, time: undefined, source: "", sources: 0 };
+}
+
+export const MetricReading: MessageFns<MetricReading> = {
+  encode(message: MetricReading, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.value !== 0) {
+      writer.uint32(17).double(message.value);
+    }
+    if (message.time !== undefined) {
+      Timestamp.encode(message.time, writer.uint32(26).fork()).join();
+    }
+    if (message.source !== "") {
+      writer.uint32(34).string(message.source);
+    }
+    if (message.sources !== 0) {
+      writer.uint32(40).uint32(message.sources);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): MetricReading {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMetricReading();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.value = reader.double();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.time = Timestamp.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.source = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.sources = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<MetricReading>): MetricReading {
+    return MetricReading.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<MetricReading>): MetricReading {
+    const message = createBaseMetricReading();
+    message.name = object.name ?? "";
+    message.value = object.value ?? 0;
+    message.time = (object.time !== undefined && object.time !== null) ? Timestamp.fromPartial(object.time) : undefined;
+    message.source = object.source ?? "";
+    message.sources = object.sources ?? 0;
+    return message;
+  },
+};
+
+function createBaseSignalReading(): SignalReading {
+  return { app: "", time: undefined, lastSignalTime: undefined, metrics: [], conditions: {} };
+}
+
+export const SignalReading: MessageFns<SignalReading> = {
+  encode(message: SignalReading, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.app !== "") {
+      writer.uint32(10).string(message.app);
+    }
+    if (message.time !== undefined) {
+      Timestamp.encode(message.time, writer.uint32(18).fork()).join();
+    }
+    if (message.lastSignalTime !== undefined) {
+      Timestamp.encode(message.lastSignalTime, writer.uint32(26).fork()).join();
+    }
+    for (const v of message.metrics) {
+      MetricReading.encode(v!, writer.uint32(34).fork()).join();
+    }
+    globalThis.Object.entries(message.conditions).forEach(([key, value]: [string, boolean]) => {
+      SignalReading_ConditionsEntry.encode({ key: key as any, value }, writer.uint32(42).fork()).join();
+    });
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SignalReading {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSignalReading();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.app = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.time = Timestamp.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.lastSignalTime = Timestamp.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.metrics.push(MetricReading.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            const entry5 = SignalReading_ConditionsEntry.decode(reader, reader.uint32());
+            if (entry5.value !== undefined) {
+              message.conditions[entry5.key] = entry5.value;
+            }
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<SignalReading>): SignalReading {
+    return SignalReading.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SignalReading>): SignalReading {
+    const message = createBaseSignalReading();
+    message.app = object.app ?? "";
+    message.time = (object.time !== undefined && object.time !== null) ? Timestamp.fromPartial(object.time) : undefined;
+    message.lastSignalTime = (object.lastSignalTime !== undefined && object.lastSignalTime !== null)
+      ? Timestamp.fromPartial(object.lastSignalTime)
+      : undefined;
+    message.metrics = object.metrics?.map((e) => MetricReading.fromPartial(e)) || [];
+    message.conditions = (globalThis.Object.entries(object.conditions ?? {}) as [string, boolean][]).reduce(
+      (acc: { [key: string]: boolean }, [key, value]: [string, boolean]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.Boolean(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    return message;
+  },
+};
+
+function createBaseSignalReading_ConditionsEntry(): SignalReading_ConditionsEntry {
+  return { key: "", value: false };
+}
+
+export const SignalReading_ConditionsEntry: MessageFns<SignalReading_ConditionsEntry> = {
+  encode(message: SignalReading_ConditionsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== false) {
+      writer.uint32(16).bool(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SignalReading_ConditionsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSignalReading_ConditionsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.value = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<SignalReading_ConditionsEntry>): SignalReading_ConditionsEntry {
+    return SignalReading_ConditionsEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SignalReading_ConditionsEntry>): SignalReading_ConditionsEntry {
+    const message = createBaseSignalReading_ConditionsEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? false;
+    return message;
+  },
+};
+
+function createBaseWatchSignalsResponse(): WatchSignalsResponse {
+  return { readings: [] };
+}
+
+export const WatchSignalsResponse: MessageFns<WatchSignalsResponse> = {
+  encode(message: WatchSignalsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.readings) {
+      SignalReading.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WatchSignalsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWatchSignalsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.readings.push(SignalReading.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<WatchSignalsResponse>): WatchSignalsResponse {
+    return WatchSignalsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<WatchSignalsResponse>): WatchSignalsResponse {
+    const message = createBaseWatchSignalsResponse();
+    message.readings = object.readings?.map((e) => SignalReading.fromPartial(e)) || [];
+    return message;
+  },
+};
+
 /** Takes in what monitors see. */
 export type TelemetryServiceService = typeof TelemetryServiceService;
 export const TelemetryServiceService = {
@@ -1074,6 +1539,20 @@ export const TelemetryServiceService = {
     responseSerialize: (value: PushSignalsResponse): Buffer => Buffer.from(PushSignalsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): PushSignalsResponse => PushSignalsResponse.decode(value),
   },
+  /**
+   * What decisions see: the newest reading of each app, now and whenever another one was taken. A reader that is slower than
+   * readings are taken sees the newest one of each app, never a queue of old ones.
+   */
+  watchSignals: {
+    path: "/agentctl.v1.TelemetryService/WatchSignals" as const,
+    requestStream: false as const,
+    responseStream: true as const,
+    requestSerialize: (value: WatchSignalsRequest): Buffer => Buffer.from(WatchSignalsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): WatchSignalsRequest => WatchSignalsRequest.decode(value),
+    responseSerialize: (value: WatchSignalsResponse): Buffer =>
+      Buffer.from(WatchSignalsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): WatchSignalsResponse => WatchSignalsResponse.decode(value),
+  },
 } as const;
 
 export interface TelemetryServiceServer extends UntypedServiceImplementation {
@@ -1083,6 +1562,11 @@ export interface TelemetryServiceServer extends UntypedServiceImplementation {
    * the app.
    */
   pushSignals: handleClientStreamingCall<PushSignalsRequest, PushSignalsResponse>;
+  /**
+   * What decisions see: the newest reading of each app, now and whenever another one was taken. A reader that is slower than
+   * readings are taken sees the newest one of each app, never a queue of old ones.
+   */
+  watchSignals: handleServerStreamingCall<WatchSignalsRequest, WatchSignalsResponse>;
 }
 
 export interface TelemetryServiceClient extends Client {
@@ -1107,6 +1591,19 @@ export interface TelemetryServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: PushSignalsResponse) => void,
   ): ClientWritableStream<PushSignalsRequest>;
+  /**
+   * What decisions see: the newest reading of each app, now and whenever another one was taken. A reader that is slower than
+   * readings are taken sees the newest one of each app, never a queue of old ones.
+   */
+  watchSignals(
+    request: WatchSignalsRequest,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<WatchSignalsResponse>;
+  watchSignals(
+    request: WatchSignalsRequest,
+    metadata?: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<WatchSignalsResponse>;
 }
 
 export const TelemetryServiceClient = makeGenericClientConstructor(

@@ -66,6 +66,31 @@ public final class TelemetryProto extends com.google.protobuf.GeneratedFile {
   static final 
     com.google.protobuf.GeneratedMessage.FieldAccessorTable
       internal_static_agentctl_v1_PushSignalsResponse_fieldAccessorTable;
+  static final com.google.protobuf.Descriptors.Descriptor
+    internal_static_agentctl_v1_WatchSignalsRequest_descriptor;
+  static final 
+    com.google.protobuf.GeneratedMessage.FieldAccessorTable
+      internal_static_agentctl_v1_WatchSignalsRequest_fieldAccessorTable;
+  static final com.google.protobuf.Descriptors.Descriptor
+    internal_static_agentctl_v1_MetricReading_descriptor;
+  static final 
+    com.google.protobuf.GeneratedMessage.FieldAccessorTable
+      internal_static_agentctl_v1_MetricReading_fieldAccessorTable;
+  static final com.google.protobuf.Descriptors.Descriptor
+    internal_static_agentctl_v1_SignalReading_descriptor;
+  static final 
+    com.google.protobuf.GeneratedMessage.FieldAccessorTable
+      internal_static_agentctl_v1_SignalReading_fieldAccessorTable;
+  static final com.google.protobuf.Descriptors.Descriptor
+    internal_static_agentctl_v1_SignalReading_ConditionsEntry_descriptor;
+  static final 
+    com.google.protobuf.GeneratedMessage.FieldAccessorTable
+      internal_static_agentctl_v1_SignalReading_ConditionsEntry_fieldAccessorTable;
+  static final com.google.protobuf.Descriptors.Descriptor
+    internal_static_agentctl_v1_WatchSignalsResponse_descriptor;
+  static final 
+    com.google.protobuf.GeneratedMessage.FieldAccessorTable
+      internal_static_agentctl_v1_WatchSignalsResponse_fieldAccessorTable;
 
   public static com.google.protobuf.Descriptors.FileDescriptor
       getDescriptor() {
@@ -120,14 +145,34 @@ public final class TelemetryProto extends com.google.protobuf.GeneratedFile {
       "R\nduplicates\022\032\n\010rejected\030\003 \001(\004R\010rejected" +
       "\0226\n\nrejections\030\004 \003(\0132\026.agentctl.v1.Rejec" +
       "tionR\nrejections\022$\n\016high_water_seq\030\005 \001(\004" +
-      "R\014highWaterSeq\022\026\n\006missed\030\006 \001(\004R\006missed2f" +
-      "\n\020TelemetryService\022R\n\013PushSignals\022\037.agen" +
-      "tctl.v1.PushSignalsRequest\032 .agentctl.v1" +
-      ".PushSignalsResponse(\001B\236\001\n\017dev.agentctl." +
-      "v1B\016TelemetryProtoP\001Z.agentctl.dev/clien" +
-      "ts/go/agentctl/v1;agentctlv1\242\002\003AXX\252\002\013Age" +
-      "ntctl.V1\312\002\013Agentctl\\V1\342\002\027Agentctl\\V1\\GPB" +
-      "Metadata\352\002\014Agentctl::V1b\006proto3"
+      "R\014highWaterSeq\022\026\n\006missed\030\006 \001(\004R\006missed\"`" +
+      "\n\023WatchSignalsRequest\022\022\n\004apps\030\001 \003(\tR\004app" +
+      "s\0225\n\010interval\030\002 \001(\0132\031.google.protobuf.Du" +
+      "rationR\010interval\"\233\001\n\rMetricReading\022\022\n\004na" +
+      "me\030\001 \001(\tR\004name\022\024\n\005value\030\002 \001(\001R\005value\022.\n\004" +
+      "time\030\003 \001(\0132\032.google.protobuf.TimestampR\004" +
+      "time\022\026\n\006source\030\004 \001(\tR\006source\022\030\n\007sources\030" +
+      "\005 \001(\rR\007sources\"\330\002\n\rSignalReading\022\020\n\003app\030" +
+      "\001 \001(\tR\003app\022.\n\004time\030\002 \001(\0132\032.google.protob" +
+      "uf.TimestampR\004time\022D\n\020last_signal_time\030\003" +
+      " \001(\0132\032.google.protobuf.TimestampR\016lastSi" +
+      "gnalTime\0224\n\007metrics\030\004 \003(\0132\032.agentctl.v1." +
+      "MetricReadingR\007metrics\022J\n\nconditions\030\005 \003" +
+      "(\0132*.agentctl.v1.SignalReading.Condition" +
+      "sEntryR\nconditions\032=\n\017ConditionsEntry\022\020\n" +
+      "\003key\030\001 \001(\tR\003key\022\024\n\005value\030\002 \001(\010R\005value:\0028" +
+      "\001\"N\n\024WatchSignalsResponse\0226\n\010readings\030\001 " +
+      "\003(\0132\032.agentctl.v1.SignalReadingR\010reading" +
+      "s2\275\001\n\020TelemetryService\022R\n\013PushSignals\022\037." +
+      "agentctl.v1.PushSignalsRequest\032 .agentct" +
+      "l.v1.PushSignalsResponse(\001\022U\n\014WatchSigna" +
+      "ls\022 .agentctl.v1.WatchSignalsRequest\032!.a" +
+      "gentctl.v1.WatchSignalsResponse0\001B\236\001\n\017de" +
+      "v.agentctl.v1B\016TelemetryProtoP\001Z.agentct" +
+      "l.dev/clients/go/agentctl/v1;agentctlv1\242" +
+      "\002\003AXX\252\002\013Agentctl.V1\312\002\013Agentctl\\V1\342\002\027Agen" +
+      "tctl\\V1\\GPBMetadata\352\002\014Agentctl::V1b\006prot" +
+      "o3"
     };
     descriptor = com.google.protobuf.Descriptors.FileDescriptor
       .internalBuildGeneratedFileFrom(descriptorData,
@@ -184,6 +229,36 @@ public final class TelemetryProto extends com.google.protobuf.GeneratedFile {
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_agentctl_v1_PushSignalsResponse_descriptor,
         new java.lang.String[] { "Accepted", "Duplicates", "Rejected", "Rejections", "HighWaterSeq", "Missed", });
+    internal_static_agentctl_v1_WatchSignalsRequest_descriptor =
+      getDescriptor().getMessageType(7);
+    internal_static_agentctl_v1_WatchSignalsRequest_fieldAccessorTable = new
+      com.google.protobuf.GeneratedMessage.FieldAccessorTable(
+        internal_static_agentctl_v1_WatchSignalsRequest_descriptor,
+        new java.lang.String[] { "Apps", "Interval", });
+    internal_static_agentctl_v1_MetricReading_descriptor =
+      getDescriptor().getMessageType(8);
+    internal_static_agentctl_v1_MetricReading_fieldAccessorTable = new
+      com.google.protobuf.GeneratedMessage.FieldAccessorTable(
+        internal_static_agentctl_v1_MetricReading_descriptor,
+        new java.lang.String[] { "Name", "Value", "Time", "Source", "Sources", });
+    internal_static_agentctl_v1_SignalReading_descriptor =
+      getDescriptor().getMessageType(9);
+    internal_static_agentctl_v1_SignalReading_fieldAccessorTable = new
+      com.google.protobuf.GeneratedMessage.FieldAccessorTable(
+        internal_static_agentctl_v1_SignalReading_descriptor,
+        new java.lang.String[] { "App", "Time", "LastSignalTime", "Metrics", "Conditions", });
+    internal_static_agentctl_v1_SignalReading_ConditionsEntry_descriptor =
+      internal_static_agentctl_v1_SignalReading_descriptor.getNestedType(0);
+    internal_static_agentctl_v1_SignalReading_ConditionsEntry_fieldAccessorTable = new
+      com.google.protobuf.GeneratedMessage.FieldAccessorTable(
+        internal_static_agentctl_v1_SignalReading_ConditionsEntry_descriptor,
+        new java.lang.String[] { "Key", "Value", });
+    internal_static_agentctl_v1_WatchSignalsResponse_descriptor =
+      getDescriptor().getMessageType(10);
+    internal_static_agentctl_v1_WatchSignalsResponse_fieldAccessorTable = new
+      com.google.protobuf.GeneratedMessage.FieldAccessorTable(
+        internal_static_agentctl_v1_WatchSignalsResponse_descriptor,
+        new java.lang.String[] { "Readings", });
     descriptor.resolveAllFeaturesImmutable();
     dev.agentctl.v1.ResourcesProto.getDescriptor();
     com.google.protobuf.DurationProto.getDescriptor();

@@ -46,6 +46,37 @@ public final class TelemetryServiceGrpc {
     return getPushSignalsMethod;
   }
 
+  private static volatile io.grpc.MethodDescriptor<dev.agentctl.v1.WatchSignalsRequest,
+      dev.agentctl.v1.WatchSignalsResponse> getWatchSignalsMethod;
+
+  @io.grpc.stub.annotations.RpcMethod(
+      fullMethodName = SERVICE_NAME + '/' + "WatchSignals",
+      requestType = dev.agentctl.v1.WatchSignalsRequest.class,
+      responseType = dev.agentctl.v1.WatchSignalsResponse.class,
+      methodType = io.grpc.MethodDescriptor.MethodType.SERVER_STREAMING)
+  public static io.grpc.MethodDescriptor<dev.agentctl.v1.WatchSignalsRequest,
+      dev.agentctl.v1.WatchSignalsResponse> getWatchSignalsMethod() {
+    io.grpc.MethodDescriptor<dev.agentctl.v1.WatchSignalsRequest, dev.agentctl.v1.WatchSignalsResponse> getWatchSignalsMethod;
+    if ((getWatchSignalsMethod = TelemetryServiceGrpc.getWatchSignalsMethod) == null) {
+      synchronized (TelemetryServiceGrpc.class) {
+        if ((getWatchSignalsMethod = TelemetryServiceGrpc.getWatchSignalsMethod) == null) {
+          TelemetryServiceGrpc.getWatchSignalsMethod = getWatchSignalsMethod =
+              io.grpc.MethodDescriptor.<dev.agentctl.v1.WatchSignalsRequest, dev.agentctl.v1.WatchSignalsResponse>newBuilder()
+              .setType(io.grpc.MethodDescriptor.MethodType.SERVER_STREAMING)
+              .setFullMethodName(generateFullMethodName(SERVICE_NAME, "WatchSignals"))
+              .setSampledToLocalTracing(true)
+              .setRequestMarshaller(io.grpc.protobuf.ProtoUtils.marshaller(
+                  dev.agentctl.v1.WatchSignalsRequest.getDefaultInstance()))
+              .setResponseMarshaller(io.grpc.protobuf.ProtoUtils.marshaller(
+                  dev.agentctl.v1.WatchSignalsResponse.getDefaultInstance()))
+              .setSchemaDescriptor(new TelemetryServiceMethodDescriptorSupplier("WatchSignals"))
+              .build();
+        }
+      }
+    }
+    return getWatchSignalsMethod;
+  }
+
   /**
    * Creates a new async stub that supports all call types for the service
    */
@@ -123,6 +154,17 @@ public final class TelemetryServiceGrpc {
         io.grpc.stub.StreamObserver<dev.agentctl.v1.PushSignalsResponse> responseObserver) {
       return io.grpc.stub.ServerCalls.asyncUnimplementedStreamingCall(getPushSignalsMethod(), responseObserver);
     }
+
+    /**
+     * <pre>
+     * What decisions see: the newest reading of each app, now and whenever another one was taken. A reader that is slower than
+     * readings are taken sees the newest one of each app, never a queue of old ones.
+     * </pre>
+     */
+    default void watchSignals(dev.agentctl.v1.WatchSignalsRequest request,
+        io.grpc.stub.StreamObserver<dev.agentctl.v1.WatchSignalsResponse> responseObserver) {
+      io.grpc.stub.ServerCalls.asyncUnimplementedUnaryCall(getWatchSignalsMethod(), responseObserver);
+    }
   }
 
   /**
@@ -170,6 +212,18 @@ public final class TelemetryServiceGrpc {
       return io.grpc.stub.ClientCalls.asyncClientStreamingCall(
           getChannel().newCall(getPushSignalsMethod(), getCallOptions()), responseObserver);
     }
+
+    /**
+     * <pre>
+     * What decisions see: the newest reading of each app, now and whenever another one was taken. A reader that is slower than
+     * readings are taken sees the newest one of each app, never a queue of old ones.
+     * </pre>
+     */
+    public void watchSignals(dev.agentctl.v1.WatchSignalsRequest request,
+        io.grpc.stub.StreamObserver<dev.agentctl.v1.WatchSignalsResponse> responseObserver) {
+      io.grpc.stub.ClientCalls.asyncServerStreamingCall(
+          getChannel().newCall(getWatchSignalsMethod(), getCallOptions()), request, responseObserver);
+    }
   }
 
   /**
@@ -204,6 +258,19 @@ public final class TelemetryServiceGrpc {
       return io.grpc.stub.ClientCalls.blockingClientStreamingCall(
           getChannel(), getPushSignalsMethod(), getCallOptions());
     }
+
+    /**
+     * <pre>
+     * What decisions see: the newest reading of each app, now and whenever another one was taken. A reader that is slower than
+     * readings are taken sees the newest one of each app, never a queue of old ones.
+     * </pre>
+     */
+    @io.grpc.ExperimentalApi("https://github.com/grpc/grpc-java/issues/10918")
+    public io.grpc.stub.BlockingClientCall<?, dev.agentctl.v1.WatchSignalsResponse>
+        watchSignals(dev.agentctl.v1.WatchSignalsRequest request) {
+      return io.grpc.stub.ClientCalls.blockingV2ServerStreamingCall(
+          getChannel(), getWatchSignalsMethod(), getCallOptions(), request);
+    }
   }
 
   /**
@@ -223,6 +290,18 @@ public final class TelemetryServiceGrpc {
     protected TelemetryServiceBlockingStub build(
         io.grpc.Channel channel, io.grpc.CallOptions callOptions) {
       return new TelemetryServiceBlockingStub(channel, callOptions);
+    }
+
+    /**
+     * <pre>
+     * What decisions see: the newest reading of each app, now and whenever another one was taken. A reader that is slower than
+     * readings are taken sees the newest one of each app, never a queue of old ones.
+     * </pre>
+     */
+    public java.util.Iterator<dev.agentctl.v1.WatchSignalsResponse> watchSignals(
+        dev.agentctl.v1.WatchSignalsRequest request) {
+      return io.grpc.stub.ClientCalls.blockingServerStreamingCall(
+          getChannel(), getWatchSignalsMethod(), getCallOptions(), request);
     }
   }
 
@@ -246,7 +325,8 @@ public final class TelemetryServiceGrpc {
     }
   }
 
-  private static final int METHODID_PUSH_SIGNALS = 0;
+  private static final int METHODID_WATCH_SIGNALS = 0;
+  private static final int METHODID_PUSH_SIGNALS = 1;
 
   private static final class MethodHandlers<Req, Resp> implements
       io.grpc.stub.ServerCalls.UnaryMethod<Req, Resp>,
@@ -265,6 +345,10 @@ public final class TelemetryServiceGrpc {
     @java.lang.SuppressWarnings("unchecked")
     public void invoke(Req request, io.grpc.stub.StreamObserver<Resp> responseObserver) {
       switch (methodId) {
+        case METHODID_WATCH_SIGNALS:
+          serviceImpl.watchSignals((dev.agentctl.v1.WatchSignalsRequest) request,
+              (io.grpc.stub.StreamObserver<dev.agentctl.v1.WatchSignalsResponse>) responseObserver);
+          break;
         default:
           throw new AssertionError();
       }
@@ -293,6 +377,13 @@ public final class TelemetryServiceGrpc {
               dev.agentctl.v1.PushSignalsRequest,
               dev.agentctl.v1.PushSignalsResponse>(
                 service, METHODID_PUSH_SIGNALS)))
+        .addMethod(
+          getWatchSignalsMethod(),
+          io.grpc.stub.ServerCalls.asyncServerStreamingCall(
+            new MethodHandlers<
+              dev.agentctl.v1.WatchSignalsRequest,
+              dev.agentctl.v1.WatchSignalsResponse>(
+                service, METHODID_WATCH_SIGNALS)))
         .build();
   }
 
@@ -342,6 +433,7 @@ public final class TelemetryServiceGrpc {
           serviceDescriptor = result = io.grpc.ServiceDescriptor.newBuilder(SERVICE_NAME)
               .setSchemaDescriptor(new TelemetryServiceFileDescriptorSupplier())
               .addMethod(getPushSignalsMethod())
+              .addMethod(getWatchSignalsMethod())
               .build();
         }
       }
