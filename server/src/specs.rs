@@ -244,6 +244,7 @@ mod tests {
             spec,
             verified_at: None,
             rolled_back_to: false,
+            settings: false,
         };
         SpecHistory { revisions: vec![revision], current: 1 }
     }
