@@ -408,6 +408,29 @@ fn every_unsafe_name_is_refused_on_record_and_nothing_is_done() {
 }
 
 #[test]
+fn in_a_demonstration_an_unsafe_name_is_still_called_unsafe_and_a_direct_request_a_hand_behind_it()
+{
+    let mut world = World::new(Env::Stage);
+    let app = world.onboard("web", 1);
+    world.state.mode.demo = true;
+    let mut refused = |name: &str| match world.act(&app, name, World::by("olivia")) {
+        Reply::Decided { ruling: Ruling::Refused { reason, .. }, .. } => reason,
+        other => panic!("{name}: {other:?}"),
+    };
+    assert_eq!(refused("restart"), Reason::DemoModeBlock);
+    for name in crate::action::UNSAFE_NAMES {
+        assert_eq!(refused(name), Reason::UnsafeActionRefused, "{name}");
+    }
+    assert_eq!(world.count("UNSAFE_ACTION_REFUSED"), crate::action::UNSAFE_NAMES.len());
+    assert_eq!(world.count("DEMO_MODE_BLOCK"), 1);
+    let against = &world.last_decision().verdicts;
+    assert!(
+        against.iter().any(|v| v.reason == Some(Reason::DemoModeBlock)),
+        "and that it was asked"
+    );
+}
+
+#[test]
 fn refusals_do_not_push_what_was_carried_out_from_memory() {
     let mut world = World::new(Env::Stage);
     let app = world.onboard("web", 1);
