@@ -7,7 +7,7 @@ use crate::record::{Body, Decided, Trigger};
 use crate::signal::Reading;
 use crate::state::{APPS, AppState, ApprovalState, Scope, SpecHistory, new_app};
 
-use super::request::{clip, is_answered, proposal_with, request_of};
+use super::request::{clip, is_answered, proposal_with, request_of, settle, source_of};
 use super::{By, Context, Failure, Input, Reply, Update, decide};
 
 /// Onboarding: validate everything, record the specification, decide on its deployment. An update is the same for what an app
@@ -209,27 +209,9 @@ pub(super) fn offboard(ctx: &mut Context<'_>, input: &Input) {
         return;
     }
     let mut app = app.clone();
-    let principal = by.principal.clone();
-    let source = if by.human {
-        Source::Human { principal, reason: clip(reason, 1_024) }
-    } else {
-        Source::Other { principal }
-    };
     let plan = choose::prepare(Action::Offboard, &app, &Params::default(), ctx.policy);
-    let proposal = proposal_with(Action::Offboard, plan, source, None);
-    let mark = ctx.mark();
-    let (seq, decided) = decide::decide(ctx, &mut app, reading, proposal, Trigger::Human);
-    let ruling = decided.ruling.clone();
-    let seq = if by.validate_only {
-        ctx.rewind(mark);
-        None
-    } else {
-        if let Some(request) = request_of(by) {
-            ctx.write_as(by.principal.clone(), Some(name), Some(seq), Body::Answered { request });
-        }
-        Some(seq)
-    };
-    ctx.reply = Reply::Decided { seq, ruling, decided: Box::new(decided) };
+    let proposal = proposal_with(Action::Offboard, plan, source_of(by, reason), None);
+    settle(ctx, &mut app, proposal, reading, by);
 }
 
 /// Every instance is stopped: what still waits for the app ends, and the app is history.
