@@ -223,14 +223,14 @@ fn params_of(operation: &Operation) -> Params {
         Operation::Scale { to, .. } => Params { instances: Some(*to), ..Params::default() },
         Operation::Rollback { to, .. } => Params { revision: Some(*to), ..Params::default() },
         Operation::Deploy { revision, instances } => {
-            Params { revision: Some(*revision), instances: Some(*instances), threshold: None }
+            Params { revision: Some(*revision), instances: Some(*instances), ..Params::default() }
         }
         Operation::AdjustThreshold { metric, enter, leave } => {
             let threshold = Some((*metric, Override { enter: *enter, leave: *leave }));
             Params { threshold, ..Params::default() }
         }
-        Operation::Configure { revision } => {
-            Params { revision: Some(*revision), ..Params::default() }
+        Operation::Configure { revision, raises } => {
+            Params { revision: Some(*revision), raises: *raises, ..Params::default() }
         }
         Operation::Restart { .. } | Operation::Offboard { .. } => Params::default(),
     }
