@@ -263,6 +263,7 @@ const STORIES: &[Story] = &[
                 "server/src/grpc/telemetry/tests.rs",
                 &["a_monitor_that_is_bound_to_one_app_cannot_speak_of_another"],
             ),
+            ("tests/e2e/watch.rs", &["a_stream_does_not_outlive_the_token_it_was_opened_with"]),
             (
                 "tests/e2e/lifecycle.rs",
                 &["what_is_protected_is_left_alone_until_the_label_is_taken_off"],
