@@ -23,8 +23,9 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::from_proto::{self, Claim, Greeting};
+use super::pace::{self, Looks};
 use super::status::{self, Violation};
-use super::{Services, outcome, pace};
+use super::{Services, outcome};
 use crate::agent::Gone;
 use crate::auth::Principal;
 use crate::tasks::OnFailure;
@@ -67,7 +68,8 @@ impl TelemetryService for Service {
         let (items, stream) = mpsc::channel(1);
         let services = self.0.clone();
         self.0.tasks.spawn("watch-signals", OnFailure::Log, async move {
-            tail::watch(&services, &apps, interval, &items).await;
+            let (name, services, items) = ("signals", &services, &items);
+            tail::watch(&Looks { name, services, interval, items }, &apps).await;
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
