@@ -336,8 +336,7 @@ pub struct DiskLog {
 /// There is no log, or it cannot be read.
 pub fn read_log(data_dir: &Path, on_entry: &mut dyn FnMut(u64, &[u8])) -> Result<DiskLog, Failure> {
     use agentd::journal::Error;
-    let nested = data_dir.join("proof");
-    let directory = if nested.is_dir() { nested } else { data_dir.to_owned() };
+    let directory = log_dir(data_dir);
     match agentd::journal::read_dir(&directory, on_entry) {
         Ok(verified) => Ok(DiskLog { log_id: Some(verified.head.log_id.to_string()), fault: None }),
         Err(Error::Damaged(damage)) => {
@@ -348,6 +347,23 @@ pub fn read_log(data_dir: &Path, on_entry: &mut dyn FnMut(u64, &[u8])) -> Result
             Err(Failure::because(Exit::Failure, &what, &error))
         }
     }
+}
+
+fn log_dir(data_dir: &Path) -> PathBuf {
+    let nested = data_dir.join("proof");
+    if nested.is_dir() { nested } else { data_dir.to_owned() }
+}
+
+/// Compares the index in a data directory with the log beside it: how many entries were compared, and the first that differs.
+///
+/// # Errors
+/// One of them cannot be read.
+pub fn compare_index(data_dir: &Path) -> Result<(u64, Option<(u64, String)>), Failure> {
+    let compared = agentd::index::compare_dir(&log_dir(data_dir)).map_err(|error| {
+        let what = format!("cannot compare the index in `{}`", data_dir.display());
+        Failure::because(Exit::Failure, &what, &error)
+    })?;
+    Ok((compared.entries, compared.difference.map(|found| (found.seq, found.to_string()))))
 }
 
 /// Checks a policy without a server, for the environment it names itself: its digest, and everything that is wrong with it.

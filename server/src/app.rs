@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::deploy::{self, Deployer};
 use crate::grpc::{self, Services};
+use crate::index::Index;
 use crate::ingest::Ingest;
 use crate::journal::{self, Journal};
 use crate::listen::{self, Listen};
@@ -192,6 +193,7 @@ impl App {
             publisher,
             journal: journal.clone(),
             tlog,
+            index: index(&config, &journal),
             ingest,
             intake: Arc::default(),
             metrics,
@@ -504,6 +506,12 @@ fn open_log(config: &Config) -> Result<(Journal, Tlog, Restored), Error> {
     let mut restored = Restored { state, policy, head: opened.head, bytes_cut };
     keep_sound(config, &mut restored);
     Ok((opened.journal, tlog, restored))
+}
+
+/// The index beside the log. Without it lists are slower, which is no reason not to start.
+fn index(config: &Config, journal: &Journal) -> Option<Index> {
+    let started = Index::start(&config.data_dir.join("proof"), journal);
+    started.inspect_err(|error| tracing::error!(%error, "the proof log has no index")).ok()
 }
 
 /// The configured id, or the one kept in the data directory, or a fresh `agent-<8 hex>` that is kept from now on.

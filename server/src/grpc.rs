@@ -20,6 +20,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::agent::Handle;
 use crate::clock::Clock;
+use crate::index::Index;
 use crate::ingest::Ingest;
 use crate::journal::Journal;
 use crate::publish::Publisher;
@@ -30,6 +31,7 @@ use crate::tlog::Tlog;
 pub mod agent;
 pub mod approval;
 pub mod bus;
+mod candidates;
 pub mod decision;
 mod feed;
 mod filter;
@@ -65,6 +67,8 @@ pub struct Services {
     pub journal: Journal,
     /// The proof log, as it is published.
     pub tlog: Tlog,
+    /// Which entries are about what; `None` where a test runs without it.
+    pub index: Option<Index>,
     /// Signal windows.
     pub ingest: Arc<Ingest>,
     /// What telemetry streams share: sequence numbers, quotas, counters.

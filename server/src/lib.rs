@@ -13,6 +13,7 @@ pub mod config;
 pub mod deploy;
 pub mod failpoint;
 pub mod grpc;
+pub mod index;
 pub mod ingest;
 pub mod journal;
 pub mod listen;

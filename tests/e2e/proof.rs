@@ -54,6 +54,40 @@ fn a_sound_log_verifies_at_the_server_on_disk_and_in_a_copy() {
 }
 
 #[test]
+fn an_edited_index_forges_nothing_and_is_named_where_it_differs() {
+    let (mut server, _) = exported();
+    let of_web = ["proof", "list", "--app", "web", "--limit", "1000", "--select", "seq"];
+    let sound = server.ctl(&of_web).ok().stdout;
+    let edit = |sql: &str| {
+        let index = server.data_dir().join("proof/index.db");
+        rusqlite::Connection::open(index).unwrap().execute_batch(sql).unwrap();
+    };
+    edit("UPDATE entry SET app = NULL, event = 1");
+    let listed = server.ctl(&of_web).ok().stdout;
+    assert!(listed.starts_with(&sound), "nothing is lost, nothing is made up: {listed}");
+    let said = server.ctl(&["proof", "verify", "--index", "-o", "json"]).ok().json();
+    assert_eq!(said["valid"], true, "it was thrown away and is made anew: {said:#}");
+
+    server.wait("an index that is whole again", || {
+        let said = server.ctl(&["proof", "verify", "--index", "-o", "json"]).ok().json();
+        (said["index_checked"].as_u64() > Some(10)).then_some(())
+    });
+    assert_eq!(server.stop(), 0);
+    let data = server.data_dir();
+    let offline =
+        ["proof", "verify", "--index", "-o", "json", "--data-dir", data.to_str().unwrap()];
+    assert_eq!(server.ctl(&offline).ok().json()["valid"], true);
+    let index = data.join("proof/index.db");
+    let change = "UPDATE entry SET reason = 1 WHERE seq = 7; DELETE FROM entry WHERE seq = 9";
+    rusqlite::Connection::open(&index).unwrap().execute_batch(change).unwrap();
+    let fault = &server.ctl(&offline).exits(10).json()["fault"];
+    assert_eq!((&fault["seq"], &fault["reason"]), (&7.into(), &"INDEX_DIFFERS".into()));
+    std::fs::remove_file(index).unwrap();
+    server.ctl(&offline).exits(1);
+    server.ctl(&["proof", "verify", "--index", "--server"]).exits(2);
+}
+
+#[test]
 fn every_edit_of_a_copy_is_named_by_its_first_bad_entry() {
     let (server, file) = exported();
     let sound = lines(&file);

@@ -57,6 +57,9 @@ struct ListArgs {
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(i32).range(1..=1000))]
     limit: i32,
+    /// Read the whole log instead of asking the index where to look
+    #[arg(long)]
+    exhaustive: bool,
 }
 
 #[derive(Debug, Args)]
@@ -88,6 +91,7 @@ async fn list(args: ListArgs, context: &mut Context) -> Result<Exit, Failure> {
         page_token: String::new(),
         filter: Some(v1::DecisionFilter { start_time, ..filter }),
         summary_only: false,
+        exhaustive: args.exhaustive,
     };
     let answer = session.decisions().list_decisions(session.unary(request)).await;
     let response = answer.map_err(|s| session.failure(s))?.into_inner();

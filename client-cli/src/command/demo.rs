@@ -234,7 +234,8 @@ async fn answer_for_the_human(
 /// Verifies the log through the server, exports it, and verifies and replays the export here.
 async fn prove(stage: &Scratch, report: &mut Report) -> Result<(), Failure> {
     let session = &stage.operator;
-    let request = session.unary(v1::VerifyProofRequest { recheck_decisions: true });
+    let request =
+        session.unary(v1::VerifyProofRequest { recheck_decisions: true, ..Default::default() });
     let answer = session.proof().verify_proof(request).await.map_err(|s| session.failure(s))?;
     let answer = answer.into_inner();
     let lines = proof::download(session, 1, answer.last_seq, None).await?;

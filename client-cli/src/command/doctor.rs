@@ -242,7 +242,8 @@ async fn bus(session: &Session) -> CheckView {
 }
 
 async fn proof(session: &Session, recheck: bool) -> CheckView {
-    let request = session.unary(v1::VerifyProofRequest { recheck_decisions: recheck });
+    let request =
+        session.unary(v1::VerifyProofRequest { recheck_decisions: recheck, ..Default::default() });
     let answer = match session.proof().verify_proof(request).await {
         Ok(answer) => answer.into_inner(),
         Err(status) => {

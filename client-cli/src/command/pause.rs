@@ -191,6 +191,7 @@ async fn report(args: ReportArgs, context: &mut Context) -> Result<Exit, Failure
             ..Default::default()
         }),
         summary_only: true,
+        exhaustive: false,
     };
     let answer = session.decisions().list_decisions(session.unary(request)).await;
     let decisions = answer.map_err(|s| session.failure(s))?.into_inner().decisions;

@@ -22,6 +22,7 @@ use crate::view::proof::EntryView;
 mod checkpoint;
 mod export;
 mod known;
+mod select;
 mod tiles;
 pub(super) mod verify;
 
@@ -67,6 +68,7 @@ Examples:
   agentctl proof verify                        the server checks its own disk
   agentctl proof verify log.jsonl --replay     a file, here, without a server
   agentctl proof verify --data-dir DIR         a data directory, here, without a server
+  agentctl proof verify --index                also the index that lists are answered from
   agentctl proof verify --server               what the server hands out, checked here
   agentctl proof verify TILES                  a directory of tiles
   agentctl proof verify 1077.tlog-proof        one entry, by the key of the log alone
@@ -149,9 +151,12 @@ struct ListArgs {
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(i32).range(1..=1000))]
     limit: i32,
-    /// Print this field of each entry alone, one line of JSON each, such as body
+    /// Print this field of each entry alone, byte for byte as it is recorded, such as body
     #[arg(long, value_name = "FIELD")]
     select: Option<String>,
+    /// Read the whole log instead of asking the index where to look
+    #[arg(long)]
+    exhaustive: bool,
 }
 
 #[derive(Debug, Args)]
@@ -224,11 +229,14 @@ async fn list(args: ListArgs, context: &mut Context) -> Result<Exit, Failure> {
         page_token: String::new(),
         filter: Some(v1::ProofFilter { start_time, ..args.filter.filter() }),
         order: order.into(),
+        exhaustive: args.exhaustive,
     };
     let answer = session.proof().list_proof_entries(session.unary(request)).await;
     let response = answer.map_err(|s| session.failure(s))?.into_inner();
     if let Some(field) = &args.select {
-        return select(&response, field, context);
+        select::print(&response.entries, field, context)?;
+        say_more(&response, context);
+        return Ok(Exit::Ok);
     }
     let views: Vec<_> = response.entries.iter().map(EntryView::from).collect();
     let style = context.output.settings().time;
@@ -256,29 +264,6 @@ fn say_more(response: &v1::ListProofEntriesResponse, context: &mut Context) {
             .output
             .say(format!("there are more than {shown}; --limit shows up to 1000, export all"));
     }
-}
-
-/// One field of each entry as compact JSON: equal values are equal bytes, so two runs can be compared with `diff`.
-fn select(
-    response: &v1::ListProofEntriesResponse,
-    field: &str,
-    context: &mut Context,
-) -> Result<Exit, Failure> {
-    let mut found = false;
-    for entry in &response.entries {
-        let line: serde_json::Map<String, serde_json::Value> =
-            serde_json::from_slice(&entry.raw).map_err(|error| Failure::unprintable(&error))?;
-        let value = line.get(field).unwrap_or(&serde_json::Value::Null);
-        found = found || !value.is_null();
-        context.output.raw(format!("{value}\n").as_bytes())?;
-    }
-    context.output.flush()?;
-    if !found && !response.entries.is_empty() {
-        return Err(Failure::usage(format!("no entry has a field `{field}`"))
-            .hint("such as body, seq, ts, event_name, app, actor or cause"));
-    }
-    say_more(response, context);
-    Ok(Exit::Ok)
 }
 
 fn entry_cells(entry: &v1::ProofEntry, style: Option<TimeStyle>) -> [String; 7] {
@@ -457,6 +442,7 @@ async fn last_entries(
         page_token: String::new(),
         filter: Some(args.filter.filter()),
         order: v1::ProofOrder::NewestFirst.into(),
+        exhaustive: false,
     };
     let answer = session.proof().list_proof_entries(session.unary(request)).await;
     let entries = answer.map_err(|s| session.failure(s))?.into_inner().entries;

@@ -181,6 +181,7 @@ async fn behind_the_last(tail: u32, args: &WatchArgs, session: &Session) -> Resu
         page_token: String::new(),
         filter: Some(filter(&args.apps, &args.action, &args.reason, &args.ruling)),
         summary_only: true,
+        exhaustive: false,
     };
     let answer = session.decisions().list_decisions(session.unary(request)).await;
     let decisions = answer.map_err(|s| session.failure(s))?.into_inner().decisions;

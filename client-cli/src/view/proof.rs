@@ -57,6 +57,9 @@ pub struct VerificationView {
     pub decisions_rechecked: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decisions_different: Option<u64>,
+    /// Entries whose place in the index was compared; absent: it was not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index_checked: Option<u64>,
     pub elapsed_seconds: f64,
     /// Name of the log, where a checkpoint says it.
     #[serde(skip_serializing_if = "Option::is_none")]

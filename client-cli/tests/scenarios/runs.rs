@@ -142,7 +142,7 @@ async fn every_scenario_passes_on_one_server_and_what_they_recorded_is_proved() 
     ] {
         assert!(total.get(event).is_some_and(|n| *n > 0), "{event} in {total:#?}");
     }
-    let verify = v1::VerifyProofRequest { recheck_decisions: true };
+    let verify = v1::VerifyProofRequest { recheck_decisions: true, ..Default::default() };
     let proof = operator.proof().verify_proof(verify).await.unwrap().into_inner();
     assert!(proof.valid, "{:?}", proof.fault);
     assert!(proof.decisions_rechecked > 0);

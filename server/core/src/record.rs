@@ -27,9 +27,11 @@ use crate::verdict::{Ruling, Verdict};
 mod author;
 mod event;
 mod inert;
+mod subject;
 
 pub use author::Author;
 use inert::inert;
+pub use subject::GATES_PASSED;
 
 /// Version of the record format. A reader refuses a newer one.
 pub const VERSION: u32 = 1;

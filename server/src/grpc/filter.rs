@@ -11,12 +11,15 @@ use agentd_core::record::{Body, Decided, Record};
 use agentd_core::verdict::Effect;
 use prost_types::Timestamp;
 
-use super::log::{Envelope, decision_of};
+use super::log::Envelope;
 use super::status::Violation;
 use super::{from_proto, ids, page, to_proto};
+use crate::index::Wanted;
 
 /// Longest event name in a filter.
 const NAME_MAX: usize = 64;
+/// Event name of a decision.
+const DECISION: &str = "RL_DECISION";
 
 /// A span of time; open where nothing is set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -164,6 +167,12 @@ impl DecisionFilter {
         }
     }
 
+    /// What the index is asked for: decisions, as far as it knows what they are about.
+    pub(super) fn wanted(&self) -> Wanted {
+        let apps = self.apps.iter().map(ToString::to_string).collect();
+        Wanted { apps, events: vec![DECISION.to_owned()], ..Wanted::default() }
+    }
+
     fn is_about(&self, record: &Record) -> bool {
         self.span.contains(record.at)
             && (self.apps.is_empty()
@@ -176,7 +185,7 @@ impl DecisionFilter {
                 || self.actions.contains(decided.proposal.action.as_str())
                 || requested(decided).is_some_and(|name| self.actions.contains(name)))
             && (self.reasons.is_empty()
-                || self.reasons.contains(to_proto::ruling_reason(&decided.ruling))
+                || self.reasons.contains(decided.ruling.reason_code())
                 || blocking(decided).any(|reason| self.reasons.contains(reason)))
             && (self.rulings.is_empty()
                 || self.rulings.contains(&to_proto::ruling(&decided.ruling)))
@@ -189,7 +198,7 @@ impl DecisionFilter {
             && (self.actions.is_empty()
                 || action_of(&record.body).is_some_and(|a| self.actions.contains(a.as_str())))
             && (self.reasons.is_empty()
-                || to_proto::reason_of(record).is_some_and(|r| self.reasons.contains(r)))
+                || record.reason().is_some_and(|r| self.reasons.contains(r)))
     }
 }
 
@@ -267,6 +276,16 @@ impl ProofFilter {
             && self.span == Span::default()
     }
 
+    /// What the index is asked for. Time is not: entries are in its order.
+    pub(super) fn wanted(&self) -> Wanted {
+        Wanted {
+            apps: self.apps.iter().map(ToString::to_string).collect(),
+            events: self.events.iter().cloned().collect(),
+            reasons: self.reasons.iter().cloned().collect(),
+            decisions: self.decisions.iter().copied().collect(),
+        }
+    }
+
     /// Whether a line can match, by what is cheap to read of it.
     pub(super) fn may_match(&self, line: &[u8]) -> bool {
         if !self.events.is_empty()
@@ -294,9 +313,9 @@ impl ProofFilter {
                 || record.app.as_ref().is_some_and(|app| self.apps.contains(app)))
             && (self.events.is_empty() || self.events.contains(record.body.event_name()))
             && (self.reasons.is_empty()
-                || to_proto::reason_of(record).is_some_and(|r| self.reasons.contains(r)))
+                || record.reason().is_some_and(|r| self.reasons.contains(r)))
             && (self.decisions.is_empty()
-                || decision_of(record).is_some_and(|seq| self.decisions.contains(&seq)))
+                || record.decision_seq().is_some_and(|seq| self.decisions.contains(&seq)))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use agentd_core::app::Millis;
 use agentd_core::chain::{GENESIS, Hash, leaf_hash};
-use agentd_core::record::{Body, Record};
+use agentd_core::record::Record;
 use chrono::DateTime;
 use serde::Deserialize;
 use tonic::Status;
@@ -222,32 +222,6 @@ pub(super) fn parse(seq: u64, line: &[u8]) -> Result<Record, Status> {
     Record::parse(line).map_err(|error| {
         status::data_loss("NOT_A_RECORD", seq, &format!("entry {seq} cannot be read: {error}"))
     })
-}
-
-/// The decision a record belongs to.
-pub(super) fn decision_of(record: &Record) -> Option<u64> {
-    match &record.body {
-        Body::Decided(_) => Some(record.seq),
-        Body::Attempted(attempt) => Some(attempt.decision),
-        Body::Delivered { decision, .. }
-        | Body::Indeterminate { decision }
-        | Body::Repeated { decision, .. } => Some(*decision),
-        Body::Concluded(concluded) => Some(concluded.decision),
-        Body::ApprovalRequested(approval) => Some(approval.decision),
-        Body::IntakeValidated
-        | Body::GatesPassed { .. }
-        | Body::Blocked { .. }
-        | Body::Refused { .. }
-        | Body::RefusalEmitted
-        | Body::DeploymentTriggered { .. }
-        | Body::Autonomous { .. }
-        | Body::Answered { .. }
-        | Body::ApprovalAnswered { .. }
-        | Body::ApprovalEnded { .. }
-        | Body::Escalated { .. }
-        | Body::Offboarded { .. } => record.cause,
-        _ => None,
-    }
 }
 
 /// The outside of a line, read without its body: enough to tell whether the body is worth reading.

@@ -40,7 +40,7 @@ impl ProofService for Service {
         &self,
         request: Request<v1::VerifyProofRequest>,
     ) -> Result<Response<v1::VerifyProofResponse>, Status> {
-        verify::verify(&self.0, request.get_ref().recheck_decisions).await.map(Response::new)
+        verify::verify(&self.0, *request.get_ref()).await.map(Response::new)
     }
 
     async fn export_proof(

@@ -25,10 +25,7 @@ pub use decision::{
     Aftermath, Subject, decision, decision_summary, evidence, findings_of, judged, summarized,
 };
 pub(crate) use decision::{complete_remembered, is_reason};
-pub use event::{event, proof_entry, reason_of, sentence};
-
-/// The reason of a decision that every gate lets pass.
-pub const GATES_PASSED: &str = "EXECUTION_GATE_PASSED";
+pub use event::{event, proof_entry, sentence};
 
 /// A moment.
 #[must_use]
@@ -94,15 +91,6 @@ pub const fn ruling(ruling: &Ruling) -> v1::Ruling {
         Ruling::Permitted => v1::Ruling::Permitted,
         Ruling::Held { .. } => v1::Ruling::Held,
         Ruling::Refused { .. } => v1::Ruling::Refused,
-    }
-}
-
-/// The reason code of a ruling.
-#[must_use]
-pub const fn ruling_reason(ruling: &Ruling) -> &'static str {
-    match ruling {
-        Ruling::Permitted => GATES_PASSED,
-        Ruling::Held { reason } | Ruling::Refused { reason, .. } => reason.as_str(),
     }
 }
 

@@ -55,6 +55,9 @@ pub(super) struct VerifyArgs {
     /// Also judge every decision again and compare the bytes
     #[arg(long)]
     replay: bool,
+    /// Also compare the index with the log: at the server, or in a data directory
+    #[arg(long, conflicts_with = "server")]
+    index: bool,
 }
 
 impl VerifyArgs {
@@ -66,6 +69,12 @@ impl VerifyArgs {
 
 pub(super) async fn run(args: VerifyArgs, context: &mut Context) -> Result<Exit, Failure> {
     let directory = context.global.data_dir.clone();
+    if args.index
+        && args.file.as_ref().is_some_and(|path| !path.is_dir() || static_tree::is_one(path))
+    {
+        return Err(Failure::usage("an export has no index")
+            .hint("--index goes with a data directory, or with the server alone"));
+    }
     let quorum = args.policy.as_ref().map(|policy| policy.quorum().to_owned());
     let mut view = match (args.file.clone(), directory) {
         _ if args.server => download(&args, context).await?,
@@ -88,7 +97,7 @@ pub(super) async fn run(args: VerifyArgs, context: &mut Context) -> Result<Exit,
             return Err(Failure::usage("--policy is for what is checked here, not by the server")
                 .hint("add --server to download the log, or name a FILE or DIR"));
         }
-        (None, None) => by_the_server(args.replay, context).await?,
+        (None, None) => by_the_server(&args, context).await?,
     };
     if quorum.is_some() && view.valid && view.last_good_checkpoint.is_none() {
         return Err(Failure::usage("there is no checkpoint that --policy could be applied to")
@@ -161,15 +170,21 @@ async fn blocking(
         .map_err(|error| Failure::because(Exit::Failure, "the verification broke off", &error))?
 }
 
-async fn by_the_server(replay: bool, context: &mut Context) -> Result<VerificationView, Failure> {
+async fn by_the_server(
+    args: &VerifyArgs,
+    context: &mut Context,
+) -> Result<VerificationView, Failure> {
     let session = context.connect().await?;
-    let mut request = session.unary(v1::VerifyProofRequest { recheck_decisions: replay });
+    let (recheck_decisions, check_index) = (args.replay, args.index);
+    let mut request = session.unary(v1::VerifyProofRequest { recheck_decisions, check_index });
     if context.global.timeout.is_none() {
         // A long log takes as long as it takes.
         request = tonic::Request::new(*request.get_ref());
     }
     let answer = session.proof().verify_proof(request).await;
-    Ok(from_server(&answer.map_err(|s| session.failure(s))?.into_inner(), replay))
+    let answer = answer.map_err(|s| session.failure(s))?.into_inner();
+    let index_checked = args.index.then_some(answer.index_checked);
+    Ok(VerificationView { index_checked, ..from_server(&answer, args.replay) })
 }
 
 /// The server's own account of its log.
@@ -237,12 +252,23 @@ fn verify_dir(dir: &Path, args: &VerifyArgs) -> Result<VerificationView, Failure
         check.fault =
             Some(FaultView { seq, reason: "DAMAGED".to_owned(), summary, ..FaultView::default() });
     }
-    let view = check.finish("data_dir", log.log_id, started);
+    let mut view = check.finish("data_dir", log.log_id, started);
+    if args.index {
+        let (checked, differs) = server::compare_index(dir)?;
+        view.index_checked = Some(checked);
+        if let (None, Some((seq, summary))) = (&view.fault, differs) {
+            let reason = INDEX_DIFFERS.to_owned();
+            view.fault = Some(FaultView { seq, reason, summary, ..FaultView::default() });
+            view.valid = false;
+        }
+    }
     Ok(VerificationView { origin, key_came_with_it: own, ..view })
 }
 
 /// Reason of a fault that is not in the chain.
 const DIFFERS: &str = "REPLAY_DIFFERS";
+/// Reason of a fault that is beside the log.
+const INDEX_DIFFERS: &str = "INDEX_DIFFERS";
 
 /// Where an export that does not begin with the first entry begins.
 #[derive(Deserialize)]
@@ -438,7 +464,9 @@ fn chain_fault(error: &chain::Error) -> FaultView {
 pub(in crate::command) fn verification_page(page: &mut Page, view: &VerificationView) {
     if let Some(fault) = &view.fault {
         page.line(format!("✖ entry #{}: {}", fault.seq, describe(fault)));
-        if fault.reason == DIFFERS {
+        if fault.reason == INDEX_DIFFERS {
+            page.line("  the log itself is sound: the index is made from it anew");
+        } else if fault.reason == DIFFERS {
             page.line(format!(
                 "  {} of {} decisions come out differently; the hash chain itself is sound",
                 view.decisions_different.unwrap_or(0),
@@ -480,6 +508,10 @@ pub(in crate::command) fn verification_page(page: &mut Page, view: &Verification
             std::time::Duration::try_from_secs_f64(view.elapsed_seconds).unwrap_or_default()
         )
     ));
+    if let Some(count) = view.index_checked {
+        let entries = text::count(count, "entry", "entries");
+        page.line(format!("✔ index  {entries} compared with the log"));
+    }
     if let (Some(size), Some(root)) = (view.last_good_checkpoint, &view.root_hash) {
         let covered = text::count(size, "entry", "entries");
         page.line(format!("✔ signed checkpoint over {covered}  root of all {}", short_hash(root)));

@@ -58,7 +58,8 @@ pub(super) async fn run(context: &mut Context) -> Result<Trial, Failure> {
 
 async fn by_the_server(stage: &Scratch) -> Result<VerificationView, Failure> {
     let session = &stage.operator;
-    let request = session.unary(v1::VerifyProofRequest { recheck_decisions: true });
+    let request =
+        session.unary(v1::VerifyProofRequest { recheck_decisions: true, ..Default::default() });
     let answer = session.proof().verify_proof(request).await.map_err(|s| session.failure(s))?;
     Ok(verify::from_server(&answer.into_inner(), true))
 }

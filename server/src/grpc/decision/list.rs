@@ -10,6 +10,7 @@ use agentd_core::state::Remembered;
 use prost::Message;
 use tonic::Status;
 
+use super::super::candidates::Candidates;
 use super::super::filter::DecisionFilter;
 use super::super::log::{self, Log};
 use super::super::page::{PAGE_BYTES, Question, SCAN_RECORDS};
@@ -157,7 +158,13 @@ pub(super) async fn list(
         (None, Some(until)) => log.first_at(until).await?,
         (None, None) => u64::MAX,
     };
-    let page = log.reading(move |reader| scan(reader, &filter, before, size)).await?;
+    let index = services.index.clone().filter(|_| !request.exhaustive);
+    let page = log.reading(move |reader| {
+        let candidates = Candidates::new(index, filter.wanted());
+        let (pending, found) = (BTreeMap::new(), Vec::new());
+        Gathering { reader, filter: &filter, candidates, pending, found }.walk(before, size)
+    });
+    let page = page.await?;
     let mut decisions = Vec::with_capacity(page.found.len());
     for (entry, aftermath) in page.found {
         let record = log::parse(entry.seq, &entry.line)?;
@@ -200,50 +207,95 @@ struct Found {
     next: Option<u64>,
 }
 
-/// Walks back from `before`. What belongs to a decision comes after it in the log, so it is met first.
-fn scan(
-    reader: &Reader,
-    filter: &DecisionFilter,
-    before: u64,
-    size: usize,
-) -> Result<Found, journal::Error> {
-    let mut at = before.min(reader.durable_seq().saturating_add(1));
-    let mut pending: BTreeMap<u64, Aftermath> = BTreeMap::new();
-    let mut found = Vec::new();
-    let mut bytes = 0;
-    let mut looked_at = 0;
-    while looked_at < SCAN_RECORDS {
-        let entries = reader.read_back(at, log::READ_RECORDS, log::READ_BYTES)?;
-        if entries.is_empty() {
-            return Ok(Found { found, next: None });
-        }
-        for entry in entries {
-            (at, looked_at) = (entry.seq, looked_at + 1);
-            let decides = log::event_name(&entry.line).is_none_or(|event| event == "RL_DECISION");
-            if !decides && !may_follow(&entry.line) {
-                continue;
-            }
-            // What is no record fails where it is asked for by itself; a list goes on.
-            let Ok(record) = Record::parse(&entry.line) else { continue };
-            if filter.span.from.is_some_and(|from| record.at < from) {
-                return Ok(Found { found, next: None });
-            }
-            let Some(decided) = record.decision() else {
-                if let Some(decision) = log::decision_of(&record) {
-                    pending.entry(decision).or_default().note(decision, &record);
+/// Decisions that are being gathered, newest first.
+struct Gathering<'a> {
+    reader: &'a Reader,
+    filter: &'a DecisionFilter,
+    candidates: Candidates,
+    /// What belongs to a decision comes after it in the log, so it is met first.
+    pending: BTreeMap<u64, Aftermath>,
+    found: Vec<(Entry, Aftermath)>,
+}
+
+impl Gathering<'_> {
+    /// Walks back from `before`.
+    fn walk(mut self, before: u64, size: usize) -> Result<Found, journal::Error> {
+        let mut at = before.min(self.reader.durable_seq().saturating_add(1));
+        let (mut bytes, mut looked_at) = (0, 0);
+        while looked_at < SCAN_RECORDS {
+            let step = self.candidates.backward(self.reader, at)?;
+            for entry in step.entries {
+                (at, looked_at) = (entry.seq, looked_at + 1);
+                let length = entry.line.len();
+                match self.take(entry)? {
+                    Met::Decision => bytes += length,
+                    Met::Other => {}
+                    Met::TooOld => return Ok(Found { found: self.found, next: None }),
                 }
-                continue;
-            };
-            let aftermath = pending.remove(&record.seq).unwrap_or_default();
-            if filter.matches(&record, decided) {
-                bytes += entry.line.len();
-                found.push((entry, aftermath));
+                if self.found.len() >= size || bytes > PAGE_BYTES {
+                    return Ok(self.page(at));
+                }
             }
-            if found.len() >= size || bytes > PAGE_BYTES {
-                let next = (at > reader.oldest_seq()).then_some(at);
-                return Ok(Found { found, next });
+            if step.over {
+                return Ok(Found { found: self.found, next: None });
             }
+            at = step.next;
+        }
+        Ok(self.page(at))
+    }
+
+    fn page(self, at: u64) -> Found {
+        Found { found: self.found, next: (at > self.reader.oldest_seq()).then_some(at) }
+    }
+
+    fn take(&mut self, entry: Entry) -> Result<Met, journal::Error> {
+        let decides = log::event_name(&entry.line).is_none_or(|event| event == "RL_DECISION");
+        if !decides && !may_follow(&entry.line) {
+            return Ok(Met::Other);
+        }
+        // What is no record fails where it is asked for by itself; a list goes on.
+        let Ok(record) = Record::parse(&entry.line) else { return Ok(Met::Other) };
+        if self.filter.span.from.is_some_and(|from| record.at < from) {
+            return Ok(Met::TooOld);
+        }
+        let Some(decided) = record.decision() else {
+            if let Some(decision) = record.decision_seq() {
+                self.pending.entry(decision).or_default().note(decision, &record);
+            }
+            return Ok(Met::Other);
+        };
+        let passed = self.pending.remove(&record.seq).unwrap_or_default();
+        if !self.filter.matches(&record, decided) {
+            return Ok(Met::Other);
+        }
+        let (reader, seq) = (self.reader, record.seq);
+        let aftermath = match self.candidates.of_decision(reader, seq, AFTERMATH_RECORDS)? {
+            Some(entries) => gather(seq, &entries),
+            // The walk came by all of it, unless it began with the index.
+            None if self.candidates.is_indexed() => aftermath(reader, seq)?,
+            None => passed,
+        };
+        self.found.push((entry, aftermath));
+        Ok(Met::Decision)
+    }
+}
+
+/// What a walk came by.
+enum Met {
+    /// A decision that is wanted.
+    Decision,
+    Other,
+    /// Nothing further is wanted.
+    TooOld,
+}
+
+/// What these entries say of decision `seq`.
+fn gather(seq: u64, entries: &[Entry]) -> Aftermath {
+    let mut aftermath = Aftermath::default();
+    for entry in entries {
+        if let Ok(record) = Record::parse(&entry.line) {
+            aftermath.note(seq, &record);
         }
     }
-    Ok(Found { found, next: (at > reader.oldest_seq()).then_some(at) })
+    aftermath
 }

@@ -21,6 +21,7 @@ use super::*;
 use crate::act::{Actuator, memory::Memory};
 use crate::agent::{Agent, Parts, Restored};
 use crate::grpc::proof;
+use crate::index::Index;
 use crate::ingest::Ingest;
 use crate::journal::Journal;
 use crate::publish::{Publisher, RING};
@@ -70,6 +71,14 @@ impl Book {
             self.services.journal.append(first, lines).await.unwrap();
             self.services.publisher.publish(fresh);
         }
+    }
+
+    /// Waits until the index knows all of it.
+    pub(in crate::grpc) async fn indexed(&self) -> Index {
+        let index = self.services.index.clone().unwrap();
+        let (all, mut progress) = (self.next - 1, index.progress());
+        progress.wait_for(|progress| progress.upto == all).await.unwrap();
+        index
     }
 
     pub(in crate::grpc) fn proof(&self) -> proof::Service {
@@ -142,10 +151,12 @@ fn services(
     };
     let _ = Agent::new(parts, Policy::default_for(Env::Stage), restored, inbox);
     let (health, _) = tonic_health::server::health_reporter();
+    let index = Some(Index::start(&dir.join("proof"), &journal).unwrap());
     Services {
         metrics,
         agent,
         publisher,
+        index,
         journal,
         tlog,
         ingest,

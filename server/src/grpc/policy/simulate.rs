@@ -294,10 +294,10 @@ impl Judge for v1::SimulatePolicyResponse {
             app: app.map(ToString::to_string).unwrap_or_default(),
             action: decided.proposal.action.as_str().to_owned(),
             ruling: to_proto::ruling(&decided.ruling).into(),
-            reason: to_proto::ruling_reason(&decided.ruling).to_owned(),
+            reason: decided.ruling.reason_code().to_owned(),
             new_action: proposal.action.as_str().to_owned(),
             new_ruling: to_proto::ruling(&ruling).into(),
-            new_reason: to_proto::ruling_reason(&ruling).to_owned(),
+            new_reason: ruling.reason_code().to_owned(),
             gates: changed.map(|verdict| verdict.gate.to_string()).collect(),
         });
     }

@@ -3,6 +3,7 @@
 use agentctl_api::v1;
 use tonic::Status;
 
+use super::super::candidates::Candidates;
 use super::super::filter::ProofFilter;
 use super::super::log::{self, Log};
 use super::super::page::{PAGE_BYTES, Question, SCAN_RECORDS};
@@ -42,8 +43,11 @@ pub(super) async fn list(
         },
     };
     let damage = log.damage();
+    let index = services.index.clone().filter(|_| !request.exhaustive);
     let page = log.reading(move |reader| {
-        let mut page = Page { filter, size, entries: Vec::new(), bytes: 0, looked_at: 0 };
+        let candidates = Candidates::new(index, filter.wanted());
+        let entries = Vec::new();
+        let mut page = Page { filter, candidates, size, entries, bytes: 0, looked_at: 0 };
         let next = if newest_first {
             page.backward(reader, at)?
         } else {
@@ -76,6 +80,7 @@ fn newest_first(order: i32, violations: &mut Vec<Violation>) -> bool {
 /// A page that is being filled.
 struct Page {
     filter: ProofFilter,
+    candidates: Candidates,
     size: usize,
     entries: Vec<Entry>,
     bytes: usize,
@@ -122,16 +127,16 @@ impl Page {
         damage: Option<Damage>,
     ) -> Result<Option<u64>, journal::Error> {
         loop {
-            let entries = match log::read_sound(reader, next, log::READ_RECORDS) {
+            let step = match self.candidates.forward(reader, next) {
                 Err(journal::Error::Damaged(_)) if !self.entries.is_empty() => {
                     return Ok(Some(next));
                 }
                 other => other?,
             };
-            if entries.is_empty() {
+            if step.over {
                 return self.at_end(next, damage);
             }
-            for entry in entries {
+            for entry in step.entries {
                 next = entry.seq.saturating_add(1);
                 match self.take(entry, |filter, at| filter.span.is_over(at)) {
                     Taken::More => {}
@@ -142,6 +147,7 @@ impl Page {
                     Taken::Over => return Ok(None),
                 }
             }
+            next = step.next;
         }
     }
 
@@ -157,11 +163,8 @@ impl Page {
     /// As [`Page::forward`], from before `at` towards the oldest.
     fn backward(&mut self, reader: &Reader, mut at: u64) -> Result<Option<u64>, journal::Error> {
         loop {
-            let entries = reader.read_back(at, log::READ_RECORDS, log::READ_BYTES)?;
-            if entries.is_empty() {
-                return Ok(None);
-            }
-            for entry in entries {
+            let step = self.candidates.backward(reader, at)?;
+            for entry in step.entries {
                 at = entry.seq;
                 let before =
                     |filter: &ProofFilter, time| filter.span.from.is_some_and(|from| time < from);
@@ -171,6 +174,10 @@ impl Page {
                     Taken::Over => return Ok(None),
                 }
             }
+            if step.over {
+                return Ok(None);
+            }
+            at = step.next;
         }
     }
 }

@@ -12,6 +12,8 @@ use crate::grpc::decision::tests::propose;
 use crate::grpc::decision::tests::server::{Server, adjustment, proposal};
 use crate::grpc::feed::tests::Book;
 
+mod bodies;
+mod indexed;
 mod tree;
 
 async fn list(
@@ -57,7 +59,7 @@ async fn a_filter_that_rarely_matches_costs_a_bounded_read_per_page() {
     book.write(45_000).await;
     let events = vec!["RL_DECISION".to_owned()];
     let filter = Some(v1::ProofFilter { events, ..Default::default() });
-    let request = v1::ListProofEntriesRequest { filter, ..Default::default() };
+    let request = v1::ListProofEntriesRequest { filter, exhaustive: true, ..Default::default() };
     let first = list(&book, request.clone()).await.unwrap();
     assert!(first.entries.is_empty() && !first.next_page_token.is_empty(), "short, with a token");
     let (seqs, pages) = walk(&book, request).await;
@@ -170,7 +172,7 @@ async fn an_export_is_the_log_byte_for_byte() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sound_log_verifies() {
     let mut book = Book::open();
-    let verify = v1::VerifyProofRequest { recheck_decisions: true };
+    let verify = v1::VerifyProofRequest { recheck_decisions: true, ..Default::default() };
     let report = book.proof().verify_proof(Request::new(verify)).await.unwrap().into_inner();
     assert!(report.valid && report.entry_count == 0 && report.last_seq == 0, "{report:?}");
     book.write(50).await;
@@ -188,7 +190,7 @@ async fn every_recorded_decision_comes_out_the_same_again() {
     }
     propose(&server, adjustment("0.85")).await.unwrap();
     let proof = Service(server.services.clone());
-    let verify = v1::VerifyProofRequest { recheck_decisions: true };
+    let verify = v1::VerifyProofRequest { recheck_decisions: true, ..Default::default() };
     let report = proof.verify_proof(Request::new(verify)).await.unwrap().into_inner();
     assert!(report.valid, "{report:?}");
     assert!(report.decisions_rechecked >= 4, "{report:?}");
@@ -272,7 +274,7 @@ async fn damage_is_served_up_to_it_and_named_at_it() {
             assert_eq!((seen, status.code()), (59, Code::DataLoss));
         }
 
-        let verify = v1::VerifyProofRequest { recheck_decisions: true };
+        let verify = v1::VerifyProofRequest { recheck_decisions: true, ..Default::default() };
         let report = book.proof().verify_proof(Request::new(verify)).await.unwrap().into_inner();
         let fault = report.fault.expect("a fault");
         assert_eq!((report.valid, report.last_seq, fault.seq), (false, 59, 60));
@@ -311,7 +313,7 @@ proptest! {
                 ..Default::default()
             });
             let page_token = text.clone();
-            let request = v1::ListProofEntriesRequest { page_size, page_token, filter, order };
+            let request = v1::ListProofEntriesRequest { page_size, page_token, filter, order, exhaustive: false };
             let _ = list(&book, request).await;
             for start in [From::Cursor(text.clone()), From::AfterSeq(number)] {
                 let start = Some(start);

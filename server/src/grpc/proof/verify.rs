@@ -11,6 +11,7 @@ use tonic::Status;
 
 use super::super::log::{self, Log};
 use super::super::{Services, status, to_proto};
+use crate::index::{self, Compared, Index};
 use crate::journal::{self, Damage, Journal, Reader};
 
 /// Verifications at once in this process: each reads the whole log, so more would only be slower.
@@ -19,25 +20,65 @@ static VERIFYING: Semaphore = Semaphore::const_new(1);
 /// Verifies the log. What is wrong with it is an answer, not an error.
 pub(super) async fn verify(
     services: &Services,
-    recheck: bool,
+    request: v1::VerifyProofRequest,
 ) -> Result<v1::VerifyProofResponse, Status> {
     let turn = VERIFYING.acquire().await;
     let turn = turn.map_err(|_never_closed| status::internal("verify-proof"))?;
     let (log, env) = (Log::of(services), services.env);
     let journal = services.journal.clone();
+    let index = asked_index(services, request)?;
     let started = Instant::now();
     let result = log.reading(move |reader| {
         let mut report = check(&journal, reader)?;
-        if recheck {
+        if request.recheck_decisions {
             judge_again(reader, env, &mut report)?;
         }
-        Ok(report)
+        let compared = index.map(|index| index.compare());
+        Ok((report, compared))
     });
-    let mut report = result.await?;
+    let (mut report, compared) = result.await?;
     drop(turn);
+    if let Some(compared) = compared {
+        note_index(&mut report, compared)?;
+    }
     let elapsed = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     report.elapsed = Some(to_proto::duration(elapsed));
     Ok(report)
+}
+
+/// The index, if it is to be compared.
+fn asked_index(
+    services: &Services,
+    request: v1::VerifyProofRequest,
+) -> Result<Option<Index>, Status> {
+    if !request.check_index {
+        return Ok(None);
+    }
+    let missing = || status::unavailable("INDEX_UNAVAILABLE", "this server has no index", None);
+    services.index.clone().map(Some).ok_or_else(missing)
+}
+
+/// Adds what a comparison of the index found. The chain is as sound as it was: a difference is only named if nothing else is wrong.
+fn note_index(
+    report: &mut v1::VerifyProofResponse,
+    compared: Result<Compared, index::Error>,
+) -> Result<(), Status> {
+    let compared = compared.map_err(|error| {
+        let text = format!("the index cannot be compared: {error}");
+        status::unavailable("INDEX_UNAVAILABLE", &text, None)
+    })?;
+    report.index_checked = compared.entries;
+    if let Some(difference) = compared.difference {
+        report.valid = false;
+        let (seq, summary) = (difference.seq, difference.to_string());
+        report.fault.get_or_insert_with(|| v1::ProofFault {
+            seq,
+            reason: "INDEX_DIFFERS".to_owned(),
+            summary,
+            ..v1::ProofFault::default()
+        });
+    }
+    Ok(())
 }
 
 fn check(journal: &Journal, reader: &Reader) -> Result<v1::VerifyProofResponse, journal::Error> {

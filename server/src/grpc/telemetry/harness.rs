@@ -108,6 +108,7 @@ impl Server {
             publisher,
             journal: opened.journal,
             tlog,
+            index: None,
             ingest,
             intake: Arc::default(),
             bus: None,

@@ -8,11 +8,11 @@ use agentd_core::app::{Env, Millis};
 use agentd_core::choose::{Candidate, Proposal, Source};
 use agentd_core::explain;
 use agentd_core::reason::Reason;
-use agentd_core::record::{Body, Concluded, Decided, Record};
+use agentd_core::record::{Body, Concluded, Decided, GATES_PASSED, Record};
 use agentd_core::state::{Outcome, Remembered};
 use agentd_core::verdict::{Effect, Fact, Ruling};
 
-use super::{GATES_PASSED, fact, measured, outcome, ruling, ruling_reason, timestamp};
+use super::{fact, measured, outcome, ruling, timestamp};
 use crate::grpc::ids;
 use crate::publish::Published;
 
@@ -57,7 +57,7 @@ pub fn judged(decided: &Decided, subject: &Subject) -> v1::Decision {
         effective_action: effective(decided).as_str().to_owned(),
         parameters: plan.map(|p| super::parameters(&p.operation)).unwrap_or_default(),
         ruling: ruling(&decided.ruling).into(),
-        reason: ruling_reason(&decided.ruling).to_owned(),
+        reason: decided.ruling.reason_code().to_owned(),
         blocked_by: blocked.filter_map(|v| v.reason).map(|r| r.as_str().to_owned()).collect(),
         confidence: super::share(proposal.confidence),
         exploratory: proposal.explored,
@@ -95,7 +95,7 @@ pub fn decision_summary(record: &Record, known: Option<Outcome>) -> Option<v1::D
         time: Some(timestamp(record.at)),
         action: action_name(&decided.proposal),
         ruling: ruling(&decided.ruling).into(),
-        reason: ruling_reason(&decided.ruling).to_owned(),
+        reason: decided.ruling.reason_code().to_owned(),
         outcome: kind.into(),
     })
 }

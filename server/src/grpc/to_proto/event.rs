@@ -6,9 +6,8 @@ use agentd_core::graduation::Demoted;
 use agentd_core::record::{Author, Body, Heartbeat, Observation, Record};
 use agentd_core::state::{Approval, Health, Pause, Scope};
 
-use super::{GATES_PASSED, ruling_reason, timestamp};
+use super::timestamp;
 use crate::grpc::ids;
-use crate::grpc::log::decision_of;
 use crate::publish::Published;
 
 /// A record in short.
@@ -19,8 +18,8 @@ pub fn event(record: &Record) -> v1::EventSummary {
         time: Some(timestamp(record.at)),
         event: record.body.event_name().to_owned(),
         app: record.app.as_ref().map(ToString::to_string).unwrap_or_default(),
-        decision_id: decision_of(record).map(ids::decision).unwrap_or_default(),
-        reason: reason_of(record).unwrap_or_default().to_owned(),
+        decision_id: record.decision_seq().map(ids::decision).unwrap_or_default(),
+        reason: record.reason().unwrap_or_default().to_owned(),
         summary: sentence(record),
     }
 }
@@ -36,24 +35,8 @@ pub fn proof_entry(published: &Published) -> v1::ProofEntry {
         event: record.body.event_name().to_owned(),
         app: record.app.as_ref().map(ToString::to_string).unwrap_or_default(),
         hash: published.hash.to_string(),
-        reason: reason_of(record).unwrap_or_default().to_owned(),
-        decision_id: decision_of(record).map(ids::decision).unwrap_or_default(),
-    }
-}
-
-/// The reason code a record carries.
-#[must_use]
-pub const fn reason_of(record: &Record) -> Option<&'static str> {
-    match &record.body {
-        Body::Decided(decided) => Some(ruling_reason(&decided.ruling)),
-        Body::Blocked { verdict, .. } => match verdict.reason {
-            Some(reason) => Some(reason.as_str()),
-            None => None,
-        },
-        Body::Refused { reason, .. } => Some(reason.as_str()),
-        Body::GatesPassed { .. } => Some(GATES_PASSED),
-        Body::IntakeValidated => Some(agentd_core::reason::Reason::RlIntakeValidated.as_str()),
-        _ => None,
+        reason: record.reason().unwrap_or_default().to_owned(),
+        decision_id: record.decision_seq().map(ids::decision).unwrap_or_default(),
     }
 }
 

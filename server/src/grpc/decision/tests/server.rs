@@ -19,6 +19,7 @@ use crate::agent::{Agent, AgentView, Ask, Parts, Restored};
 use crate::auth::{Principal, Role};
 use crate::clock::Clock;
 use crate::grpc::{Services, outcome};
+use crate::index::Index;
 use crate::ingest::Ingest;
 use crate::journal;
 use crate::publish::Publisher;
@@ -46,6 +47,7 @@ impl Server {
         let config = journal::Config::new(dir.path().join("proof"));
         let published = tlog::Config::on_demand(dir.path());
         let (opened, tlog) = tlog::open(published, config, &mut |_, _| {}).unwrap();
+        let index = Index::start(&dir.path().join("proof"), &opened.journal).unwrap();
         let (handle, inbox) = crate::agent::inbox();
         let memory = Arc::new(Memory::new(handle.clone()));
         let (tasks, ingest) = (Tasks::new(), Arc::new(Ingest::new()));
@@ -89,6 +91,7 @@ impl Server {
             publisher,
             journal: opened.journal,
             tlog,
+            index: Some(index),
             ingest,
             intake: Arc::default(),
             bus: None,
