@@ -195,6 +195,9 @@ pub struct AppState {
     /// What ran before the deployment in flight: in force again if that is given up before it touched anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Box<Before>>,
+    /// When it was last recorded that signals about it went stale.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expired_at: Option<Millis>,
 }
 
 /// What a deployment replaces.

@@ -34,6 +34,7 @@ pub const MATRIX: &[(&str, Access)] = &[
     ("/agentctl.v1.PolicyService/ApplyPolicy", RULE),
     ("/agentctl.v1.PolicyService/SimulatePolicy", READ),
     ("/agentctl.v1.TelemetryService/PushSignals", REPORT),
+    ("/agentctl.v1.TelemetryService/StreamSignals", REPORT),
     ("/agentctl.v1.TelemetryService/WatchSignals", READ),
     ("/agentctl.v1.BusService/GetBusStats", READ),
     ("/agentctl.v1.BusService/WatchBus", READ),

@@ -66,6 +66,7 @@ pub(crate) fn app(name: &str, desired: u32, onboarded_at: Millis) -> AppState {
         onboarded_at,
         escalated: false,
         before: None,
+        expired_at: None,
     }
 }
 

@@ -102,6 +102,7 @@ fn app(name: &AppName) -> AppState {
         onboarded_at: 0,
         escalated: false,
         before: None,
+        expired_at: None,
     }
 }
 

@@ -77,6 +77,7 @@ pub(crate) fn evolve_app(app: &mut AppState, record: &Record, policy: &Policy) {
             app.approval = app.approval.filter(|pending| pending != approval);
         }
         Body::Escalated { .. } => app.escalated = true,
+        Body::SignalsExpired { .. } => app.expired_at = Some(at),
         _ => {}
     }
 }
@@ -373,6 +374,7 @@ pub(crate) fn new_app(spec: &AppSpec, digest: &str, revision: u32, at: Millis) -
         onboarded_at: at,
         escalated: false,
         before: None,
+        expired_at: None,
     }
 }
 

@@ -58,6 +58,7 @@ pub struct Counters {
     pub(super) duplicates: AtomicU64,
     pub(super) rejected: AtomicU64,
     pub(super) missed: AtomicU64,
+    pub(super) superseded: AtomicU64,
     pub(super) monitors_left: AtomicU64,
     pub(super) monitors_lost: AtomicU64,
     pub(super) streams_refused: AtomicU64,
@@ -78,6 +79,7 @@ impl Counters {
         [
             ("signals_rejected", &self.rejected),
             ("signals_missed", &self.missed),
+            ("signals_superseded", &self.superseded),
             ("monitors_lost", &self.monitors_lost),
             ("signal_streams_refused", &self.streams_refused),
             ("signal_streams_cut", &self.streams_cut),
