@@ -66,6 +66,7 @@ pub const MATRIX: &[(&str, Access)] = &[
     ("/agentctl.v1.AgentService/GetPolicy", READ),
     ("/agentctl.v1.ScenarioService/ListScenarios", READ),
     ("/agentctl.v1.ScenarioService/RunScenario", OPERATE),
+    ("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export", REPORT),
     ("/grpc.health.v1.Health/Check", Access::Public),
     ("/grpc.health.v1.Health/Watch", READ),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", READ),
@@ -80,6 +81,16 @@ pub const PAGES: &[(&str, Access)] = &[
     ("/readyz", Access::Public),
     ("/tile/", READ),
 ];
+
+/// Every door for signals beside gRPC.
+pub const HOOKS: &[(&str, Access)] =
+    &[("/v1/alertmanager", REPORT), ("/v1/cloudevents", REPORT), ("/v1/metrics", REPORT)];
+
+/// Who may bring signals to the door at `path`; `None`: there is none.
+#[must_use]
+pub fn hook(path: &str) -> Option<Access> {
+    HOOKS.iter().find(|(hook, _)| *hook == path).map(|(_, access)| *access)
+}
 
 /// Who may read the page at `path`; `None`: there is none.
 #[must_use]

@@ -22,8 +22,8 @@ use crate::auth::Principal;
 use crate::tasks::OnFailure;
 
 pub mod intake;
-mod report;
-mod session;
+pub(super) mod report;
+pub(super) mod session;
 mod stream;
 mod tail;
 

@@ -162,7 +162,7 @@ impl<'a> Session<'a> {
 }
 
 /// A rejection as it is told.
-fn rejection(seq: u64, index: u32, found: &Rejection) -> v1::Rejection {
+pub(in crate::grpc) fn rejection(seq: u64, index: u32, found: &Rejection) -> v1::Rejection {
     let shown = |value: &str| text::cut(&text::line(value), VALUE_MAX).into_owned();
     v1::Rejection {
         seq,
