@@ -13,6 +13,7 @@ use crate::plan::{Fence, Plan};
 use crate::policy::Window;
 use crate::record::Author;
 use crate::signal::{Exit, Metric};
+use crate::uptime::Ledger;
 
 mod evolve;
 
@@ -43,6 +44,8 @@ pub struct State {
     pub apps: BTreeMap<AppName, AppState>,
     /// Specifications, apart from [`AppState`] so that evidence stays small.
     pub specs: BTreeMap<AppName, SpecHistory>,
+    /// When each app was up, and how often it was healed; apart from [`AppState`] so that evidence stays small.
+    pub ledgers: BTreeMap<AppName, Ledger>,
     /// Switches.
     pub mode: Mode,
     /// Approvals by sequence number of their request.
@@ -79,6 +82,7 @@ impl State {
             env,
             apps: BTreeMap::new(),
             specs: BTreeMap::new(),
+            ledgers: BTreeMap::new(),
             mode: Mode::default(),
             approvals: BTreeMap::new(),
             policy_digest: String::new(),

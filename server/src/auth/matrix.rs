@@ -29,6 +29,7 @@ pub const MATRIX: &[(&str, Access)] = &[
     ("/agentctl.v1.OnboardingService/ListApps", READ),
     ("/agentctl.v1.OnboardingService/UpdateApp", OPERATE),
     ("/agentctl.v1.OnboardingService/OffboardApp", OPERATE),
+    ("/agentctl.v1.OnboardingService/GetAppUptime", READ),
     ("/agentctl.v1.OnboardingService/ListAppHistory", READ),
     ("/agentctl.v1.PolicyService/ValidatePolicy", READ),
     ("/agentctl.v1.PolicyService/ApplyPolicy", RULE),

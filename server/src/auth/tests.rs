@@ -15,6 +15,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("agentctl.v1.OnboardingService/ListApps", "v-oaA"),
     ("agentctl.v1.OnboardingService/UpdateApp", "--o-A"),
     ("agentctl.v1.OnboardingService/OffboardApp", "--o-A"),
+    ("agentctl.v1.OnboardingService/GetAppUptime", "v-oaA"),
     ("agentctl.v1.OnboardingService/ListAppHistory", "v-oaA"),
     ("agentctl.v1.PolicyService/ValidatePolicy", "v-oaA"),
     ("agentctl.v1.PolicyService/ApplyPolicy", "----A"),
