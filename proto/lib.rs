@@ -62,9 +62,9 @@ mod tests {
                     }
                     assert!(has(response, "next_page_token"), "{name}");
                 }
-                const READS: [&str; 10] = [
-                    "Get", "List", "Watch", "Explain", "Verify", "Export", "Push", "Validate",
-                    "Simulate", "Who",
+                const READS: [&str; 11] = [
+                    "Get", "List", "Watch", "Explain", "Verify", "Export", "Push", "Stream",
+                    "Validate", "Simulate", "Who",
                 ];
                 let reads = READS.iter().any(|verb| name.starts_with(verb));
                 if !reads {

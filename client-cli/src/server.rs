@@ -124,6 +124,35 @@ pub mod sense {
     }
 }
 
+/// Signals in the forms of others.
+pub mod forms {
+    use agentctl_api::v1;
+
+    use crate::time;
+
+    /// What is wrong, with the number of its line.
+    type Wrong = Vec<(usize, String)>;
+
+    /// The alerts of a webhook of Alertmanager.
+    ///
+    /// # Errors
+    /// What cannot be read, or is no signal.
+    pub fn alertmanager(text: &str, environment: &str) -> Result<Vec<v1::Signal>, Wrong> {
+        let now = u64::try_from(time::now().timestamp_millis()).unwrap_or(0);
+        let read = agentd::grpc::hooks::alerts::read(text.as_bytes(), environment, now);
+        let (mut signals, mut wrong) = (Vec::new(), Vec::new());
+        for alert in read.map_err(|status| vec![(1, status.message().to_owned())])? {
+            match alert {
+                Ok(signal) => signals.push(signal),
+                Err(r) => wrong.push((1, format!("{}: {} {}", r.field, r.value, r.rule))),
+            }
+        }
+        if wrong.is_empty() { Ok(signals) } else { Err(wrong) }
+    }
+
+    pub use agentd::grpc::otlp::recorded as otlp;
+}
+
 /// Runs this process as the parent of an app.
 #[must_use]
 pub fn shim(directory: &Path) -> ExitCode {

@@ -13,7 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+
+from agentctl.v1 import telemetry_pb2
+from agentctl.v1.telemetry_pb2_grpc import TelemetryServiceStub
 
 ROOT = Path(__file__).resolve().parents[2]
 AGENTCTL = Path(os.environ.get("AGENTCTL", ROOT / "target/debug/agentctl")).resolve()
@@ -154,6 +158,18 @@ def start_monitor(server: Server, language: str, *words: str | Path, log: Path, 
         return subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=server.environment() | environment
         )
+
+
+def reading(server: Server, app: str) -> dict[str, Any]:
+    """What decisions see of an app now: its metrics and conditions by name."""
+    token = server.token_file("local").read_text()
+    with grpc.insecure_channel(server.address) as channel:
+        request = telemetry_pb2.WatchSignalsRequest(apps=[app])
+        metadata = (("authorization", f"Bearer {token}"),)
+        answers = TelemetryServiceStub(channel).WatchSignals(request, metadata=metadata, timeout=DEADLINE)
+        found = next(iter(answers)).readings[0]
+        answers.cancel()
+    return {metric.name: metric.value for metric in found.metrics} | dict(found.conditions)
 
 
 class App:

@@ -248,6 +248,7 @@ impl Agent {
         let applied = configured.digest() == state.policy_base;
         let policy = if applied { policy } else { configured.clone() };
         parts.clock.not_before(state.last_at);
+        parts.ingest.set_rules(&policy.freshness);
         let started_at = parts.clock.now_ms();
         for name in state.apps.keys() {
             parts.ingest.resume(name, started_at);
@@ -365,7 +366,9 @@ impl Agent {
                     now,
                 })
             });
-            if !quiet {
+            if reading.has_expired_since(self.readings.get(&name)) {
+                self.own.push_back(Input::Stale(reading.clone()));
+            } else if !quiet {
                 self.own.push_back(Input::Reading(reading.clone()));
             }
             self.readings.insert(name, reading);

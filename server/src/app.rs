@@ -141,6 +141,7 @@ impl Error {
 #[derive(Debug)]
 pub struct App {
     address: SocketAddr,
+    otlp: Vec<SocketAddr>,
     agent_id: String,
     policy_digest: String,
     tasks: Tasks,
@@ -161,7 +162,7 @@ impl App {
     pub async fn start(config: Config, host: Host) -> Result<Self, Error> {
         make_data_dir(&config.data_dir)?;
         let rules = Rules::load(&config)?;
-        let (listener, address) = bind(config.listen).await?;
+        let (listeners, address, otlp) = bind_all(&config).await?;
         let (journal, tlog, restored) = open_log(&config)?;
         let tasks = Tasks::new();
         let (clock, ingest) = (Arc::new(Clock::system()), Arc::new(Ingest::new()));
@@ -210,10 +211,11 @@ impl App {
         let routes = grpc::routes(&services, health_service)?;
         attend(&services, journal, health)?;
         let listen = port(routes, &services, (rules.tokens, rules.tls), &config);
-        let served = serve(listen, listener, &tasks);
+        let served = serve(listen, listeners, &tasks);
         let (agent, statistics) = run(agent, actuator, &tasks);
         Ok(Self {
             address,
+            otlp,
             agent_id,
             policy_digest,
             tasks,
@@ -231,6 +233,12 @@ impl App {
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens for OTLP beside that: over gRPC, over HTTP.
+    #[must_use]
+    pub fn otlp(&self) -> &[SocketAddr] {
+        &self.otlp
     }
 
     /// Id of its agent.
@@ -322,6 +330,21 @@ impl Rules {
     }
 }
 
+/// The one port, and the addresses where OpenTelemetry looks for it.
+async fn bind_all(
+    config: &Config,
+) -> Result<(Vec<TcpListener>, SocketAddr, Vec<SocketAddr>), Error> {
+    let (listener, address) = bind(config.listen).await?;
+    let (mut listeners, mut otlp) = (vec![listener], Vec::new());
+    for wanted in config.otlp_grpc_listen.into_iter().chain(config.otlp_http_listen) {
+        let (listener, bound) = bind(wanted).await?;
+        tracing::info!(address = %bound, "listens for OTLP as well");
+        listeners.push(listener);
+        otlp.push(bound);
+    }
+    Ok((listeners, address, otlp))
+}
+
 /// Binds before the replay: whoever connects early waits in the backlog instead of being refused.
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
     let fail = |source| Error::Bind { address, source };
@@ -400,12 +423,12 @@ fn attend(
 
 fn serve(
     listen: Listen<tonic::service::Routes>,
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     tasks: &Tasks,
 ) -> JoinHandle<()> {
     let serving = tasks.clone();
     tasks.spawn("listen", OnFailure::Shutdown, async move {
-        listen.serve(vec![listener], &serving).await;
+        listen.serve(listeners, &serving).await;
     })
 }
 

@@ -72,6 +72,10 @@ pub struct Config {
     pub log_filter: String,
     /// Processes on this host may read the metrics without a token.
     pub metrics_open: bool,
+    /// Where OTLP over gRPC is looked for, beside the one port.
+    pub otlp_grpc_listen: Option<SocketAddr>,
+    /// Where OTLP over HTTP is looked for, beside the one port.
+    pub otlp_http_listen: Option<SocketAddr>,
     /// Collector that traces are sent to.
     pub otlp: Option<String>,
     /// Limits of the port.
@@ -216,12 +220,7 @@ impl Reader<'_> {
         Config {
             env,
             listen: self
-                .take(
-                    "listen",
-                    &DEFAULT_LISTEN.to_string(),
-                    "must be an address and a port, such as 127.0.0.1:7443",
-                    units::parse_address,
-                )
+                .take("listen", &DEFAULT_LISTEN.to_string(), ADDRESS_RULE, units::parse_address)
                 .unwrap_or(DEFAULT_LISTEN),
             data_dir: self.path("data_dir", &data_dir).unwrap_or_default(),
             agent_id: self.take("agent_id", "", AGENT_ID_RULE, parse_agent_id),
@@ -263,6 +262,8 @@ impl Reader<'_> {
             metrics_open: self
                 .take("metrics_open", "false", boolean, units::parse_bool)
                 .unwrap_or(false),
+            otlp_grpc_listen: self.take("otlp_grpc_listen", "", ADDRESS_RULE, units::parse_address),
+            otlp_http_listen: self.take("otlp_http_listen", "", ADDRESS_RULE, units::parse_address),
             otlp: self.otlp(),
             limits: Limits::default(),
             origins: BTreeMap::new(),
@@ -398,11 +399,19 @@ impl Reader<'_> {
         // A missing half of the pair was reported already.
         let tls_wanted = config.tls.is_some()
             || ["tls_cert", "tls_key"].iter().any(|key| self.origins.contains_key(key));
-        if !config.is_loopback() && !tls_wanted {
-            let origin = self.origins.get("listen").map(|setting| setting.origin.clone());
+        let addresses = [
+            ("listen", Some(config.listen)),
+            ("otlp_grpc_listen", config.otlp_grpc_listen),
+            ("otlp_http_listen", config.otlp_http_listen),
+        ];
+        for (key, address) in addresses {
+            let Some(address) = address.filter(|at| !at.ip().is_loopback() && !tls_wanted) else {
+                continue;
+            };
+            let origin = self.origins.get(key).map(|setting| setting.origin.clone());
             self.violate(
                 &origin.unwrap_or_default(),
-                &config.listen.to_string(),
+                &address.to_string(),
                 "is not a loopback address, and tokens would cross the network in plain text; \
                  give --tls-cert and --tls-key, or listen on 127.0.0.1",
             );
@@ -467,6 +476,7 @@ impl Reader<'_> {
     }
 }
 
+const ADDRESS_RULE: &str = "must be an address and a port, such as 127.0.0.1:7443";
 const AGENT_ID_RULE: &str = "must match ^agent-[a-z0-9]([-a-z0-9]{0,55}[a-z0-9])?$";
 
 /// Agents are told apart from people by their name: principals can never begin with `agent-`.

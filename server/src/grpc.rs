@@ -14,6 +14,8 @@ use agentctl_api::v1::proof_service_server::ProofServiceServer;
 use agentctl_api::v1::scenario_service_server::ScenarioServiceServer;
 use agentctl_api::v1::telemetry_service_server::TelemetryServiceServer;
 use agentd_core::app::Env;
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::MetricsServiceServer;
+use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -36,11 +38,13 @@ pub mod decision;
 mod feed;
 mod filter;
 pub mod from_proto;
+pub mod hooks;
 pub mod identity;
 pub mod ids;
 mod log;
 pub mod onboarding;
 mod opaque;
+pub mod otlp;
 pub mod outcome;
 mod pace;
 mod page;
@@ -154,6 +158,11 @@ where
         .add_service(
             TelemetryServiceServer::new(telemetry::Service(s()))
                 .max_decoding_message_size(SIGNALS_MAX),
+        )
+        .add_service(
+            MetricsServiceServer::new(otlp::Service(s()))
+                .accept_compressed(CompressionEncoding::Gzip)
+                .max_decoding_message_size(otlp::REQUEST_MAX),
         ))
 }
 

@@ -4,12 +4,12 @@
 //! loop closes the windows it wants to look at. Overload sheds freshness, never order, and memory does not grow with load.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use agentd_core::app::{AppName, Millis};
-use agentd_core::policy::Freshness;
+use agentd_core::app::{AppName, Env, Millis};
+use agentd_core::policy::{Freshness, Policy};
 use agentd_core::signal::{Accepted, Reading, Sample};
-use agentd_core::window::{Push, Window};
+use agentd_core::window::{Absorbed, Push, Window};
 
 /// Shards of the table: enough that streams rarely meet on one lock.
 const SHARDS: usize = 16;
@@ -18,6 +18,8 @@ const SHARDS: usize = 16;
 #[derive(Debug)]
 pub struct Ingest {
     shards: [Mutex<Shard>; SHARDS],
+    /// What signals are judged by: kept here by the loop, so that nobody waits for the loop to learn it.
+    rules: Mutex<Arc<Freshness>>,
 }
 
 #[derive(Debug, Default)]
@@ -29,7 +31,8 @@ struct Shard {
 
 impl Default for Ingest {
     fn default() -> Self {
-        Self { shards: std::array::from_fn(|_| Mutex::default()) }
+        let rules = Mutex::new(Arc::new(Policy::default_for(Env::Prod).freshness));
+        Self { shards: std::array::from_fn(|_| Mutex::default()), rules }
     }
 }
 
@@ -38,6 +41,17 @@ impl Ingest {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Puts the rules of a policy in force.
+    pub fn set_rules(&self, rules: &Freshness) {
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules.clone());
+    }
+
+    /// What signals are judged by.
+    #[must_use]
+    pub fn rules(&self) -> Arc<Freshness> {
+        Arc::clone(&self.rules.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn shard(&self, app: &AppName) -> MutexGuard<'_, Shard> {
@@ -77,13 +91,17 @@ impl Ingest {
         self.shard(&app).windows.contains_key(&app).then_some(app)
     }
 
-    /// Takes in one accepted signal.
-    pub fn accept(&self, accepted: &Accepted) {
+    /// Takes in one accepted signal, and says how much of it counted.
+    pub fn accept(&self, accepted: &Accepted) -> Absorbed {
         let mut shard = self.shard(&accepted.app);
         let Shard { windows, dirty, dropped } = &mut *shard;
-        let Some(window) = windows.get_mut(&accepted.app) else { return };
-        *dropped = dropped.saturating_add(u64::from(window.absorb(accepted).dropped));
-        dirty.insert(accepted.app.clone());
+        let Some(window) = windows.get_mut(&accepted.app) else { return Absorbed::default() };
+        let absorbed = window.absorb(accepted);
+        *dropped = dropped.saturating_add(u64::from(absorbed.dropped));
+        if !dirty.contains(&accepted.app) {
+            dirty.insert(accepted.app.clone());
+        }
+        absorbed
     }
 
     /// Takes in one sample of the server's own probes.
@@ -91,7 +109,7 @@ impl Ingest {
         let mut shard = self.shard(app);
         let Shard { windows, dirty, dropped } = &mut *shard;
         let Some(window) = windows.get_mut(app) else { return };
-        if !matches!(window.push(sample), Push::Kept | Push::OutOfOrder) {
+        if !matches!(window.push(sample), Push::Kept | Push::Superseded | Push::OutOfOrder) {
             *dropped = dropped.saturating_add(1);
         }
         dirty.insert(app.clone());

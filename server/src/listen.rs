@@ -29,6 +29,7 @@ use crate::tasks::{OnFailure, Tasks};
 mod body;
 mod counters;
 mod edge;
+mod hook;
 mod occupancy;
 mod page;
 mod preface;

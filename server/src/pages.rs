@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use tokio::time::timeout;
 
 use crate::agent::Handle;
+use crate::auth::Principal;
 use crate::bus;
 use crate::grpc::Services;
+use crate::grpc::hooks::{self, Hook};
 use crate::ingest::Ingest;
 use crate::listen::Counters;
 use crate::metrics::{CONTENT_TYPE, Metrics, Outside, Snapshot};
@@ -35,6 +37,8 @@ pub struct Answer {
     pub cache: &'static str,
     /// The bytes.
     pub body: Bytes,
+    /// Seconds after which to ask again.
+    pub retry_after: Option<u64>,
 }
 
 const NO_STORE: &str = "no-store";
@@ -44,7 +48,20 @@ impl Answer {
     #[must_use]
     pub fn text(status: StatusCode, line: &str) -> Self {
         let body = format!("{}\n", agentctl_api::text::line(line)).into();
-        Self { status, content_type: TEXT, cache: NO_STORE, body }
+        Self::new(status, TEXT, body)
+    }
+
+    /// An answer that no cache keeps.
+    #[must_use]
+    pub const fn new(status: StatusCode, content_type: &'static str, body: Bytes) -> Self {
+        Self { status, content_type, cache: NO_STORE, body, retry_after: None }
+    }
+
+    /// With the time after which to ask again.
+    #[must_use]
+    pub const fn retry_after(mut self, seconds: Option<u64>) -> Self {
+        self.retry_after = seconds;
+        self
     }
 }
 
@@ -60,6 +77,8 @@ pub struct Pages {
     port: Arc<Counters>,
     tlog: Tlog,
     tasks: Tasks,
+    /// For what is brought to the doors beside the pages.
+    services: Services,
     open: bool,
 }
 
@@ -77,6 +96,7 @@ impl Pages {
             port,
             tlog: services.tlog.clone(),
             tasks: services.tasks.clone(),
+            services: services.clone(),
             open,
         }
     }
@@ -99,13 +119,28 @@ impl Pages {
         }
     }
 
+    /// Takes in what `principal` brought to a door.
+    pub fn take(
+        &self,
+        hook: Hook,
+        principal: Principal,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Answer {
+        if self.tasks.stopping().is_cancelled() {
+            let line = "the server stops";
+            return Answer::text(StatusCode::SERVICE_UNAVAILABLE, line).retry_after(Some(2));
+        }
+        hooks::answer(&self.services, hook, principal, headers, body)
+    }
+
     /// Served even when the loop does not answer: then is when somebody looks.
     async fn metrics(&self) -> Answer {
         let asked = timeout(PATIENCE, self.agent.query(Snapshot::of)).await;
         let mut snapshot = asked.ok().and_then(Result::ok).unwrap_or_default();
         snapshot.outside = self.outside();
         let body = self.metrics.render(&snapshot).into();
-        Answer { status: StatusCode::OK, content_type: CONTENT_TYPE, cache: NO_STORE, body }
+        Answer::new(StatusCode::OK, CONTENT_TYPE, body)
     }
 
     fn outside(&self) -> Outside {

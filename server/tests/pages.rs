@@ -121,7 +121,9 @@ mod pages {
         }
         let post =
             server.raw("POST /healthz HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n").await;
-        assert!(status(&post) == 505, "{post}");
+        assert!(status(&post) == 405 && post.contains("allow: GET, HEAD"), "{post}");
+        let put = server.raw("PUT /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        assert!(status(&put) == 505, "{put}");
         // A second request hides behind the first: one request, one answer, and the connection ends.
         let host = "host: x\r\n";
         let two = format!("GET /healthz HTTP/1.1\r\n{host}\r\nGET /readyz HTTP/1.1\r\n{host}\r\n");

@@ -31,6 +31,7 @@ const COMMANDS: &[Line] = &[
     ("app spec export", &["web"], 0),
     ("app spec validate", &["-f", "{dir}/app.yaml"], 0),
     ("app update", &["web", "--label", "team=shop"], 0),
+    ("app uptime", &["web"], 0),
     ("approval get", &["apr-999999"], 3),
     ("approval list", &[], 0),
     ("approve", &["apr-999999", "--reason", "x", "--yes"], 3),

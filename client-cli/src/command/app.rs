@@ -18,6 +18,7 @@ mod history;
 mod offboard;
 pub mod spec;
 mod update;
+mod uptime;
 
 /// Time to wait for an outcome, where the command line does not say.
 const WAIT: Duration = Duration::from_secs(120);
@@ -67,6 +68,16 @@ Examples:
 
 A human raises the autonomy with `agentctl app update`, and a second one approves.")]
     Graduation(NameArgs),
+    /// Show when apps were up, and how often they were healed
+    #[command(after_help = "\
+Examples:
+  agentctl app uptime
+  agentctl app uptime my-api --since 7d
+  agentctl app uptime --csv > uptime.csv
+
+Time in which nobody knew, because nothing reported or the agent was away, counts neither for an
+app nor against it. MTTR is the mean time from down to up.")]
+    Uptime(uptime::UptimeArgs),
     Update(Box<update::UpdateArgs>),
     Offboard(offboard::OffboardArgs),
     Spec(spec::SpecArgs),
@@ -125,6 +136,7 @@ pub(super) async fn run(args: AppArgs, context: &mut Context) -> Result<Exit, Fa
         AppCommand::Describe(args) => describe(&args.name, context).await,
         AppCommand::History(args) => history::run(args, context).await,
         AppCommand::Graduation(args) => graduation::run(&args.name, context).await,
+        AppCommand::Uptime(args) => uptime::run(args, context).await,
         AppCommand::Update(args) => update::run(*args, context).await,
         AppCommand::Offboard(args) => offboard::run(args, context).await,
         AppCommand::Spec(args) => spec::run(args, context).await,

@@ -50,13 +50,15 @@ Examples:
 A reading is what the signals of all monitors come to after they were checked: where sources
 disagree, the worst of them. What is not known is not shown; it is never zero.")]
     Tail(tail::TailArgs),
-    /// Send recorded signals: JSON lines in the proto3 form of Signal, or CSV with its fields as header
+    /// Send recorded signals: JSON lines in the proto3 form of Signal, CSV with its fields as header, Alertmanager or OTLP JSON
     #[command(after_help = "\
 Examples:
   agentctl signal import signals.jsonl
   agentctl signal import incident.csv --as-now
   agentctl signal import - < signals.jsonl
+  agentctl signal import metrics.json --as-now
 
+What Alertmanager sends to a webhook and metrics in the JSON form of OTLP are read as well.
 A CSV header names fields of Signal, such as app,time,cpu_utilization,error_ratio; empty cells are
 unknown. `agentctl api describe Signal` shows the fields. Signals older than five minutes are
 refused, --as-now gives them the present time.

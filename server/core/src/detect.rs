@@ -28,7 +28,7 @@ mod unresponsive;
 
 pub use idle::is_idle;
 pub use signature::Signature;
-pub(crate) use threshold::{claim_of, fresh_run, is_fresh, threshold_of};
+pub(crate) use threshold::{claim_of, fresh_run, is_fresh, is_fresh_value, threshold_of};
 
 /// Every detector, in the order of [`FindingKind::ALL`].
 pub const DETECTORS: &[Detector] = &[

@@ -31,5 +31,6 @@ pub mod signal;
 pub mod state;
 pub mod step;
 pub mod tlog;
+pub mod uptime;
 pub mod verdict;
 pub mod window;

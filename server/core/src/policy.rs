@@ -178,12 +178,23 @@ pub struct StormRule {
 pub struct Freshness {
     /// A value counts for this long after it was received.
     pub ttl_ms: Millis,
+    /// The same for metrics of another pace: what is measured once a minute is not stale after fifteen seconds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ttl_by_metric: BTreeMap<Metric, Millis>,
     /// Silence longer than this is a finding: stale is never healthy.
     pub silence_ms: Millis,
     /// A signal from further in the future is rejected (clock skew).
     pub future_ms: Millis,
     /// A signal from further in the past is rejected.
     pub past_ms: Millis,
+}
+
+impl Freshness {
+    /// How long a value of `metric` counts.
+    #[must_use]
+    pub fn ttl_of(&self, metric: Metric) -> Millis {
+        self.ttl_by_metric.get(&metric).copied().unwrap_or(self.ttl_ms)
+    }
 }
 
 /// One threshold with hysteresis.
@@ -350,6 +361,7 @@ impl Policy {
             },
             freshness: Freshness {
                 ttl_ms: 15 * SECOND,
+                ttl_by_metric: BTreeMap::new(),
                 silence_ms: 45 * SECOND,
                 future_ms: 30 * SECOND,
                 past_ms: 5 * MINUTE,

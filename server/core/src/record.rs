@@ -20,7 +20,7 @@ use crate::gates::Surroundings;
 use crate::graduation::Demoted;
 use crate::plan::Fence;
 use crate::policy::Policy;
-use crate::signal::{Exit, Reading};
+use crate::signal::{Exit, Metric, Reading};
 use crate::state::{AppState, Approval, ApprovalState, Attempt, Health, Outcome, Pause, Scope};
 use crate::verdict::{Ruling, Verdict};
 
@@ -269,6 +269,11 @@ pub enum Body {
         reason: String,
         /// Idempotency of the request.
         request: Option<Request>,
+    },
+    /// What monitors said of an app outlived its time to live, and nobody says anything newer.
+    SignalsExpired {
+        /// Metrics of which nothing is known any more, and since when.
+        metrics: BTreeMap<Metric, Millis>,
     },
     /// A storm began.
     StormBegan {

@@ -191,12 +191,24 @@ pub struct Reading {
     pub metrics: BTreeMap<Metric, Series>,
     /// Fresh custom booleans by name.
     pub conditions: BTreeMap<String, Condition>,
+    /// Metrics that were reported and are not any more, and since when nothing that was said of them counts. That a monitor is
+    /// lost says nothing about its app: this is what decisions see of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stale: BTreeMap<Metric, Millis>,
 }
 
 impl Reading {
     /// A reading in which nothing was heard.
     #[must_use]
     pub fn silent(app: AppName, at: Millis, last_seen: Option<Millis>) -> Self {
-        Self { app, at, last_seen, metrics: BTreeMap::new(), conditions: BTreeMap::new() }
+        let (metrics, conditions, stale) = Default::default();
+        Self { app, at, last_seen, metrics, conditions, stale }
+    }
+
+    /// Whether a metric went stale that was not in `before`, the reading before this one.
+    #[must_use]
+    pub fn has_expired_since(&self, before: Option<&Self>) -> bool {
+        let known = |metric| before.is_some_and(|before| before.stale.contains_key(metric));
+        self.stale.keys().any(|metric| !known(metric))
     }
 }

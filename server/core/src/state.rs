@@ -14,6 +14,7 @@ use crate::plan::{Fence, Plan};
 use crate::policy::Window;
 use crate::record::Author;
 use crate::signal::{Exit, Metric};
+use crate::uptime::Ledger;
 
 mod evolve;
 
@@ -44,6 +45,8 @@ pub struct State {
     pub apps: BTreeMap<AppName, AppState>,
     /// Specifications, apart from [`AppState`] so that evidence stays small.
     pub specs: BTreeMap<AppName, SpecHistory>,
+    /// When each app was up, and how often it was healed; apart from [`AppState`] so that evidence stays small.
+    pub ledgers: BTreeMap<AppName, Ledger>,
     /// Switches.
     pub mode: Mode,
     /// Approvals by sequence number of their request.
@@ -80,6 +83,7 @@ impl State {
             env,
             apps: BTreeMap::new(),
             specs: BTreeMap::new(),
+            ledgers: BTreeMap::new(),
             mode: Mode::default(),
             approvals: BTreeMap::new(),
             policy_digest: String::new(),
@@ -199,6 +203,9 @@ pub struct AppState {
     /// What ran before the deployment in flight: in force again if that is given up before it touched anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Box<Before>>,
+    /// When it was last recorded that signals about it went stale.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expired_at: Option<Millis>,
 }
 
 /// What a deployment replaces.

@@ -29,6 +29,9 @@ pub(crate) use decide::seen;
 pub enum Input {
     /// A window was closed and is not quiet.
     Reading(Reading),
+    /// A window was closed, and metrics in it went stale: their last value outlived its time to live, whatever became of the
+    /// monitor that sent it.
+    Stale(Reading),
     /// Something was observed about an instance.
     Observed {
         /// The app.
@@ -406,6 +409,7 @@ pub fn step(state: &State, policy: &Policy, input: &Input, moment: &Moment<'_>) 
 fn dispatch(ctx: &mut Context<'_>, input: &Input) {
     match input {
         Input::Reading(reading) => decide::on_reading(ctx, reading),
+        Input::Stale(reading) => decide::on_stale(ctx, reading),
         Input::Observed { app, slot, what, reading } => {
             verify::on_observed(ctx, app, *slot, what, reading);
         }

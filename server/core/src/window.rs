@@ -23,6 +23,8 @@ use crate::signal::{
 pub enum Push {
     /// It counts.
     Kept,
+    /// It counts, and what it replaced was never looked at: readings come faster than decisions.
+    Superseded,
     /// It says nothing newer than what is known from the same source already.
     OutOfOrder,
     /// The app has [`Window::SOURCES`] sources of this metric already.
@@ -38,6 +40,8 @@ pub enum Push {
 pub struct Absorbed {
     /// Samples and conditions that count.
     pub kept: u32,
+    /// Of these, samples that took the place of one nobody had looked at.
+    pub superseded: u32,
     /// Refused because something newer was known.
     pub out_of_order: u32,
     /// Dropped because of a limit.
@@ -58,14 +62,21 @@ pub struct Window {
 struct Track {
     sources: BTreeMap<SourceId, Source>,
     recent: Vec<Point>,
+    /// Since when nothing that was said of it counts, while that is so.
+    stale_since: Option<Millis>,
 }
 
 /// One source of one metric.
 #[derive(Debug, Clone, Default)]
 struct Source {
-    instances: BTreeMap<Option<u32>, Latest>,
-    /// Whether it said something since the window was closed last.
-    spoke: bool,
+    instances: BTreeMap<Option<u32>, Held>,
+}
+
+/// The newest sample of one instance, and whether it came since the window was closed last.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    latest: Latest,
+    is_news: bool,
 }
 
 /// The newest sample of one instance.
@@ -174,29 +185,41 @@ impl Window {
     /// Closes one tick and gives everything that is known at `now`. What is older than its time to live, or from before the app
     /// was onboarded, is forgotten.
     pub fn close(&mut self, now: Millis, rules: &Freshness, onboarded_at: Millis) -> Reading {
-        let alive = |at: Millis| at >= onboarded_at && now.saturating_sub(at) <= rules.ttl_ms;
-        self.conditions.retain(|_, condition| alive(condition.at));
-        for track in self.metrics.values_mut() {
-            track.close(&alive);
+        let alive = |at: Millis, ttl: Millis| at >= onboarded_at && now.saturating_sub(at) <= ttl;
+        self.conditions.retain(|_, condition| alive(condition.at, rules.ttl_ms));
+        for (metric, track) in &mut self.metrics {
+            let ttl = rules.ttl_of(*metric);
+            // What an earlier app of the same name said does not go stale, it is of no concern.
+            let heard = track.sources.values().filter_map(Source::heard).max();
+            let heard = heard.filter(|at| alive(*at, Millis::MAX));
+            track.close(ttl, &alive, heard);
             // No run of ticks without a gap reaches further back.
-            let reach = rules.ttl_ms.saturating_mul(Series::RECENT as u64);
-            track.recent.retain(|p| p.at >= onboarded_at && now.saturating_sub(p.at) <= reach);
+            let reach = ttl.saturating_mul(Series::RECENT as u64);
+            track.recent.retain(|point| alive(point.at, reach));
+            track.stale_since = track.stale_since.filter(|since| alive(*since, reach));
         }
-        self.metrics.retain(|_, track| !track.sources.is_empty() || !track.recent.is_empty());
+        self.metrics.retain(|_, track| !track.is_forgotten());
+        let tracks = || self.metrics.iter();
         Reading {
             app: self.app.clone(),
             at: now,
             last_seen: self.last_seen.filter(|at| *at >= onboarded_at),
-            metrics: self.metrics.iter().map(|(metric, track)| (*metric, track.series())).collect(),
+            metrics: tracks()
+                .filter(|(_, track)| !track.sources.is_empty() || !track.recent.is_empty())
+                .map(|(metric, track)| (*metric, track.series()))
+                .collect(),
             conditions: self.conditions.clone(),
+            stale: tracks().filter_map(|(m, track)| Some((*m, track.stale_since?))).collect(),
         }
     }
 }
 
 impl Absorbed {
     fn count(&mut self, push: Push) {
+        let superseded = push == Push::Superseded;
+        self.superseded = self.superseded.saturating_add(superseded.into());
         let counter = match push {
-            Push::Kept => &mut self.kept,
+            Push::Kept | Push::Superseded => &mut self.kept,
             Push::OutOfOrder => &mut self.out_of_order,
             Push::TooManySources | Push::TooManyInstances | Push::TooManyConditions => {
                 &mut self.dropped
@@ -207,12 +230,22 @@ impl Absorbed {
 }
 
 impl Track {
-    fn close(&mut self, alive: &impl Fn(Millis) -> bool) {
+    fn close(
+        &mut self,
+        ttl: Millis,
+        alive: &impl Fn(Millis, Millis) -> bool,
+        heard: Option<Millis>,
+    ) {
         for source in self.sources.values_mut() {
-            source.instances.retain(|_, latest| alive(latest.received_ms));
+            source.instances.retain(|_, held| alive(held.latest.received_ms, ttl));
         }
         self.sources.retain(|_, source| !source.instances.is_empty());
-        let spoke = self.sources.values().filter(|source| source.spoke).filter_map(Source::point);
+        self.stale_since = match heard {
+            Some(heard) if self.sources.is_empty() => Some(heard.saturating_add(ttl)),
+            Some(_) => None,
+            None => self.stale_since,
+        };
+        let spoke = self.sources.values().filter(|source| source.spoke()).filter_map(Source::point);
         let tick = spoke.reduce(|a, b| Point { micro: a.micro.max(b.micro), at: a.at.max(b.at) });
         if let Some(tick) = tick {
             if self.recent.len() >= Series::RECENT {
@@ -220,9 +253,13 @@ impl Track {
             }
             self.recent.push(tick);
         }
-        for source in self.sources.values_mut() {
-            source.spoke = false;
+        for held in self.sources.values_mut().flat_map(|source| source.instances.values_mut()) {
+            held.is_news = false;
         }
+    }
+
+    fn is_forgotten(&self) -> bool {
+        self.sources.is_empty() && self.recent.is_empty() && self.stale_since.is_none()
     }
 
     fn series(&self) -> Series {
@@ -237,27 +274,40 @@ impl Track {
 impl Source {
     fn push(&mut self, sample: &Sample) -> Push {
         let Sample { micro, observed_ms, received_ms, .. } = *sample;
-        let latest = Latest { observed_ms, micro, received_ms };
+        let held = Held { latest: Latest { observed_ms, micro, received_ms }, is_news: true };
         match self.instances.get_mut(&sample.instance) {
             // Of two values for one moment the worse one counts, whichever came first; a value that is sent again is no news.
-            Some(known) if *known >= latest => return Push::OutOfOrder,
-            Some(known) => *known = latest,
+            Some(known) if known.latest >= held.latest => return Push::OutOfOrder,
+            Some(known) => {
+                let unread = std::mem::replace(known, held).is_news;
+                return if unread { Push::Superseded } else { Push::Kept };
+            }
             None => {
                 let slots = self.instances.keys().flatten().count();
                 if sample.instance.is_some() && slots >= Window::INSTANCES {
                     return Push::TooManyInstances;
                 }
-                self.instances.insert(sample.instance, latest);
+                self.instances.insert(sample.instance, held);
             }
         }
-        self.spoke = true;
         Push::Kept
+    }
+
+    /// Whether it said something since the window was closed last.
+    fn spoke(&self) -> bool {
+        self.instances.values().any(|held| held.is_news)
+    }
+
+    /// When the newest of its instances was heard.
+    fn heard(&self) -> Option<Millis> {
+        self.instances.values().map(|held| held.latest.received_ms).max()
     }
 
     /// The mean over the instances, and when the newest of them was heard.
     fn point(&self) -> Option<Point> {
-        let at = self.instances.values().map(|latest| latest.received_ms).max()?;
-        let sum: i128 = self.instances.values().map(|latest| i128::from(latest.micro)).sum();
+        let at = self.heard()?;
+        let values = self.instances.values().map(|held| i128::from(held.latest.micro));
+        let sum: i128 = values.sum();
         let mean = sum / i128::try_from(self.instances.len()).ok()?;
         Some(Point { micro: i64::try_from(mean).ok()?, at })
     }

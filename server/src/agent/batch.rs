@@ -213,6 +213,7 @@ impl Agent {
         if let Body::PolicyApplied { policy, .. } = &record.body {
             // In force for every input from here on, also within this turn.
             self.policy = (**policy).clone();
+            self.parts.ingest.set_rules(&self.policy.freshness);
         }
         agentd_core::state::evolve(&mut self.state, &record, &self.policy);
         self.count(&record);
@@ -367,6 +368,7 @@ impl Agent {
         if self.state.last_at >= self.started_at {
             // A policy that did not become durable is not in force.
             self.policy = replay.policy;
+            self.parts.ingest.set_rules(&self.policy.freshness);
         } else if !self.own.iter().any(is_start) {
             // If not even the start of this agent is durable, it is still to be said.
             self.own.push_front(self.start_input(None));

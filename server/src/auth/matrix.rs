@@ -29,12 +29,14 @@ pub const MATRIX: &[(&str, Access)] = &[
     ("/agentctl.v1.OnboardingService/ListApps", READ),
     ("/agentctl.v1.OnboardingService/UpdateApp", OPERATE),
     ("/agentctl.v1.OnboardingService/OffboardApp", OPERATE),
+    ("/agentctl.v1.OnboardingService/GetAppUptime", READ),
     ("/agentctl.v1.OnboardingService/ListAppHistory", READ),
     ("/agentctl.v1.OnboardingService/GetAppGraduation", READ),
     ("/agentctl.v1.PolicyService/ValidatePolicy", READ),
     ("/agentctl.v1.PolicyService/ApplyPolicy", RULE),
     ("/agentctl.v1.PolicyService/SimulatePolicy", READ),
     ("/agentctl.v1.TelemetryService/PushSignals", REPORT),
+    ("/agentctl.v1.TelemetryService/StreamSignals", REPORT),
     ("/agentctl.v1.TelemetryService/WatchSignals", READ),
     ("/agentctl.v1.BusService/GetBusStats", READ),
     ("/agentctl.v1.BusService/WatchBus", READ),
@@ -66,6 +68,7 @@ pub const MATRIX: &[(&str, Access)] = &[
     ("/agentctl.v1.AgentService/GetPolicy", READ),
     ("/agentctl.v1.ScenarioService/ListScenarios", READ),
     ("/agentctl.v1.ScenarioService/RunScenario", OPERATE),
+    ("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export", REPORT),
     ("/grpc.health.v1.Health/Check", Access::Public),
     ("/grpc.health.v1.Health/Watch", READ),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", READ),
@@ -80,6 +83,16 @@ pub const PAGES: &[(&str, Access)] = &[
     ("/readyz", Access::Public),
     ("/tile/", READ),
 ];
+
+/// Every door for signals beside gRPC.
+pub const HOOKS: &[(&str, Access)] =
+    &[("/v1/alertmanager", REPORT), ("/v1/cloudevents", REPORT), ("/v1/metrics", REPORT)];
+
+/// Who may bring signals to the door at `path`; `None`: there is none.
+#[must_use]
+pub fn hook(path: &str) -> Option<Access> {
+    HOOKS.iter().find(|(hook, _)| *hook == path).map(|(_, access)| *access)
+}
 
 /// Who may read the page at `path`; `None`: there is none.
 #[must_use]

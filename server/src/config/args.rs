@@ -131,6 +131,14 @@ pub struct ServerArgs {
     )]
     pub metrics_open: Option<String>,
 
+    /// Second address for metrics by OTLP over gRPC, usually 127.0.0.1:4317 [default: the one port alone]
+    #[arg(long, value_name = "ADDRESS", env = "AGENTD_OTLP_GRPC_LISTEN")]
+    pub otlp_grpc_listen: Option<String>,
+
+    /// Second address for metrics by OTLP over HTTP, usually 127.0.0.1:4318 [default: the one port alone]
+    #[arg(long, value_name = "ADDRESS", env = "AGENTD_OTLP_HTTP_LISTEN")]
+    pub otlp_http_listen: Option<String>,
+
     /// OpenTelemetry collector to send traces to, http://HOST:4317 [default: none]
     #[arg(long, value_name = "URL", env = "AGENTD_OTLP_ENDPOINT", hide_env_values = true)]
     pub otlp_endpoint: Option<String>,
@@ -159,6 +167,8 @@ impl ServerArgs {
             "log_format" => &self.log_format,
             "log_filter" => &self.log_filter,
             "metrics_open" => &self.metrics_open,
+            "otlp_grpc_listen" => &self.otlp_grpc_listen,
+            "otlp_http_listen" => &self.otlp_http_listen,
             "otlp_endpoint" => &self.otlp_endpoint,
             _ => return None,
         };

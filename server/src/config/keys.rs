@@ -188,6 +188,21 @@ pub const KEYS: &[Key] = &[
     )
     .is(Kind::Bool),
     Key::new(
+        "otlp_grpc_listen",
+        "--otlp-grpc-listen",
+        "AGENTD_OTLP_GRPC_LISTEN",
+        "Another address of the port, where OpenTelemetry SDKs and Collectors look for OTLP over gRPC. Metrics are taken in on the\n\
+         one port as well.",
+    )
+    .example("127.0.0.1:4317"),
+    Key::new(
+        "otlp_http_listen",
+        "--otlp-http-listen",
+        "AGENTD_OTLP_HTTP_LISTEN",
+        "The same for OTLP over HTTP: POST /v1/metrics.",
+    )
+    .example("127.0.0.1:4318"),
+    Key::new(
         "otlp_endpoint",
         "--otlp-endpoint",
         "AGENTD_OTLP_ENDPOINT",

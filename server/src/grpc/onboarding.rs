@@ -24,6 +24,7 @@ mod host;
 pub(super) mod latest;
 mod list;
 mod update;
+mod uptime;
 
 /// Records one onboarding can make: more than there are kinds of them.
 const RECORDS_MAX: usize = 64;
@@ -87,6 +88,13 @@ impl OnboardingService for Service {
         request: Request<v1::OffboardAppRequest>,
     ) -> Result<Response<v1::OffboardAppResponse>, Status> {
         update::offboard(&self.0, request).await.map(Response::new)
+    }
+
+    async fn get_app_uptime(
+        &self,
+        request: Request<v1::GetAppUptimeRequest>,
+    ) -> Result<Response<v1::GetAppUptimeResponse>, Status> {
+        uptime::get(&self.0, request.into_inner()).await.map(Response::new)
     }
 
     async fn list_app_history(

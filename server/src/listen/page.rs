@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -18,21 +18,23 @@ use tonic_types::StatusExt as _;
 
 use super::body::GuardedBody;
 use super::counters::Counters;
+use super::hook;
 use crate::auth::{Authorizer, matrix};
 use crate::pages::{Answer, Pages};
 
 /// Who reads pages on one connection: hyper's service for HTTP/1.1.
 #[derive(Debug, Clone)]
 pub(super) struct Reader {
-    pages: Option<Arc<Pages>>,
-    authorizer: Arc<Authorizer>,
+    pub(super) pages: Option<Arc<Pages>>,
+    pub(super) authorizer: Arc<Authorizer>,
     counters: Arc<Counters>,
-    peer: SocketAddr,
+    pub(super) peer: SocketAddr,
 }
 
-/// True if a page is asked for, not a method.
+/// True if a page is asked for or signals are brought to a door, and no method is called.
 pub(super) fn is_one(request: &Request<Incoming>) -> bool {
-    is_read(request.method()) && matrix::page(request.uri().path()).is_some()
+    hook::of(request).is_some()
+        || (is_read(request.method()) && matrix::page(request.uri().path()).is_some())
 }
 
 fn is_read(method: &Method) -> bool {
@@ -52,7 +54,10 @@ impl Reader {
     /// Answers one request.
     pub(super) async fn read(&self, request: Request<Incoming>) -> Response<GuardedBody> {
         let head_only = request.method() == Method::HEAD;
-        let answer = self.answer(&request).await;
+        let answer = match hook::of(&request) {
+            Some(hook) => self.take(hook, request).await,
+            None => self.answer(&request).await,
+        };
         if answer.status.is_client_error() {
             self.counters.bump(&self.counters.requests_denied);
         }
@@ -63,7 +68,8 @@ impl Reader {
         let path = request.uri().path();
         let known = self.pages.as_ref().zip(matrix::page(path));
         if !is_read(request.method()) {
-            return Answer::text(StatusCode::METHOD_NOT_ALLOWED, "pages are read with GET or HEAD");
+            let line = "pages are read with GET or HEAD, and signals are brought with POST";
+            return Answer::text(StatusCode::METHOD_NOT_ALLOWED, line);
         }
         let Some((pages, access)) = known else {
             let text = "no such page; this port speaks gRPC over HTTP/2, and has /metrics, /healthz, /readyz, /checkpoint and /tile/";
@@ -108,7 +114,7 @@ fn refused(status: &tonic::Status) -> Answer {
 }
 
 fn render(answer: Answer, head_only: bool) -> Response<GuardedBody> {
-    let Answer { status, content_type, cache, body } = answer;
+    let Answer { status, content_type, cache, body, retry_after } = answer;
     let body = if head_only { Bytes::new() } else { body };
     let mut response = Response::new(GuardedBody::whole(Body::new(Full::new(body))));
     *response.status_mut() = status;
@@ -116,6 +122,9 @@ fn render(answer: Answer, head_only: bool) -> Response<GuardedBody> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache));
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    if let Some(seconds) = retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
     match status {
         StatusCode::UNAUTHORIZED => {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

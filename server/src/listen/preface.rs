@@ -17,7 +17,7 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(super) enum Opening {
     /// With the HTTP/2 preface.
     Http2,
-    /// With the first letter of GET or HEAD, and what was read behind it.
+    /// With the first letters of GET, HEAD or POST, and what was read behind them.
     Http1(Bytes),
     /// With something else, most likely TLS or another method of HTTP/1.1.
     Other,
@@ -37,10 +37,13 @@ pub(super) async fn read<Io: AsyncRead + Unpin>(io: &mut Io) -> io::Result<Openi
         }
         match expected.strip_prefix(got) {
             Some(rest) => expected = rest,
-            None if expected.len() == PREFACE.len() && matches!(got.first(), Some(b'G' | b'H')) => {
-                return Ok(Opening::Http1(Bytes::copy_from_slice(got)));
+            None => {
+                // What was taken for a preface so far belongs to it as well: POST begins as PRI does.
+                let matched = PREFACE.len().saturating_sub(expected.len());
+                let first = [PREFACE.get(..matched).unwrap_or_default(), got].concat();
+                let method = [&b"G"[..], b"H", b"PO"].iter().any(|begin| first.starts_with(begin));
+                return Ok(if method { Opening::Http1(first.into()) } else { Opening::Other });
             }
-            None => return Ok(Opening::Other),
         }
     }
     Ok(Opening::Http2)
@@ -148,7 +151,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_wrong_byte_ends_the_wait() {
-        for opening in ["POST / HTTP/1.1\r\n", "PRI * HTTP/1.1", "PRGET /", "\u{16}\u{3}\u{1}"] {
+        for opening in ["PUT / HTTP/1.1\r\n", "PRI * HTTP/1.1", "PRGET /", "\u{16}\u{3}\u{1}"] {
             let (mut client, mut server) = tokio::io::duplex(64);
             client.write_all(opening.as_bytes()).await.expect("sent");
             assert_eq!(read(&mut server).await.expect("read"), Opening::Other, "{opening}");
@@ -157,16 +160,28 @@ mod tests {
 
     #[tokio::test]
     async fn a_page_is_asked_for_in_the_old_way_and_nothing_of_it_is_lost() {
-        for opening in ["GET /metrics HTTP/1.1\r\n\r\n", "HEAD / HTTP/1.0\r\n\r\n", "G"] {
-            let (mut client, mut server) = tokio::io::duplex(64);
-            client.write_all(opening.as_bytes()).await.expect("sent");
-            client.shutdown().await.expect("closed");
-            let Opening::Http1(first) = read(&mut server).await.expect("read") else {
-                panic!("{opening}")
+        for (opening, size) in [
+            ("GET /metrics HTTP/1.1\r\n\r\n", 64),
+            ("HEAD / HTTP/1.0\r\n\r\n", 64),
+            ("G", 64),
+            ("POST /v1/metrics HTTP/1.1\r\n\r\n", 64),
+            // POST begins as the preface does: one byte at a time, the first one looks right.
+            ("POST / HTTP/1.1\r\n\r\n", 1),
+        ] {
+            let (mut client, mut server) = tokio::io::duplex(size);
+            let sent = async {
+                client.write_all(opening.as_bytes()).await.expect("sent");
+                client.shutdown().await.expect("closed");
             };
-            let mut all = String::new();
-            Replayed::behind(first, server).read_to_string(&mut all).await.expect("read");
-            assert_eq!(all, opening);
+            let receive = async {
+                let Opening::Http1(first) = read(&mut server).await.expect("read") else {
+                    panic!("{opening}")
+                };
+                let mut all = String::new();
+                Replayed::behind(first, server).read_to_string(&mut all).await.expect("read");
+                assert_eq!(all, opening);
+            };
+            tokio::join!(sent, receive);
         }
     }
 

@@ -19,6 +19,7 @@ pub(super) fn checkpoint(tlog: &Tlog) -> Answer {
             status: StatusCode::OK,
             content_type: TEXT,
             cache: CHECK_AGAIN,
+            retry_after: None,
             body: published.note.to_string().into(),
         },
     }
@@ -35,6 +36,7 @@ pub(super) async fn tile(tlog: &Tlog, path: &str) -> Answer {
             status: StatusCode::OK,
             content_type: "application/octet-stream",
             cache: FOR_EVER,
+            retry_after: None,
             body,
         },
         Ok(Ok(None)) => Answer::text(StatusCode::NOT_FOUND, "the last checkpoint has no such tile"),

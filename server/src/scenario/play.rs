@@ -333,7 +333,9 @@ impl Play {
             let rules = &self.tempo.policy.freshness;
             let known = |name: &str| self.doors.ingest.find(name);
             match signal::validate(&signal, monitor, now, rules, known) {
-                Ok(accepted) => self.doors.ingest.accept(&accepted),
+                Ok(accepted) => {
+                    let _ = self.doors.ingest.accept(&accepted);
+                }
                 Err(rejected) => {
                     return Err(Unmet::Differs(format!("signal rejected: {rejected:?}")));
                 }

@@ -1,4 +1,4 @@
-//! `agentctl signal import`: recorded signals, from JSON lines or CSV.
+//! `agentctl signal import`: recorded signals, from JSON lines or CSV, and from what Alertmanager and OpenTelemetry write.
 
 use std::io::Read as _;
 
@@ -12,6 +12,7 @@ use crate::command::Context;
 use crate::dynamic;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::server::forms;
 use crate::text;
 use crate::time::{self, Span};
 
@@ -43,18 +44,46 @@ pub(super) struct ImportArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Form {
+    /// The proto3 JSON form of Signal, one on each line
     Jsonl,
+    /// Fields of Signal by their header
     Csv,
+    /// What Alertmanager sends to a webhook
+    Alertmanager,
+    /// Metrics in the JSON form of OTLP, as the Collector's file exporter writes them
+    Otlp,
+}
+
+/// The form of a file that names none: by its name, or by the field the forms of others cannot do without.
+fn form_of(file: &str, text: &str) -> Form {
+    let begins = text.get(..text.len().min(512)).unwrap_or(text);
+    if file.ends_with(".csv") {
+        Form::Csv
+    } else if begins.contains("\"resourceMetrics\"") {
+        Form::Otlp
+    } else if text.contains("\"alerts\"") && text.contains("\"receiver\"") {
+        Form::Alertmanager
+    } else {
+        Form::Jsonl
+    }
 }
 
 pub(super) async fn run(args: ImportArgs, context: &mut Context) -> Result<Exit, Failure> {
     let text = read(&args.file)?;
-    let by_name = if args.file.ends_with(".csv") { Form::Csv } else { Form::Jsonl };
-    let signals = parse(&text, args.format.unwrap_or(by_name))?;
+    let form = args.format.unwrap_or_else(|| form_of(&args.file, &text));
+    // What is wrong with a file is told before a server is asked; the forms of others name their environment.
+    let own = match form {
+        Form::Jsonl | Form::Csv => Some(parse(&text, form)?),
+        Form::Alertmanager | Form::Otlp => None,
+    };
+    let session = context.connect().await?;
+    let signals = match own {
+        Some(signals) => signals,
+        None => foreign(&text, form, &push::environment(&session).await?)?,
+    };
     if signals.is_empty() {
         return Err(Failure::usage(format!("`{}` holds no signals", args.file)));
     }
-    let session = context.connect().await?;
     let as_now = args.as_now;
     let batches = signals.chunks(BATCH).map(|part| {
         move || {
@@ -102,6 +131,7 @@ fn parse(text: &str, form: Form) -> Result<Vec<v1::Signal>, Failure> {
             .map(|(at, line)| (at + 1, Ok(line.to_owned())))
             .collect(),
         Form::Csv => rows(text, &signal)?,
+        Form::Alertmanager | Form::Otlp => Vec::new(),
     };
     if lines.len() > SIGNALS_MAX {
         return Err(Failure::usage(format!("more than {SIGNALS_MAX} signals")));
@@ -129,6 +159,20 @@ fn parse(text: &str, form: Form) -> Result<Vec<v1::Signal>, Failure> {
         failure.fact(format!("line {number}"), why.as_str())
     });
     Err(failure.hint("`agentctl api describe Signal` shows the fields"))
+}
+
+/// Every signal of a file in the form of another program.
+fn foreign(text: &str, form: Form, environment: &str) -> Result<Vec<v1::Signal>, Failure> {
+    let read = match form {
+        Form::Otlp => forms::otlp(text, environment),
+        _ => forms::alertmanager(text, environment),
+    };
+    read.map_err(|wrong| {
+        let what = format!("{} things are no signals, nothing was sent", wrong.len());
+        wrong.iter().take(TOLD).fold(Failure::usage(what), |failure, (number, why)| {
+            failure.fact(format!("line {number}"), why.as_str())
+        })
+    })
 }
 
 /// Lines with their numbers, each as the JSON of a signal, or why it is none.
@@ -178,6 +222,38 @@ mod tests {
         assert_eq!(parse(csv, Form::Csv).unwrap(), signals);
         assert_eq!(signals.len(), 2);
         assert_eq!((signals[0].cpu_utilization, signals[0].error_ratio), (Some(0.9), None));
+    }
+
+    #[test]
+    fn what_alertmanager_and_the_collector_write_is_recognised_and_read() {
+        let alerts = r#"{"version":"4","receiver":"a","alerts":[{"status":"firing",
+            "labels":{"alertname":"HighCpu","app":"web"},"startsAt":"2026-01-01T00:00:00Z"}]}"#;
+        assert_eq!(form_of("-", alerts), Form::Alertmanager);
+        let signals = foreign(alerts, Form::Alertmanager, "stage").unwrap();
+        assert_eq!(signals[0].conditions, [("high_cpu".to_owned(), true)].into());
+
+        let line = |env: &str, time: u64, used: f64| {
+            let at = time * 1_000_000_000;
+            format!(
+                r#"{{"resourceMetrics":[{{"resource":{{"attributes":[
+                {{"key":"service.name","value":{{"stringValue":"web"}}}},
+                {{"key":"deployment.environment.name","value":{{"stringValue":"{env}"}}}}]}},
+                "scopeMetrics":[{{"metrics":[
+                {{"name":"jvm.cpu.count","gauge":{{"dataPoints":[{{"asInt":"2","timeUnixNano":"{at}"}}]}}}},
+                {{"name":"process.cpu.time","unit":"s","sum":{{"aggregationTemporality":2,"isMonotonic":true,
+                "dataPoints":[{{"asDouble":{used},"startTimeUnixNano":"1000","timeUnixNano":"{at}"}}]}}}}]}}]}}]}}"#
+            )
+            .replace('\n', "")
+        };
+        let file = format!("{}\n{}\n", line("stage", 1_000, 50.0), line("stage", 1_010, 60.0));
+        assert_eq!(form_of("metrics.json", &file), Form::Otlp);
+        let signals = foreign(&file, Form::Otlp, "stage").unwrap();
+        assert_eq!(signals.len(), 1, "the first one has nothing to compare with");
+        assert_eq!(signals[0].cpu_utilization, Some(0.5), "10 s of CPU in 10 s on two cores");
+        let failure = foreign(&line("prod", 1_000, 50.0), Form::Otlp, "stage").unwrap_err();
+        assert!(failure.to_string().contains("nothing was sent"), "{failure}");
+        assert!(foreign("{", Form::Otlp, "stage").is_err());
+        assert!(foreign("{}", Form::Alertmanager, "stage").is_err());
     }
 
     #[test]

@@ -580,7 +580,9 @@ type PushSignalsResponse struct {
 	// Highest sequence number seen.
 	HighWaterSeq uint64 `protobuf:"varint,5,opt,name=high_water_seq,json=highWaterSeq,proto3" json:"high_water_seq,omitempty"`
 	// Sequence numbers that never came.
-	Missed        uint64 `protobuf:"varint,6,opt,name=missed,proto3" json:"missed,omitempty"`
+	Missed uint64 `protobuf:"varint,6,opt,name=missed,proto3" json:"missed,omitempty"`
+	// Signals that took the place of one of the same app that no decision had looked at.
+	Superseded    uint64 `protobuf:"varint,7,opt,name=superseded,proto3" json:"superseded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -657,6 +659,236 @@ func (x *PushSignalsResponse) GetMissed() uint64 {
 	return 0
 }
 
+func (x *PushSignalsResponse) GetSuperseded() uint64 {
+	if x != nil {
+		return x.Superseded
+	}
+	return 0
+}
+
+// Request of StreamSignals.
+type StreamSignalsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Exactly one of them.
+	//
+	// Types that are valid to be assigned to Message:
+	//
+	//	*StreamSignalsRequest_Hello
+	//	*StreamSignalsRequest_Batch
+	//	*StreamSignalsRequest_Bye
+	Message       isStreamSignalsRequest_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamSignalsRequest) Reset() {
+	*x = StreamSignalsRequest{}
+	mi := &file_agentctl_v1_telemetry_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamSignalsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamSignalsRequest) ProtoMessage() {}
+
+func (x *StreamSignalsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agentctl_v1_telemetry_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamSignalsRequest.ProtoReflect.Descriptor instead.
+func (*StreamSignalsRequest) Descriptor() ([]byte, []int) {
+	return file_agentctl_v1_telemetry_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *StreamSignalsRequest) GetMessage() isStreamSignalsRequest_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *StreamSignalsRequest) GetHello() *Hello {
+	if x != nil {
+		if x, ok := x.Message.(*StreamSignalsRequest_Hello); ok {
+			return x.Hello
+		}
+	}
+	return nil
+}
+
+func (x *StreamSignalsRequest) GetBatch() *SignalBatch {
+	if x != nil {
+		if x, ok := x.Message.(*StreamSignalsRequest_Batch); ok {
+			return x.Batch
+		}
+	}
+	return nil
+}
+
+func (x *StreamSignalsRequest) GetBye() *Bye {
+	if x != nil {
+		if x, ok := x.Message.(*StreamSignalsRequest_Bye); ok {
+			return x.Bye
+		}
+	}
+	return nil
+}
+
+type isStreamSignalsRequest_Message interface {
+	isStreamSignalsRequest_Message()
+}
+
+type StreamSignalsRequest_Hello struct {
+	// First.
+	Hello *Hello `protobuf:"bytes,1,opt,name=hello,proto3,oneof"`
+}
+
+type StreamSignalsRequest_Batch struct {
+	// Any number of times.
+	Batch *SignalBatch `protobuf:"bytes,2,opt,name=batch,proto3,oneof"`
+}
+
+type StreamSignalsRequest_Bye struct {
+	// Last.
+	Bye *Bye `protobuf:"bytes,3,opt,name=bye,proto3,oneof"`
+}
+
+func (*StreamSignalsRequest_Hello) isStreamSignalsRequest_Message() {}
+
+func (*StreamSignalsRequest_Batch) isStreamSignalsRequest_Message() {}
+
+func (*StreamSignalsRequest_Bye) isStreamSignalsRequest_Message() {}
+
+// Response of StreamSignals: what became of everything so far. Counts are of this stream.
+type StreamSignalsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Every batch up to this number was judged, and none of them need be sent again. In the first answer: as far as the server has
+	// heard this run of the monitor before.
+	AckedSeq uint64 `protobuf:"varint,1,opt,name=acked_seq,json=ackedSeq,proto3" json:"acked_seq,omitempty"`
+	// Signals applied.
+	Accepted uint64 `protobuf:"varint,2,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	// Signals of batches that were seen before.
+	Duplicates uint64 `protobuf:"varint,3,opt,name=duplicates,proto3" json:"duplicates,omitempty"`
+	// Signals not taken.
+	Rejected uint64 `protobuf:"varint,4,opt,name=rejected,proto3" json:"rejected,omitempty"`
+	// Sequence numbers that never came.
+	Missed uint64 `protobuf:"varint,5,opt,name=missed,proto3" json:"missed,omitempty"`
+	// Signals that took the place of one of the same app that no decision had looked at: they come faster than decisions are made.
+	Superseded uint64 `protobuf:"varint,6,opt,name=superseded,proto3" json:"superseded,omitempty"`
+	// Rejections that were not told before; the first 100 of the stream are told.
+	Rejections []*Rejection `protobuf:"bytes,7,rep,name=rejections,proto3" json:"rejections,omitempty"`
+	// The clock of the server, by which signals are fresh or stale.
+	ServerTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=server_time,json=serverTime,proto3" json:"server_time,omitempty"`
+	// Set once: Bye was taken, and nothing comes after this answer.
+	Closed        bool `protobuf:"varint,9,opt,name=closed,proto3" json:"closed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamSignalsResponse) Reset() {
+	*x = StreamSignalsResponse{}
+	mi := &file_agentctl_v1_telemetry_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamSignalsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamSignalsResponse) ProtoMessage() {}
+
+func (x *StreamSignalsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agentctl_v1_telemetry_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamSignalsResponse.ProtoReflect.Descriptor instead.
+func (*StreamSignalsResponse) Descriptor() ([]byte, []int) {
+	return file_agentctl_v1_telemetry_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *StreamSignalsResponse) GetAckedSeq() uint64 {
+	if x != nil {
+		return x.AckedSeq
+	}
+	return 0
+}
+
+func (x *StreamSignalsResponse) GetAccepted() uint64 {
+	if x != nil {
+		return x.Accepted
+	}
+	return 0
+}
+
+func (x *StreamSignalsResponse) GetDuplicates() uint64 {
+	if x != nil {
+		return x.Duplicates
+	}
+	return 0
+}
+
+func (x *StreamSignalsResponse) GetRejected() uint64 {
+	if x != nil {
+		return x.Rejected
+	}
+	return 0
+}
+
+func (x *StreamSignalsResponse) GetMissed() uint64 {
+	if x != nil {
+		return x.Missed
+	}
+	return 0
+}
+
+func (x *StreamSignalsResponse) GetSuperseded() uint64 {
+	if x != nil {
+		return x.Superseded
+	}
+	return 0
+}
+
+func (x *StreamSignalsResponse) GetRejections() []*Rejection {
+	if x != nil {
+		return x.Rejections
+	}
+	return nil
+}
+
+func (x *StreamSignalsResponse) GetServerTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ServerTime
+	}
+	return nil
+}
+
+func (x *StreamSignalsResponse) GetClosed() bool {
+	if x != nil {
+		return x.Closed
+	}
+	return false
+}
+
 // Request of WatchSignals.
 type WatchSignalsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -670,7 +902,7 @@ type WatchSignalsRequest struct {
 
 func (x *WatchSignalsRequest) Reset() {
 	*x = WatchSignalsRequest{}
-	mi := &file_agentctl_v1_telemetry_proto_msgTypes[7]
+	mi := &file_agentctl_v1_telemetry_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -682,7 +914,7 @@ func (x *WatchSignalsRequest) String() string {
 func (*WatchSignalsRequest) ProtoMessage() {}
 
 func (x *WatchSignalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agentctl_v1_telemetry_proto_msgTypes[7]
+	mi := &file_agentctl_v1_telemetry_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -695,7 +927,7 @@ func (x *WatchSignalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSignalsRequest.ProtoReflect.Descriptor instead.
 func (*WatchSignalsRequest) Descriptor() ([]byte, []int) {
-	return file_agentctl_v1_telemetry_proto_rawDescGZIP(), []int{7}
+	return file_agentctl_v1_telemetry_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *WatchSignalsRequest) GetApps() []string {
@@ -731,7 +963,7 @@ type MetricReading struct {
 
 func (x *MetricReading) Reset() {
 	*x = MetricReading{}
-	mi := &file_agentctl_v1_telemetry_proto_msgTypes[8]
+	mi := &file_agentctl_v1_telemetry_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -743,7 +975,7 @@ func (x *MetricReading) String() string {
 func (*MetricReading) ProtoMessage() {}
 
 func (x *MetricReading) ProtoReflect() protoreflect.Message {
-	mi := &file_agentctl_v1_telemetry_proto_msgTypes[8]
+	mi := &file_agentctl_v1_telemetry_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -756,7 +988,7 @@ func (x *MetricReading) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricReading.ProtoReflect.Descriptor instead.
 func (*MetricReading) Descriptor() ([]byte, []int) {
-	return file_agentctl_v1_telemetry_proto_rawDescGZIP(), []int{8}
+	return file_agentctl_v1_telemetry_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *MetricReading) GetName() string {
@@ -813,7 +1045,7 @@ type SignalReading struct {
 
 func (x *SignalReading) Reset() {
 	*x = SignalReading{}
-	mi := &file_agentctl_v1_telemetry_proto_msgTypes[9]
+	mi := &file_agentctl_v1_telemetry_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -825,7 +1057,7 @@ func (x *SignalReading) String() string {
 func (*SignalReading) ProtoMessage() {}
 
 func (x *SignalReading) ProtoReflect() protoreflect.Message {
-	mi := &file_agentctl_v1_telemetry_proto_msgTypes[9]
+	mi := &file_agentctl_v1_telemetry_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -838,7 +1070,7 @@ func (x *SignalReading) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalReading.ProtoReflect.Descriptor instead.
 func (*SignalReading) Descriptor() ([]byte, []int) {
-	return file_agentctl_v1_telemetry_proto_rawDescGZIP(), []int{9}
+	return file_agentctl_v1_telemetry_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SignalReading) GetApp() string {
@@ -887,7 +1119,7 @@ type WatchSignalsResponse struct {
 
 func (x *WatchSignalsResponse) Reset() {
 	*x = WatchSignalsResponse{}
-	mi := &file_agentctl_v1_telemetry_proto_msgTypes[10]
+	mi := &file_agentctl_v1_telemetry_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -899,7 +1131,7 @@ func (x *WatchSignalsResponse) String() string {
 func (*WatchSignalsResponse) ProtoMessage() {}
 
 func (x *WatchSignalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agentctl_v1_telemetry_proto_msgTypes[10]
+	mi := &file_agentctl_v1_telemetry_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -912,7 +1144,7 @@ func (x *WatchSignalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSignalsResponse.ProtoReflect.Descriptor instead.
 func (*WatchSignalsResponse) Descriptor() ([]byte, []int) {
-	return file_agentctl_v1_telemetry_proto_rawDescGZIP(), []int{10}
+	return file_agentctl_v1_telemetry_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *WatchSignalsResponse) GetReadings() []*SignalReading {
@@ -980,7 +1212,7 @@ const file_agentctl_v1_telemetry_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
 	"\x05field\x18\x04 \x01(\tR\x05field\x12\x14\n" +
 	"\x05value\x18\x05 \x01(\tR\x05value\x12\x12\n" +
-	"\x04rule\x18\x06 \x01(\tR\x04rule\"\xe3\x01\n" +
+	"\x04rule\x18\x06 \x01(\tR\x04rule\"\x83\x02\n" +
 	"\x13PushSignalsResponse\x12\x1a\n" +
 	"\baccepted\x18\x01 \x01(\x04R\baccepted\x12\x1e\n" +
 	"\n" +
@@ -991,7 +1223,32 @@ const file_agentctl_v1_telemetry_proto_rawDesc = "" +
 	"rejections\x18\x04 \x03(\v2\x16.agentctl.v1.RejectionR\n" +
 	"rejections\x12$\n" +
 	"\x0ehigh_water_seq\x18\x05 \x01(\x04R\fhighWaterSeq\x12\x16\n" +
-	"\x06missed\x18\x06 \x01(\x04R\x06missed\"`\n" +
+	"\x06missed\x18\x06 \x01(\x04R\x06missed\x12\x1e\n" +
+	"\n" +
+	"superseded\x18\a \x01(\x04R\n" +
+	"superseded\"\xa5\x01\n" +
+	"\x14StreamSignalsRequest\x12*\n" +
+	"\x05hello\x18\x01 \x01(\v2\x12.agentctl.v1.HelloH\x00R\x05hello\x120\n" +
+	"\x05batch\x18\x02 \x01(\v2\x18.agentctl.v1.SignalBatchH\x00R\x05batch\x12$\n" +
+	"\x03bye\x18\x03 \x01(\v2\x10.agentctl.v1.ByeH\x00R\x03byeB\t\n" +
+	"\amessage\"\xd1\x02\n" +
+	"\x15StreamSignalsResponse\x12\x1b\n" +
+	"\tacked_seq\x18\x01 \x01(\x04R\backedSeq\x12\x1a\n" +
+	"\baccepted\x18\x02 \x01(\x04R\baccepted\x12\x1e\n" +
+	"\n" +
+	"duplicates\x18\x03 \x01(\x04R\n" +
+	"duplicates\x12\x1a\n" +
+	"\brejected\x18\x04 \x01(\x04R\brejected\x12\x16\n" +
+	"\x06missed\x18\x05 \x01(\x04R\x06missed\x12\x1e\n" +
+	"\n" +
+	"superseded\x18\x06 \x01(\x04R\n" +
+	"superseded\x126\n" +
+	"\n" +
+	"rejections\x18\a \x03(\v2\x16.agentctl.v1.RejectionR\n" +
+	"rejections\x12;\n" +
+	"\vserver_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"serverTime\x12\x16\n" +
+	"\x06closed\x18\t \x01(\bR\x06closed\"`\n" +
 	"\x13WatchSignalsRequest\x12\x12\n" +
 	"\x04apps\x18\x01 \x03(\tR\x04apps\x125\n" +
 	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\binterval\"\x9b\x01\n" +
@@ -1013,9 +1270,10 @@ const file_agentctl_v1_telemetry_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\bR\x05value:\x028\x01\"N\n" +
 	"\x14WatchSignalsResponse\x126\n" +
-	"\breadings\x18\x01 \x03(\v2\x1a.agentctl.v1.SignalReadingR\breadings2\xbd\x01\n" +
+	"\breadings\x18\x01 \x03(\v2\x1a.agentctl.v1.SignalReadingR\breadings2\x99\x02\n" +
 	"\x10TelemetryService\x12R\n" +
-	"\vPushSignals\x12\x1f.agentctl.v1.PushSignalsRequest\x1a .agentctl.v1.PushSignalsResponse(\x01\x12U\n" +
+	"\vPushSignals\x12\x1f.agentctl.v1.PushSignalsRequest\x1a .agentctl.v1.PushSignalsResponse(\x01\x12Z\n" +
+	"\rStreamSignals\x12!.agentctl.v1.StreamSignalsRequest\x1a\".agentctl.v1.StreamSignalsResponse(\x010\x01\x12U\n" +
 	"\fWatchSignals\x12 .agentctl.v1.WatchSignalsRequest\x1a!.agentctl.v1.WatchSignalsResponse0\x01B\x9e\x01\n" +
 	"\x0fdev.agentctl.v1B\x0eTelemetryProtoP\x01Z.agentctl.dev/clients/go/agentctl/v1;agentctlv1\xa2\x02\x03AXX\xaa\x02\vAgentctl.V1\xca\x02\vAgentctl\\V1\xe2\x02\x17Agentctl\\V1\\GPBMetadata\xea\x02\fAgentctl::V1b\x06proto3"
 
@@ -1031,7 +1289,7 @@ func file_agentctl_v1_telemetry_proto_rawDescGZIP() []byte {
 	return file_agentctl_v1_telemetry_proto_rawDescData
 }
 
-var file_agentctl_v1_telemetry_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_agentctl_v1_telemetry_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_agentctl_v1_telemetry_proto_goTypes = []any{
 	(*Hello)(nil),                 // 0: agentctl.v1.Hello
 	(*SignalBatch)(nil),           // 1: agentctl.v1.SignalBatch
@@ -1040,45 +1298,54 @@ var file_agentctl_v1_telemetry_proto_goTypes = []any{
 	(*PushSignalsRequest)(nil),    // 4: agentctl.v1.PushSignalsRequest
 	(*Rejection)(nil),             // 5: agentctl.v1.Rejection
 	(*PushSignalsResponse)(nil),   // 6: agentctl.v1.PushSignalsResponse
-	(*WatchSignalsRequest)(nil),   // 7: agentctl.v1.WatchSignalsRequest
-	(*MetricReading)(nil),         // 8: agentctl.v1.MetricReading
-	(*SignalReading)(nil),         // 9: agentctl.v1.SignalReading
-	(*WatchSignalsResponse)(nil),  // 10: agentctl.v1.WatchSignalsResponse
-	nil,                           // 11: agentctl.v1.Signal.ConditionsEntry
-	nil,                           // 12: agentctl.v1.SignalReading.ConditionsEntry
-	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
-	(*Exit)(nil),                  // 15: agentctl.v1.Exit
+	(*StreamSignalsRequest)(nil),  // 7: agentctl.v1.StreamSignalsRequest
+	(*StreamSignalsResponse)(nil), // 8: agentctl.v1.StreamSignalsResponse
+	(*WatchSignalsRequest)(nil),   // 9: agentctl.v1.WatchSignalsRequest
+	(*MetricReading)(nil),         // 10: agentctl.v1.MetricReading
+	(*SignalReading)(nil),         // 11: agentctl.v1.SignalReading
+	(*WatchSignalsResponse)(nil),  // 12: agentctl.v1.WatchSignalsResponse
+	nil,                           // 13: agentctl.v1.Signal.ConditionsEntry
+	nil,                           // 14: agentctl.v1.SignalReading.ConditionsEntry
+	(*durationpb.Duration)(nil),   // 15: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*Exit)(nil),                  // 17: agentctl.v1.Exit
 }
 var file_agentctl_v1_telemetry_proto_depIdxs = []int32{
-	13, // 0: agentctl.v1.Hello.default_ttl:type_name -> google.protobuf.Duration
-	14, // 1: agentctl.v1.SignalBatch.sent_time:type_name -> google.protobuf.Timestamp
+	15, // 0: agentctl.v1.Hello.default_ttl:type_name -> google.protobuf.Duration
+	16, // 1: agentctl.v1.SignalBatch.sent_time:type_name -> google.protobuf.Timestamp
 	3,  // 2: agentctl.v1.SignalBatch.signals:type_name -> agentctl.v1.Signal
-	14, // 3: agentctl.v1.Signal.time:type_name -> google.protobuf.Timestamp
-	13, // 4: agentctl.v1.Signal.window:type_name -> google.protobuf.Duration
-	15, // 5: agentctl.v1.Signal.exit:type_name -> agentctl.v1.Exit
-	11, // 6: agentctl.v1.Signal.conditions:type_name -> agentctl.v1.Signal.ConditionsEntry
-	13, // 7: agentctl.v1.Signal.ttl:type_name -> google.protobuf.Duration
+	16, // 3: agentctl.v1.Signal.time:type_name -> google.protobuf.Timestamp
+	15, // 4: agentctl.v1.Signal.window:type_name -> google.protobuf.Duration
+	17, // 5: agentctl.v1.Signal.exit:type_name -> agentctl.v1.Exit
+	13, // 6: agentctl.v1.Signal.conditions:type_name -> agentctl.v1.Signal.ConditionsEntry
+	15, // 7: agentctl.v1.Signal.ttl:type_name -> google.protobuf.Duration
 	0,  // 8: agentctl.v1.PushSignalsRequest.hello:type_name -> agentctl.v1.Hello
 	1,  // 9: agentctl.v1.PushSignalsRequest.batch:type_name -> agentctl.v1.SignalBatch
 	2,  // 10: agentctl.v1.PushSignalsRequest.bye:type_name -> agentctl.v1.Bye
 	5,  // 11: agentctl.v1.PushSignalsResponse.rejections:type_name -> agentctl.v1.Rejection
-	13, // 12: agentctl.v1.WatchSignalsRequest.interval:type_name -> google.protobuf.Duration
-	14, // 13: agentctl.v1.MetricReading.time:type_name -> google.protobuf.Timestamp
-	14, // 14: agentctl.v1.SignalReading.time:type_name -> google.protobuf.Timestamp
-	14, // 15: agentctl.v1.SignalReading.last_signal_time:type_name -> google.protobuf.Timestamp
-	8,  // 16: agentctl.v1.SignalReading.metrics:type_name -> agentctl.v1.MetricReading
-	12, // 17: agentctl.v1.SignalReading.conditions:type_name -> agentctl.v1.SignalReading.ConditionsEntry
-	9,  // 18: agentctl.v1.WatchSignalsResponse.readings:type_name -> agentctl.v1.SignalReading
-	4,  // 19: agentctl.v1.TelemetryService.PushSignals:input_type -> agentctl.v1.PushSignalsRequest
-	7,  // 20: agentctl.v1.TelemetryService.WatchSignals:input_type -> agentctl.v1.WatchSignalsRequest
-	6,  // 21: agentctl.v1.TelemetryService.PushSignals:output_type -> agentctl.v1.PushSignalsResponse
-	10, // 22: agentctl.v1.TelemetryService.WatchSignals:output_type -> agentctl.v1.WatchSignalsResponse
-	21, // [21:23] is the sub-list for method output_type
-	19, // [19:21] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	0,  // 12: agentctl.v1.StreamSignalsRequest.hello:type_name -> agentctl.v1.Hello
+	1,  // 13: agentctl.v1.StreamSignalsRequest.batch:type_name -> agentctl.v1.SignalBatch
+	2,  // 14: agentctl.v1.StreamSignalsRequest.bye:type_name -> agentctl.v1.Bye
+	5,  // 15: agentctl.v1.StreamSignalsResponse.rejections:type_name -> agentctl.v1.Rejection
+	16, // 16: agentctl.v1.StreamSignalsResponse.server_time:type_name -> google.protobuf.Timestamp
+	15, // 17: agentctl.v1.WatchSignalsRequest.interval:type_name -> google.protobuf.Duration
+	16, // 18: agentctl.v1.MetricReading.time:type_name -> google.protobuf.Timestamp
+	16, // 19: agentctl.v1.SignalReading.time:type_name -> google.protobuf.Timestamp
+	16, // 20: agentctl.v1.SignalReading.last_signal_time:type_name -> google.protobuf.Timestamp
+	10, // 21: agentctl.v1.SignalReading.metrics:type_name -> agentctl.v1.MetricReading
+	14, // 22: agentctl.v1.SignalReading.conditions:type_name -> agentctl.v1.SignalReading.ConditionsEntry
+	11, // 23: agentctl.v1.WatchSignalsResponse.readings:type_name -> agentctl.v1.SignalReading
+	4,  // 24: agentctl.v1.TelemetryService.PushSignals:input_type -> agentctl.v1.PushSignalsRequest
+	7,  // 25: agentctl.v1.TelemetryService.StreamSignals:input_type -> agentctl.v1.StreamSignalsRequest
+	9,  // 26: agentctl.v1.TelemetryService.WatchSignals:input_type -> agentctl.v1.WatchSignalsRequest
+	6,  // 27: agentctl.v1.TelemetryService.PushSignals:output_type -> agentctl.v1.PushSignalsResponse
+	8,  // 28: agentctl.v1.TelemetryService.StreamSignals:output_type -> agentctl.v1.StreamSignalsResponse
+	12, // 29: agentctl.v1.TelemetryService.WatchSignals:output_type -> agentctl.v1.WatchSignalsResponse
+	27, // [27:30] is the sub-list for method output_type
+	24, // [24:27] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_agentctl_v1_telemetry_proto_init() }
@@ -1093,13 +1360,18 @@ func file_agentctl_v1_telemetry_proto_init() {
 		(*PushSignalsRequest_Batch)(nil),
 		(*PushSignalsRequest_Bye)(nil),
 	}
+	file_agentctl_v1_telemetry_proto_msgTypes[7].OneofWrappers = []any{
+		(*StreamSignalsRequest_Hello)(nil),
+		(*StreamSignalsRequest_Batch)(nil),
+		(*StreamSignalsRequest_Bye)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agentctl_v1_telemetry_proto_rawDesc), len(file_agentctl_v1_telemetry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

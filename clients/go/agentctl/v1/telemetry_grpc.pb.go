@@ -21,8 +21,9 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	TelemetryService_PushSignals_FullMethodName  = "/agentctl.v1.TelemetryService/PushSignals"
-	TelemetryService_WatchSignals_FullMethodName = "/agentctl.v1.TelemetryService/WatchSignals"
+	TelemetryService_PushSignals_FullMethodName   = "/agentctl.v1.TelemetryService/PushSignals"
+	TelemetryService_StreamSignals_FullMethodName = "/agentctl.v1.TelemetryService/StreamSignals"
+	TelemetryService_WatchSignals_FullMethodName  = "/agentctl.v1.TelemetryService/WatchSignals"
 )
 
 // TelemetryServiceClient is the client API for TelemetryService service.
@@ -35,6 +36,9 @@ type TelemetryServiceClient interface {
 	// alone; after 100 bad ones the stream ends with INVALID_ARGUMENT. An end without Bye is the loss of the monitor, never of
 	// the app.
 	PushSignals(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PushSignalsRequest, PushSignalsResponse], error)
+	// The same for a monitor that stays: the server says as it goes what it has. Its first answer names the number to go on behind;
+	// acknowledgements are cumulative, come at least every 10 s and at once for what was rejected. Bye is answered by the last one.
+	StreamSignals(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StreamSignalsRequest, StreamSignalsResponse], error)
 	// What decisions see: the newest reading of each app, now and whenever another one was taken. A reader that is slower than
 	// readings are taken sees the newest one of each app, never a queue of old ones.
 	WatchSignals(ctx context.Context, in *WatchSignalsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchSignalsResponse], error)
@@ -61,9 +65,22 @@ func (c *telemetryServiceClient) PushSignals(ctx context.Context, opts ...grpc.C
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type TelemetryService_PushSignalsClient = grpc.ClientStreamingClient[PushSignalsRequest, PushSignalsResponse]
 
+func (c *telemetryServiceClient) StreamSignals(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StreamSignalsRequest, StreamSignalsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &TelemetryService_ServiceDesc.Streams[1], TelemetryService_StreamSignals_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[StreamSignalsRequest, StreamSignalsResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TelemetryService_StreamSignalsClient = grpc.BidiStreamingClient[StreamSignalsRequest, StreamSignalsResponse]
+
 func (c *telemetryServiceClient) WatchSignals(ctx context.Context, in *WatchSignalsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchSignalsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &TelemetryService_ServiceDesc.Streams[1], TelemetryService_WatchSignals_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &TelemetryService_ServiceDesc.Streams[2], TelemetryService_WatchSignals_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +107,9 @@ type TelemetryServiceServer interface {
 	// alone; after 100 bad ones the stream ends with INVALID_ARGUMENT. An end without Bye is the loss of the monitor, never of
 	// the app.
 	PushSignals(grpc.ClientStreamingServer[PushSignalsRequest, PushSignalsResponse]) error
+	// The same for a monitor that stays: the server says as it goes what it has. Its first answer names the number to go on behind;
+	// acknowledgements are cumulative, come at least every 10 s and at once for what was rejected. Bye is answered by the last one.
+	StreamSignals(grpc.BidiStreamingServer[StreamSignalsRequest, StreamSignalsResponse]) error
 	// What decisions see: the newest reading of each app, now and whenever another one was taken. A reader that is slower than
 	// readings are taken sees the newest one of each app, never a queue of old ones.
 	WatchSignals(*WatchSignalsRequest, grpc.ServerStreamingServer[WatchSignalsResponse]) error
@@ -105,6 +125,9 @@ type UnimplementedTelemetryServiceServer struct{}
 
 func (UnimplementedTelemetryServiceServer) PushSignals(grpc.ClientStreamingServer[PushSignalsRequest, PushSignalsResponse]) error {
 	return status.Error(codes.Unimplemented, "method PushSignals not implemented")
+}
+func (UnimplementedTelemetryServiceServer) StreamSignals(grpc.BidiStreamingServer[StreamSignalsRequest, StreamSignalsResponse]) error {
+	return status.Error(codes.Unimplemented, "method StreamSignals not implemented")
 }
 func (UnimplementedTelemetryServiceServer) WatchSignals(*WatchSignalsRequest, grpc.ServerStreamingServer[WatchSignalsResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchSignals not implemented")
@@ -137,6 +160,13 @@ func _TelemetryService_PushSignals_Handler(srv interface{}, stream grpc.ServerSt
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type TelemetryService_PushSignalsServer = grpc.ClientStreamingServer[PushSignalsRequest, PushSignalsResponse]
 
+func _TelemetryService_StreamSignals_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(TelemetryServiceServer).StreamSignals(&grpc.GenericServerStream[StreamSignalsRequest, StreamSignalsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TelemetryService_StreamSignalsServer = grpc.BidiStreamingServer[StreamSignalsRequest, StreamSignalsResponse]
+
 func _TelemetryService_WatchSignals_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchSignalsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -159,6 +189,12 @@ var TelemetryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "PushSignals",
 			Handler:       _TelemetryService_PushSignals_Handler,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "StreamSignals",
+			Handler:       _TelemetryService_StreamSignals_Handler,
+			ServerStreams: true,
 			ClientStreams: true,
 		},
 		{

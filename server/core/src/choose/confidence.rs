@@ -7,7 +7,9 @@
 use crate::app::Millis;
 use crate::choose::rules::Candidate;
 use crate::choose::table::Value;
-use crate::detect::{Finding, FindingKind, View, claim_of, fresh_run, is_fresh, threshold_of};
+use crate::detect::{
+    Finding, FindingKind, View, claim_of, fresh_run, is_fresh, is_fresh_value, threshold_of,
+};
 use crate::policy::Threshold;
 use crate::signal::Metric;
 
@@ -61,7 +63,7 @@ const fn is_threshold(kind: FindingKind) -> bool {
 
 /// Full for the first half of the time to live, then falling to one half at its end; nothing after it.
 fn freshness(view: &View<'_>, metric: Metric) -> u32 {
-    let ttl = view.policy.freshness.ttl_ms;
+    let ttl = view.policy.freshness.ttl_of(metric);
     let numbers = view.reading.metrics.get(&metric).into_iter();
     let heard = numbers.flat_map(|series| series.sources.values()).map(|point| point.at);
     let claim = claim_of(metric).and_then(|name| view.reading.conditions.get(name));
@@ -89,7 +91,7 @@ fn completeness(view: &View<'_>, metric: Metric, rule: &Threshold) -> u32 {
 /// Share of the fresh sources that are not below the leave value, where there is more than one.
 fn agreement(view: &View<'_>, metric: Metric, rule: &Threshold) -> u32 {
     let Some(series) = view.reading.metrics.get(&metric) else { return SURE };
-    let fresh = || series.sources.values().filter(|point| is_fresh(point.at, view));
+    let fresh = || series.sources.values().filter(|p| is_fresh_value(metric, p.at, view));
     let agreeing = fresh().filter(|point| point.micro >= rule.leave).count() as u64;
     match fresh().count() as u64 {
         0 | 1 => SURE,

@@ -4,7 +4,7 @@
 //! custom booleans that exclude each other are both true. It rests on what is fresh alone: when one of the two falls silent there
 //! is no contradiction any more, only less to go by.
 
-use crate::detect::{Detector, Finding, FindingKind, View, is_fresh, threshold_of};
+use crate::detect::{Detector, Finding, FindingKind, View, is_fresh, is_fresh_value, threshold_of};
 use crate::signal::{Condition, Metric};
 use crate::verdict::Fact;
 
@@ -29,7 +29,8 @@ fn numbers(view: &View<'_>) -> Option<Finding> {
     let metrics = view.reading.metrics.iter().filter(|(_, series)| series.sources.len() > 1);
     metrics.into_iter().find_map(|(metric, series)| {
         let rule = threshold_of(view.app, view.policy, *metric)?;
-        let fresh = || series.sources.iter().filter(|(_, point)| is_fresh(point.at, view));
+        let fresh =
+            || series.sources.iter().filter(|(_, point)| is_fresh_value(*metric, point.at, view));
         let (high_source, high) = fresh().max_by_key(|(_, point)| point.micro)?;
         let (low_source, low) = fresh().min_by_key(|(_, point)| point.micro)?;
         let contradicts = high.micro >= rule.enter && low.micro <= rule.leave / 2;

@@ -46,15 +46,20 @@ pub(crate) fn threshold_of(app: &AppState, policy: &Policy, metric: Metric) -> O
     Some(moved.map_or(*base, |o| Threshold { enter: o.enter, leave: o.leave, ..*base }))
 }
 
-/// Whether something heard at `at` still counts.
+/// Whether a claim heard at `at` still counts.
 pub(crate) const fn is_fresh(at: Millis, view: &View<'_>) -> bool {
     view.now.saturating_sub(at) <= view.policy.freshness.ttl_ms
+}
+
+/// Whether a value of `metric` heard at `at` still counts.
+pub(crate) fn is_fresh_value(metric: Metric, at: Millis, view: &View<'_>) -> bool {
+    view.now.saturating_sub(at) <= view.policy.freshness.ttl_of(metric)
 }
 
 /// The newest ticks without a gap longer than the time to live, oldest first; none when the newest of all is too old.
 pub(crate) fn fresh_run<'a>(metric: Metric, view: &View<'a>) -> &'a [Point] {
     let recent = view.reading.metrics.get(&metric).map_or(&[][..], |series| &series.recent);
-    let ttl = view.policy.freshness.ttl_ms;
+    let ttl = view.policy.freshness.ttl_of(metric);
     let mut later = view.now;
     let joined = |point: &&Point| {
         let gap = later.saturating_sub(point.at);

@@ -24,8 +24,8 @@ pub(super) const GATE: Gate = Gate {
 enum Age {
     /// It rests on no telemetry.
     Unneeded,
-    /// The oldest of what it rests on.
-    Known(Millis),
+    /// The oldest of what it rests on; what has outlived its time to live comes first.
+    Known { late: bool, age: Millis, ttl: Millis },
     /// Something it rests on was never heard, or is forgotten already.
     Missing,
 }
@@ -34,18 +34,11 @@ fn judge(case: &Case<'_>) -> Judgement {
     if case.is_passive() {
         return Judgement::not_applicable();
     }
-    let ttl = case.policy.freshness.ttl_ms;
-    let limit = Fact::Ms(ttl);
-    let age = age(case);
-    let value = match age {
-        Age::Unneeded => words("no signal needed"),
-        Age::Known(age) => Fact::Ms(age),
-        Age::Missing => words("missing"),
-    };
-    let fresh = match age {
-        Age::Unneeded => true,
-        Age::Known(age) => age <= ttl,
-        Age::Missing => false,
+    let general = case.policy.freshness.ttl_ms;
+    let (fresh, value, limit) = match age(case) {
+        Age::Unneeded => (true, words("no signal needed"), Fact::Ms(general)),
+        Age::Known { late, age, ttl } => (!late, Fact::Ms(age), Fact::Ms(ttl)),
+        Age::Missing => (false, words("missing"), Fact::Ms(general)),
     };
     if fresh || case.is_human() {
         Judgement::pass(value, limit)
@@ -92,12 +85,17 @@ fn age_of(case: &Case<'_>, metric: Metric) -> Age {
     let heard = numbers.flat_map(|series| series.sources.values()).map(|point| point.at);
     let claim = claim_of(metric).and_then(|name| case.reading.conditions.get(name));
     let newest = heard.chain(claim.map(|claim| claim.at)).max();
-    newest.map_or(Age::Missing, |at| Age::Known(case.now.saturating_sub(at)))
+    aged(case, newest, case.policy.freshness.ttl_of(metric))
 }
 
 fn last_seen(case: &Case<'_>) -> Age {
-    let seen = case.reading.last_seen;
-    seen.map_or(Age::Missing, |at| Age::Known(case.now.saturating_sub(at)))
+    aged(case, case.reading.last_seen, case.policy.freshness.ttl_ms)
+}
+
+fn aged(case: &Case<'_>, heard: Option<Millis>, ttl: Millis) -> Age {
+    let Some(heard) = heard else { return Age::Missing };
+    let age = case.now.saturating_sub(heard);
+    Age::Known { late: age > ttl, age, ttl }
 }
 
 #[cfg(test)]
@@ -145,6 +143,15 @@ mod tests {
                         s.hear(Metric::CpuUtilization, "other", 1);
                     },
                     pass().value(Fact::Ms(1)),
+                ),
+                (
+                    "a metric of a slower pace lives longer",
+                    |s| {
+                        overload(s, Some(TTL + 1));
+                        s.policy.freshness.ttl_by_metric =
+                            [(Metric::CpuUtilization, TTL + 1)].into();
+                    },
+                    pass().value(Fact::Ms(TTL + 1)).limit(Fact::Ms(TTL + 1)),
                 ),
                 (
                     "a fresh claim is enough",

@@ -221,6 +221,10 @@ fn blast_radius(policy: &Policy, faults: &mut Faults) {
 fn freshness(policy: &Policy, faults: &mut Faults) {
     let rule = &policy.freshness;
     faults.span("freshness.ttl_ms", rule.ttl_ms);
+    for (metric, ttl) in &rule.ttl_by_metric {
+        let field = format!("freshness.ttl_by_metric.{}", metric.as_str());
+        faults.within(&field, *ttl, 1, rule.silence_ms.max(1));
+    }
     // Shorter silence would be a finding while the last word still counts.
     faults.within("freshness.silence_ms", rule.silence_ms, rule.ttl_ms.max(1), SPAN_MAX);
     faults.span("freshness.future_ms", rule.future_ms);

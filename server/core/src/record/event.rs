@@ -53,6 +53,7 @@ impl Body {
             Self::PauseLifted { .. } => "MODE_RESUMED",
             Self::FreezeSet { frozen: true, .. } => "LEARNING_FROZEN",
             Self::FreezeSet { .. } => "LEARNING_UNFROZEN",
+            Self::SignalsExpired { .. } => "SIGNALS_EXPIRED",
             Self::StormBegan { .. } => "STORM_BEGAN",
             Self::StormCalm { .. } => "STORM_CALM",
             Self::StormEnded => "STORM_ENDED",

@@ -25,6 +25,18 @@ pub(super) fn on_reading(ctx: &mut Context<'_>, reading: &Reading) {
     consider(ctx, &mut app, reading);
 }
 
+/// Nothing is known any more of what is stale in `reading`. That is recorded, not more often than silence counts as a finding,
+/// and looked at: what rests on such metrics is not done, and nothing is concluded about the app.
+pub(super) fn on_stale(ctx: &mut Context<'_>, reading: &Reading) {
+    let Some(app) = ctx.state.apps.get(&reading.app) else { return };
+    let mut app = app.clone();
+    let pause = ctx.policy.freshness.silence_ms;
+    if app.expired_at.is_none_or(|at| ctx.now.saturating_sub(at) >= pause) {
+        ctx.write_app(&mut app, None, Body::SignalsExpired { metrics: reading.stale.clone() });
+    }
+    consider(ctx, &mut app, reading);
+}
+
 /// The part of a step that looks at one app, after whatever else the step recorded about it.
 pub(super) fn consider(ctx: &mut Context<'_>, app: &mut AppState, reading: &Reading) {
     look(ctx, app, reading);

@@ -11,6 +11,8 @@ use crate::verdict::Ruling;
 use super::world::World;
 use super::{Failure, Input, Reply};
 
+mod stale;
+
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 

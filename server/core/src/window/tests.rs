@@ -77,7 +77,7 @@ fn older_values_than_the_known_one_are_refused_and_of_two_at_one_moment_the_wors
     assert_eq!(window.push(&sample("a", None, 99, NOW - 1)), Push::OutOfOrder);
     assert_eq!(window.push(&sample("a", Some(1), 50, NOW - 1)), Push::Kept, "another instance");
     assert_eq!(window.push(&sample("a", None, 40, NOW)), Push::OutOfOrder);
-    assert_eq!(window.push(&sample("a", None, 60, NOW)), Push::Kept);
+    assert_eq!(window.push(&sample("a", None, 60, NOW)), Push::Superseded);
     assert_eq!(recent(&window.close(NOW, &rules(), 0)), [55]);
 }
 
@@ -91,8 +91,46 @@ fn what_outlived_its_time_is_forgotten() {
     let reading = window.close(NOW + rules().ttl_ms + 1, &rules(), 0);
     assert_eq!((reading.conditions.len(), reading.metrics[&CPU].sources.len()), (0, 0));
     assert_eq!(recent(&reading), [50], "ticks are history");
+    assert_eq!(reading.stale, [(CPU, NOW + rules().ttl_ms)].into(), "and since when is known");
     let reading = window.close(NOW + 1_000_000, &rules(), 0);
     assert_eq!(reading, Reading::silent(window.app().clone(), NOW + 1_000_000, Some(NOW)));
+}
+
+#[test]
+fn what_is_heard_again_is_not_stale_any_more_and_one_source_of_two_is_enough() {
+    let mut window = window();
+    let ttl = rules().ttl_ms;
+    window.push(&sample("lost", None, 50, NOW));
+    window.push(&sample("steady", None, 40, NOW + ttl));
+    let reading = window.close(NOW + ttl + 1, &rules(), 0);
+    assert_eq!(reading.stale, [].into(), "the other one goes on");
+    let gone = window.close(NOW + 2 * ttl + 1, &rules(), 0);
+    assert_eq!(gone.stale, [(CPU, NOW + 2 * ttl)].into());
+    assert!(gone.has_expired_since(Some(&reading)) && gone.has_expired_since(None));
+    let later = window.close(NOW + 2 * ttl + 2, &rules(), 0);
+    assert!(!later.has_expired_since(Some(&gone)), "told once");
+    window.push(&sample("lost", None, 50, NOW + 3 * ttl));
+    assert_eq!(window.close(NOW + 3 * ttl, &rules(), 0).stale, [].into());
+}
+
+#[test]
+fn a_metric_of_a_slower_pace_has_a_longer_life() {
+    let mut window = window();
+    window.push(&sample("a", None, 50, NOW));
+    let slow = Freshness { ttl_by_metric: [(CPU, 60_000)].into(), ..rules() };
+    let reading = window.close(NOW + 60_000, &slow, 0);
+    assert_eq!((reading.metrics[&CPU].sources.len(), reading.stale.len()), (1, 0));
+    assert_eq!(window.close(NOW + 60_001, &slow, 0).stale, [(CPU, NOW + 60_000)].into());
+}
+
+#[test]
+fn a_value_that_nobody_looked_at_gives_way_and_is_counted() {
+    let mut window = window();
+    assert_eq!(window.push(&sample("a", None, 50, NOW)), Push::Kept);
+    assert_eq!(window.push(&sample("a", None, 60, NOW + 1)), Push::Superseded);
+    assert_eq!(window.push(&sample("b", None, 60, NOW + 1)), Push::Kept, "another source");
+    assert_eq!(recent(&window.close(NOW + 1, &rules(), 0)), [60], "the newest counts");
+    assert_eq!(window.push(&sample("a", None, 70, NOW + 2)), Push::Kept, "it was looked at");
 }
 
 #[test]
@@ -146,7 +184,7 @@ fn every_limit_is_counted() {
         sample("s0", None, 1, NOW - 1),
         sample("s0", None, 2, NOW + 1),
     ];
-    let expected = Absorbed { kept: 1, out_of_order: 1, dropped: 1 };
+    let expected = Absorbed { kept: 1, superseded: 1, out_of_order: 1, dropped: 1 };
     assert_eq!(window.absorb(&signal), expected);
     window.close(NOW + 20_000, &rules(), 0);
     let late = sample("one-more", None, 1, NOW + 20_000);

@@ -297,3 +297,31 @@ async fn apps_come_in_pages_that_nothing_in_between_disturbs() {
         assert_eq!(list(&server, bad).await.unwrap_err().code(), Code::InvalidArgument);
     }
 }
+
+#[tokio::test]
+async fn the_ledger_of_an_app_tells_when_it_was_up_and_what_is_not_known_is_absent() {
+    let server = Server::start(Env::Dev);
+    server.onboard("web").await;
+    let up = |view: &crate::agent::AgentView<'_>| {
+        let ledger = view.state.ledgers.values().next()?;
+        (ledger.now() == agentd_core::uptime::Condition::Up).then_some(())
+    };
+    server.until(up).await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let get = |request| async {
+        let asked = Server::ask(Role::Viewer, request);
+        service(&server).get_app_uptime(asked).await.map(Response::into_inner)
+    };
+    let named = v1::GetAppUptimeRequest { name: "web".to_owned(), ..Default::default() };
+    let [web] = get(named.clone()).await.unwrap().apps.try_into().unwrap();
+    assert_eq!((web.availability, web.outages), (Some(1.0), 0), "{web:?}");
+    assert!(web.mean_time_to_recovery.is_none(), "it never went down");
+    assert_eq!(web.intervals.last().unwrap().condition(), v1::UptimeCondition::Up);
+    let [one] = get(v1::GetAppUptimeRequest::default()).await.unwrap().apps.try_into().unwrap();
+    assert_eq!((one.app.as_str(), one.intervals.len()), ("web", 0), "spans are told of one app");
+    let nobody = v1::GetAppUptimeRequest { name: "nobody".to_owned(), ..Default::default() };
+    assert_eq!(get(nobody).await.unwrap_err().code(), Code::NotFound);
+    let time = |ms| Some(to_proto::timestamp(ms));
+    let backwards = v1::GetAppUptimeRequest { start_time: time(9), end_time: time(8), ..named };
+    assert_eq!(get(backwards).await.unwrap_err().code(), Code::InvalidArgument);
+}

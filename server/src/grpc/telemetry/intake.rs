@@ -10,6 +10,8 @@ use agentd_core::app::{AppName, Millis};
 use agentd_core::signal::{Arrival, Sequences};
 use tonic::Status;
 
+use crate::grpc::hooks::Recent;
+use crate::grpc::otlp::Memory;
 use crate::grpc::status;
 
 /// Streams one principal may have open at once.
@@ -31,6 +33,9 @@ pub struct Intake {
     sequences: Mutex<Sequences>,
     accounts: Mutex<BTreeMap<String, Account>>,
     urged: Mutex<Urged>,
+    /// What OpenTelemetry's counters said last.
+    pub(in crate::grpc) otlp: Mutex<Memory>,
+    events: Mutex<Recent>,
     /// What was counted.
     pub counters: Counters,
 }
@@ -58,6 +63,7 @@ pub struct Counters {
     pub(super) duplicates: AtomicU64,
     pub(super) rejected: AtomicU64,
     pub(super) missed: AtomicU64,
+    pub(super) superseded: AtomicU64,
     pub(super) monitors_left: AtomicU64,
     pub(super) monitors_lost: AtomicU64,
     pub(super) streams_refused: AtomicU64,
@@ -78,6 +84,7 @@ impl Counters {
         [
             ("signals_rejected", &self.rejected),
             ("signals_missed", &self.missed),
+            ("signals_superseded", &self.superseded),
             ("monitors_lost", &self.monitors_lost),
             ("signal_streams_refused", &self.streams_refused),
             ("signal_streams_cut", &self.streams_cut),
@@ -128,18 +135,9 @@ impl Intake {
         now: Millis,
     ) -> Result<Seat, Status> {
         let mut accounts = lock(&self.accounts);
-        if !accounts.contains_key(principal) && accounts.len() >= ACCOUNTS {
-            let idle = accounts.iter().find(|(_, a)| a.streams == 0).map(|(name, _)| name.clone());
-            match idle {
-                Some(name) => accounts.remove(&name),
-                None => return Err(self.refuse_seat(principal)),
-            };
-        }
-        let account = accounts.entry(principal.to_owned()).or_insert(Account {
-            streams: 0,
-            milli: SIGNALS_BURST * 1_000,
-            at: now,
-        });
+        let Some(account) = account(&mut accounts, principal, now) else {
+            return Err(self.refuse_seat(principal));
+        };
         if account.streams >= STREAMS {
             return Err(self.refuse_seat(principal));
         }
@@ -159,10 +157,17 @@ impl Intake {
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED` (`SIGNAL_RATE`) with the time after which as many may be sent.
-    pub(super) fn spend(&self, principal: &str, signals: usize, now: Millis) -> Result<(), Status> {
+    pub(in crate::grpc) fn spend(
+        &self,
+        principal: &str,
+        signals: usize,
+        now: Millis,
+    ) -> Result<(), Status> {
         let cost = u64::try_from(signals.max(1)).unwrap_or(u64::MAX).saturating_mul(1_000);
         let mut accounts = lock(&self.accounts);
-        let Some(account) = accounts.get_mut(principal) else { return Ok(()) };
+        let Some(account) = account(&mut accounts, principal, now) else {
+            return Err(self.refuse_seat(principal));
+        };
         let earned = now.saturating_sub(account.at).saturating_mul(SIGNALS_PER_SECOND);
         account.milli = account.milli.saturating_add(earned).min(SIGNALS_BURST * 1_000);
         account.at = account.at.max(now);
@@ -182,6 +187,11 @@ impl Intake {
     /// What the sequence number of a batch says.
     pub(super) fn observe(&self, source: &str, epoch: u64, seq: u64, now: Millis) -> Arrival {
         lock(&self.sequences).observe(source, epoch, seq, now)
+    }
+
+    /// Notes an event by what names it; `false` if it came before.
+    pub(in crate::grpc) fn is_first(&self, name: &str) -> bool {
+        lock(&self.events).is_first(name)
     }
 
     /// Highest number seen of this run of the monitor.
@@ -216,6 +226,20 @@ impl Intake {
     pub fn forgotten(&self) -> u64 {
         lock(&self.sequences).forgotten()
     }
+}
+
+/// The account of a principal; `None` when too many have one and none of them can be forgotten.
+fn account<'a>(
+    accounts: &'a mut BTreeMap<String, Account>,
+    principal: &str,
+    now: Millis,
+) -> Option<&'a mut Account> {
+    if !accounts.contains_key(principal) && accounts.len() >= ACCOUNTS {
+        let idle = accounts.iter().find(|(_, a)| a.streams == 0).map(|(name, _)| name.clone())?;
+        accounts.remove(&idle);
+    }
+    let fresh = Account { streams: 0, milli: SIGNALS_BURST * 1_000, at: now };
+    Some(accounts.entry(principal.to_owned()).or_insert(fresh))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

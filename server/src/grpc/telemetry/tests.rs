@@ -1,11 +1,13 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use agentctl_api::v1::agent_service_server::AgentService as _;
 use agentctl_api::v1::telemetry_service_client::TelemetryServiceClient;
 use agentctl_api::v1::telemetry_service_server::TelemetryServiceServer;
 use agentd_core::app::{AppName, Env};
 use agentd_core::signal::Metric;
+use prost::Message as _;
 use tonic::Code as StatusCode;
 use tonic_types::StatusExt as _;
 
@@ -15,6 +17,8 @@ use crate::auth::Role;
 use crate::clock::Clock;
 use crate::grpc::agent;
 use crate::tasks::OnFailure;
+
+mod staying;
 
 fn monitor() -> Principal {
     Principal::new("ci", [Role::Monitor], None)
@@ -42,7 +46,7 @@ fn bye() -> Result<v1::PushSignalsRequest, Status> {
 }
 
 fn time(ms: u64) -> Option<prost_types::Timestamp> {
-    Some(crate::grpc::to_proto::timestamp(ms))
+    Some(to_proto::timestamp(ms))
 }
 
 /// A signal that breaks no rule.

@@ -6,7 +6,8 @@ use agentd_core::app::{AppName, Millis};
 use agentd_core::detect::FindingKind;
 use agentd_core::policy::Policy;
 use agentd_core::signal::{Metric, Reading, Series};
-use agentd_core::state::{AppState, ApprovalState, Health, Instance, Phase, STATES, SpecHistory};
+use agentd_core::state::{AppState, ApprovalState, Health, Instance, Phase, SpecHistory};
+use agentd_core::uptime::Ledger;
 
 use super::{exit, level, natural, outcome, revision, timestamp};
 use crate::agent::AgentView;
@@ -25,6 +26,7 @@ pub fn app(view: &AgentView<'_>, name: &AppName) -> Option<v1::App> {
         approval.state == ApprovalState::Pending && approval.plan.app == *name
     };
     let pending = view.state.approvals.values().filter(pending).count();
+    let ledger = view.state.ledgers.get(name);
     let running = history.map_or(profile.revision, |history| history.current);
     Some(v1::App {
         name: name.to_string(),
@@ -47,7 +49,7 @@ pub fn app(view: &AgentView<'_>, name: &AppName) -> Option<v1::App> {
         labels: spec.map(|s| s.labels.clone()).unwrap_or_default(),
         create_time: Some(timestamp(state.onboarded_at)),
         listen: spec.and_then(|s| s.listen.clone()).unwrap_or_default(),
-        availability: seen.and_then(|_| availability(state, view.now)),
+        availability: ledger.and_then(|ledger| availability(ledger, view.now)),
         etag: history.map(|history| history.etag(state.onboarded_at)).unwrap_or_default(),
     })
 }
@@ -190,21 +192,9 @@ fn cooldowns(state: &AppState, policy: &Policy, now: Millis) -> Vec<v1::Cooldown
         .collect()
 }
 
-/// Share of the time since onboarding in which at least one instance was ready. Only as long as every change of health since then
-/// is still remembered: a share of an unknown part of the time would say nothing.
-fn availability(state: &AppState, now: Millis) -> Option<f64> {
-    let total = now.saturating_sub(state.onboarded_at);
-    if state.states.len() >= STATES || total == 0 {
-        return None;
-    }
-    let ends = state.states.iter().skip(1).map(|change| change.at).chain([now]);
-    let served: Millis = state
-        .states
-        .iter()
-        .zip(ends)
-        .filter(|(change, _)| matches!(change.health, Health::Healthy | Health::Degraded))
-        .map(|(change, end)| end.saturating_sub(change.at))
-        .sum();
-    let permyriad = u32::try_from(served.saturating_mul(10_000) / total).unwrap_or(10_000);
-    Some(f64::from(permyriad.min(10_000)) / 10_000.0)
+/// Share of the time since onboarding in which at least one instance was ready, as far as the ledger remembers. Time in which nobody
+/// knew counts neither way.
+fn availability(ledger: &Ledger, now: Millis) -> Option<f64> {
+    let micro = ledger.report(0, now).availability_micro()?;
+    Some(micro as f64 / 1e6)
 }

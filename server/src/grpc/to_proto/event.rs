@@ -88,6 +88,10 @@ fn life_cycle(body: &Body) -> Option<String> {
         Body::Cleared { kind } => format!("{} is over", kind.as_str()),
         Body::Heartbeat(heartbeat) => alive(heartbeat),
         Body::Transition { path } => path.join(" -> "),
+        Body::SignalsExpired { metrics } => {
+            let names: Vec<&str> = metrics.keys().map(|metric| metric.as_str()).collect();
+            format!("nothing is known any more of {}", names.join(", "))
+        }
         Body::StormBegan { unhealthy, apps } => {
             format!("storm: {unhealthy} of {apps} apps are unhealthy")
         }

@@ -105,20 +105,54 @@ class Rejection(_message.Message):
     def __init__(self, seq: _Optional[int] = ..., index: _Optional[int] = ..., reason: _Optional[str] = ..., field: _Optional[str] = ..., value: _Optional[str] = ..., rule: _Optional[str] = ...) -> None: ...
 
 class PushSignalsResponse(_message.Message):
-    __slots__ = ("accepted", "duplicates", "rejected", "rejections", "high_water_seq", "missed")
+    __slots__ = ("accepted", "duplicates", "rejected", "rejections", "high_water_seq", "missed", "superseded")
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     DUPLICATES_FIELD_NUMBER: _ClassVar[int]
     REJECTED_FIELD_NUMBER: _ClassVar[int]
     REJECTIONS_FIELD_NUMBER: _ClassVar[int]
     HIGH_WATER_SEQ_FIELD_NUMBER: _ClassVar[int]
     MISSED_FIELD_NUMBER: _ClassVar[int]
+    SUPERSEDED_FIELD_NUMBER: _ClassVar[int]
     accepted: int
     duplicates: int
     rejected: int
     rejections: _containers.RepeatedCompositeFieldContainer[Rejection]
     high_water_seq: int
     missed: int
-    def __init__(self, accepted: _Optional[int] = ..., duplicates: _Optional[int] = ..., rejected: _Optional[int] = ..., rejections: _Optional[_Iterable[_Union[Rejection, _Mapping]]] = ..., high_water_seq: _Optional[int] = ..., missed: _Optional[int] = ...) -> None: ...
+    superseded: int
+    def __init__(self, accepted: _Optional[int] = ..., duplicates: _Optional[int] = ..., rejected: _Optional[int] = ..., rejections: _Optional[_Iterable[_Union[Rejection, _Mapping]]] = ..., high_water_seq: _Optional[int] = ..., missed: _Optional[int] = ..., superseded: _Optional[int] = ...) -> None: ...
+
+class StreamSignalsRequest(_message.Message):
+    __slots__ = ("hello", "batch", "bye")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    BYE_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    batch: SignalBatch
+    bye: Bye
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., batch: _Optional[_Union[SignalBatch, _Mapping]] = ..., bye: _Optional[_Union[Bye, _Mapping]] = ...) -> None: ...
+
+class StreamSignalsResponse(_message.Message):
+    __slots__ = ("acked_seq", "accepted", "duplicates", "rejected", "missed", "superseded", "rejections", "server_time", "closed")
+    ACKED_SEQ_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATES_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_FIELD_NUMBER: _ClassVar[int]
+    MISSED_FIELD_NUMBER: _ClassVar[int]
+    SUPERSEDED_FIELD_NUMBER: _ClassVar[int]
+    REJECTIONS_FIELD_NUMBER: _ClassVar[int]
+    SERVER_TIME_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
+    acked_seq: int
+    accepted: int
+    duplicates: int
+    rejected: int
+    missed: int
+    superseded: int
+    rejections: _containers.RepeatedCompositeFieldContainer[Rejection]
+    server_time: _timestamp_pb2.Timestamp
+    closed: bool
+    def __init__(self, acked_seq: _Optional[int] = ..., accepted: _Optional[int] = ..., duplicates: _Optional[int] = ..., rejected: _Optional[int] = ..., missed: _Optional[int] = ..., superseded: _Optional[int] = ..., rejections: _Optional[_Iterable[_Union[Rejection, _Mapping]]] = ..., server_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., closed: _Optional[bool] = ...) -> None: ...
 
 class WatchSignalsRequest(_message.Message):
     __slots__ = ("apps", "interval")

@@ -40,6 +40,11 @@ class TelemetryServiceStub:
                 request_serializer=agentctl_dot_v1_dot_telemetry__pb2.PushSignalsRequest.SerializeToString,
                 response_deserializer=agentctl_dot_v1_dot_telemetry__pb2.PushSignalsResponse.FromString,
                 _registered_method=True)
+        self.StreamSignals = channel.stream_stream(
+                '/agentctl.v1.TelemetryService/StreamSignals',
+                request_serializer=agentctl_dot_v1_dot_telemetry__pb2.StreamSignalsRequest.SerializeToString,
+                response_deserializer=agentctl_dot_v1_dot_telemetry__pb2.StreamSignalsResponse.FromString,
+                _registered_method=True)
         self.WatchSignals = channel.unary_stream(
                 '/agentctl.v1.TelemetryService/WatchSignals',
                 request_serializer=agentctl_dot_v1_dot_telemetry__pb2.WatchSignalsRequest.SerializeToString,
@@ -60,6 +65,14 @@ class TelemetryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamSignals(self, request_iterator, context):
+        """The same for a monitor that stays: the server says as it goes what it has. Its first answer names the number to go on behind;
+        acknowledgements are cumulative, come at least every 10 s and at once for what was rejected. Bye is answered by the last one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchSignals(self, request, context):
         """What decisions see: the newest reading of each app, now and whenever another one was taken. A reader that is slower than
         readings are taken sees the newest one of each app, never a queue of old ones.
@@ -75,6 +88,11 @@ def add_TelemetryServiceServicer_to_server(servicer, server):
                     servicer.PushSignals,
                     request_deserializer=agentctl_dot_v1_dot_telemetry__pb2.PushSignalsRequest.FromString,
                     response_serializer=agentctl_dot_v1_dot_telemetry__pb2.PushSignalsResponse.SerializeToString,
+            ),
+            'StreamSignals': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamSignals,
+                    request_deserializer=agentctl_dot_v1_dot_telemetry__pb2.StreamSignalsRequest.FromString,
+                    response_serializer=agentctl_dot_v1_dot_telemetry__pb2.StreamSignalsResponse.SerializeToString,
             ),
             'WatchSignals': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchSignals,
@@ -110,6 +128,33 @@ class TelemetryService:
             '/agentctl.v1.TelemetryService/PushSignals',
             agentctl_dot_v1_dot_telemetry__pb2.PushSignalsRequest.SerializeToString,
             agentctl_dot_v1_dot_telemetry__pb2.PushSignalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamSignals(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/agentctl.v1.TelemetryService/StreamSignals',
+            agentctl_dot_v1_dot_telemetry__pb2.StreamSignalsRequest.SerializeToString,
+            agentctl_dot_v1_dot_telemetry__pb2.StreamSignalsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -108,6 +108,8 @@ fn numbers_stay_within_their_bounds() {
     stage(|p| p.budget.per_hour = 0, &["budget.per_hour"]);
     stage(|p| p.storm.common_apps = 1, &["storm.common_apps"]);
     stage(|p| p.freshness.ttl_ms = 0, &["freshness.ttl_ms"]);
+    let slow = |p: &mut Policy| p.freshness.ttl_by_metric = [(Metric::RestartCount, 45_001)].into();
+    stage(slow, &["freshness.ttl_by_metric.restart_count"]);
     stage(|p| p.approval.ttl_ms = 0, &["approval.ttl_ms"]);
     stage(|p| p.approval.ttl_ms = u64::MAX, &["approval.ttl_ms"]);
     stage(|p| p.learning.trust = 0, &["learning.trust"]);

@@ -10,9 +10,11 @@ import {
   type CallOptions,
   type ChannelCredentials,
   Client,
+  type ClientDuplexStream,
   type ClientOptions,
   type ClientReadableStream,
   type ClientWritableStream,
+  type handleBidiStreamingCall,
   type handleClientStreamingCall,
   type handleServerStreamingCall,
   makeGenericClientConstructor,
@@ -161,6 +163,51 @@ export interface PushSignalsResponse {
   highWaterSeq: bigint;
   /** Sequence numbers that never came. */
   missed: bigint;
+  /** Signals that took the place of one of the same app that no decision had looked at. */
+  superseded: bigint;
+}
+
+/** Request of StreamSignals. */
+export interface StreamSignalsRequest {
+  /** Exactly one of them. */
+  message?:
+    | //
+    /** First. */
+    { $case: "hello"; value: Hello }
+    | //
+    /** Any number of times. */
+    { $case: "batch"; value: SignalBatch }
+    | //
+    /** Last. */
+    { $case: "bye"; value: Bye }
+    | undefined;
+}
+
+/** Response of StreamSignals: what became of everything so far. Counts are of this stream. */
+export interface StreamSignalsResponse {
+  /**
+   * Every batch up to this number was judged, and none of them need be sent again. In the first answer: as far as the server has
+   * heard this run of the monitor before.
+   */
+  ackedSeq: bigint;
+  /** Signals applied. */
+  accepted: bigint;
+  /** Signals of batches that were seen before. */
+  duplicates: bigint;
+  /** Signals not taken. */
+  rejected: bigint;
+  /** Sequence numbers that never came. */
+  missed: bigint;
+  /** Signals that took the place of one of the same app that no decision had looked at: they come faster than decisions are made. */
+  superseded: bigint;
+  /** Rejections that were not told before; the first 100 of the stream are told. */
+  rejections: Rejection[];
+  /** The clock of the server, by which signals are fresh or stale. */
+  serverTime?:
+    | Timestamp
+    | undefined;
+  /** Set once: Bye was taken, and nothing comes after this answer. */
+  closed: boolean;
 }
 
 /** Request of WatchSignals. */
@@ -979,7 +1026,7 @@ export const Rejection: MessageFns<Rejection> = {
 };
 
 function createBasePushSignalsResponse(): PushSignalsResponse {
-  return { accepted: 0n, duplicates: 0n, rejected: 0n, rejections: [], highWaterSeq: 0n, missed: 0n };
+  return { accepted: 0n, duplicates: 0n, rejected: 0n, rejections: [], highWaterSeq: 0n, missed: 0n, superseded: 0n };
 }
 
 export const PushSignalsResponse: MessageFns<PushSignalsResponse> = {
@@ -1016,6 +1063,12 @@ export const PushSignalsResponse: MessageFns<PushSignalsResponse> = {
         throw new globalThis.Error("value provided for field message.missed of type uint64 too large");
       }
       writer.uint32(48).uint64(message.missed);
+    }
+    if (message.superseded !== 0n) {
+      if (BigInt.asUintN(64, message.superseded) !== message.superseded) {
+        throw new globalThis.Error("value provided for field message.superseded of type uint64 too large");
+      }
+      writer.uint32(56).uint64(message.superseded);
     }
     return writer;
   },
@@ -1081,6 +1134,14 @@ export const PushSignalsResponse: MessageFns<PushSignalsResponse> = {
             message.missed = reader.uint64() as bigint;
             continue;
           }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.superseded = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1108,6 +1169,292 @@ export const PushSignalsResponse: MessageFns<PushSignalsResponse> = {
       ? BigInt(object.highWaterSeq)
       : 0n;
     message.missed = (object.missed !== undefined && object.missed !== null) ? BigInt(object.missed) : 0n;
+    message.superseded = (object.superseded !== undefined && object.superseded !== null)
+      ? BigInt(object.superseded)
+      : 0n;
+    return message;
+  },
+};
+
+function createBaseStreamSignalsRequest(): StreamSignalsRequest {
+  return { message: undefined };
+}
+
+export const StreamSignalsRequest: MessageFns<StreamSignalsRequest> = {
+  encode(message: StreamSignalsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    switch (message.message?.$case) {
+      case "hello":
+        Hello.encode(message.message.value, writer.uint32(10).fork()).join();
+        break;
+      case "batch":
+        SignalBatch.encode(message.message.value, writer.uint32(18).fork()).join();
+        break;
+      case "bye":
+        Bye.encode(message.message.value, writer.uint32(26).fork()).join();
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StreamSignalsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStreamSignalsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.message = { $case: "hello", value: Hello.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.message = { $case: "batch", value: SignalBatch.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.message = { $case: "bye", value: Bye.decode(reader, reader.uint32()) };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<StreamSignalsRequest>): StreamSignalsRequest {
+    return StreamSignalsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<StreamSignalsRequest>): StreamSignalsRequest {
+    const message = createBaseStreamSignalsRequest();
+    switch (object.message?.$case) {
+      case "hello": {
+        if (object.message?.value !== undefined && object.message?.value !== null) {
+          message.message = { $case: "hello", value: Hello.fromPartial(object.message.value) };
+        }
+        break;
+      }
+      case "batch": {
+        if (object.message?.value !== undefined && object.message?.value !== null) {
+          message.message = { $case: "batch", value: SignalBatch.fromPartial(object.message.value) };
+        }
+        break;
+      }
+      case "bye": {
+        if (object.message?.value !== undefined && object.message?.value !== null) {
+          message.message = { $case: "bye", value: Bye.fromPartial(object.message.value) };
+        }
+        break;
+      }
+    }
+    return message;
+  },
+};
+
+function createBaseStreamSignalsResponse(): StreamSignalsResponse {
+  return {
+    ackedSeq: 0n,
+    accepted: 0n,
+    duplicates: 0n,
+    rejected: 0n,
+    missed: 0n,
+    superseded: 0n,
+    rejections: [],
+    serverTime: undefined,
+    closed: false,
+  };
+}
+
+export const StreamSignalsResponse: MessageFns<StreamSignalsResponse> = {
+  encode(message: StreamSignalsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.ackedSeq !== 0n) {
+      if (BigInt.asUintN(64, message.ackedSeq) !== message.ackedSeq) {
+        throw new globalThis.Error("value provided for field message.ackedSeq of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.ackedSeq);
+    }
+    if (message.accepted !== 0n) {
+      if (BigInt.asUintN(64, message.accepted) !== message.accepted) {
+        throw new globalThis.Error("value provided for field message.accepted of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.accepted);
+    }
+    if (message.duplicates !== 0n) {
+      if (BigInt.asUintN(64, message.duplicates) !== message.duplicates) {
+        throw new globalThis.Error("value provided for field message.duplicates of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.duplicates);
+    }
+    if (message.rejected !== 0n) {
+      if (BigInt.asUintN(64, message.rejected) !== message.rejected) {
+        throw new globalThis.Error("value provided for field message.rejected of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.rejected);
+    }
+    if (message.missed !== 0n) {
+      if (BigInt.asUintN(64, message.missed) !== message.missed) {
+        throw new globalThis.Error("value provided for field message.missed of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.missed);
+    }
+    if (message.superseded !== 0n) {
+      if (BigInt.asUintN(64, message.superseded) !== message.superseded) {
+        throw new globalThis.Error("value provided for field message.superseded of type uint64 too large");
+      }
+      writer.uint32(48).uint64(message.superseded);
+    }
+    for (const v of message.rejections) {
+      Rejection.encode(v!, writer.uint32(58).fork()).join();
+    }
+    if (message.serverTime !== undefined) {
+      Timestamp.encode(message.serverTime, writer.uint32(66).fork()).join();
+    }
+    if (message.closed !== false) {
+      writer.uint32(72).bool(message.closed);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StreamSignalsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStreamSignalsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.ackedSeq = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.accepted = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.duplicates = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.rejected = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.missed = reader.uint64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.superseded = reader.uint64() as bigint;
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.rejections.push(Rejection.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.serverTime = Timestamp.decode(reader, reader.uint32());
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.closed = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<StreamSignalsResponse>): StreamSignalsResponse {
+    return StreamSignalsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<StreamSignalsResponse>): StreamSignalsResponse {
+    const message = createBaseStreamSignalsResponse();
+    message.ackedSeq = (object.ackedSeq !== undefined && object.ackedSeq !== null) ? BigInt(object.ackedSeq) : 0n;
+    message.accepted = (object.accepted !== undefined && object.accepted !== null) ? BigInt(object.accepted) : 0n;
+    message.duplicates = (object.duplicates !== undefined && object.duplicates !== null)
+      ? BigInt(object.duplicates)
+      : 0n;
+    message.rejected = (object.rejected !== undefined && object.rejected !== null) ? BigInt(object.rejected) : 0n;
+    message.missed = (object.missed !== undefined && object.missed !== null) ? BigInt(object.missed) : 0n;
+    message.superseded = (object.superseded !== undefined && object.superseded !== null)
+      ? BigInt(object.superseded)
+      : 0n;
+    message.rejections = object.rejections?.map((e) => Rejection.fromPartial(e)) || [];
+    message.serverTime = (object.serverTime !== undefined && object.serverTime !== null)
+      ? Timestamp.fromPartial(object.serverTime)
+      : undefined;
+    message.closed = object.closed ?? false;
     return message;
   },
 };
@@ -1540,6 +1887,20 @@ export const TelemetryServiceService = {
     responseDeserialize: (value: Buffer): PushSignalsResponse => PushSignalsResponse.decode(value),
   },
   /**
+   * The same for a monitor that stays: the server says as it goes what it has. Its first answer names the number to go on behind;
+   * acknowledgements are cumulative, come at least every 10 s and at once for what was rejected. Bye is answered by the last one.
+   */
+  streamSignals: {
+    path: "/agentctl.v1.TelemetryService/StreamSignals" as const,
+    requestStream: true as const,
+    responseStream: true as const,
+    requestSerialize: (value: StreamSignalsRequest): Buffer => Buffer.from(StreamSignalsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): StreamSignalsRequest => StreamSignalsRequest.decode(value),
+    responseSerialize: (value: StreamSignalsResponse): Buffer =>
+      Buffer.from(StreamSignalsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): StreamSignalsResponse => StreamSignalsResponse.decode(value),
+  },
+  /**
    * What decisions see: the newest reading of each app, now and whenever another one was taken. A reader that is slower than
    * readings are taken sees the newest one of each app, never a queue of old ones.
    */
@@ -1562,6 +1923,11 @@ export interface TelemetryServiceServer extends UntypedServiceImplementation {
    * the app.
    */
   pushSignals: handleClientStreamingCall<PushSignalsRequest, PushSignalsResponse>;
+  /**
+   * The same for a monitor that stays: the server says as it goes what it has. Its first answer names the number to go on behind;
+   * acknowledgements are cumulative, come at least every 10 s and at once for what was rejected. Bye is answered by the last one.
+   */
+  streamSignals: handleBidiStreamingCall<StreamSignalsRequest, StreamSignalsResponse>;
   /**
    * What decisions see: the newest reading of each app, now and whenever another one was taken. A reader that is slower than
    * readings are taken sees the newest one of each app, never a queue of old ones.
@@ -1591,6 +1957,16 @@ export interface TelemetryServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: PushSignalsResponse) => void,
   ): ClientWritableStream<PushSignalsRequest>;
+  /**
+   * The same for a monitor that stays: the server says as it goes what it has. Its first answer names the number to go on behind;
+   * acknowledgements are cumulative, come at least every 10 s and at once for what was rejected. Bye is answered by the last one.
+   */
+  streamSignals(): ClientDuplexStream<StreamSignalsRequest, StreamSignalsResponse>;
+  streamSignals(options: Partial<CallOptions>): ClientDuplexStream<StreamSignalsRequest, StreamSignalsResponse>;
+  streamSignals(
+    metadata: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientDuplexStream<StreamSignalsRequest, StreamSignalsResponse>;
   /**
    * What decisions see: the newest reading of each app, now and whenever another one was taken. A reader that is slower than
    * readings are taken sees the newest one of each app, never a queue of old ones.

@@ -189,6 +189,21 @@ private static final long serialVersionUID = 0L;
     return missed_;
   }
 
+  public static final int SUPERSEDED_FIELD_NUMBER = 7;
+  private long superseded_ = 0L;
+  /**
+   * <pre>
+   * Signals that took the place of one of the same app that no decision had looked at.
+   * </pre>
+   *
+   * <code>uint64 superseded = 7 [json_name = "superseded"];</code>
+   * @return The superseded.
+   */
+  @java.lang.Override
+  public long getSuperseded() {
+    return superseded_;
+  }
+
   private byte memoizedIsInitialized = -1;
   @java.lang.Override
   public final boolean isInitialized() {
@@ -220,6 +235,9 @@ private static final long serialVersionUID = 0L;
     }
     if (missed_ != 0L) {
       output.writeUInt64(6, missed_);
+    }
+    if (superseded_ != 0L) {
+      output.writeUInt64(7, superseded_);
     }
     getUnknownFields().writeTo(output);
   }
@@ -253,6 +271,10 @@ private static final long serialVersionUID = 0L;
     if (missed_ != 0L) {
       size += com.google.protobuf.CodedOutputStream
         .computeUInt64Size(6, missed_);
+    }
+    if (superseded_ != 0L) {
+      size += com.google.protobuf.CodedOutputStream
+        .computeUInt64Size(7, superseded_);
     }
     return size;
   }
@@ -290,6 +312,8 @@ private static final long serialVersionUID = 0L;
         != other.getHighWaterSeq()) return false;
     if (getMissed()
         != other.getMissed()) return false;
+    if (getSuperseded()
+        != other.getSuperseded()) return false;
     if (!getUnknownFields().equals(other.getUnknownFields())) return false;
     return true;
   }
@@ -320,6 +344,9 @@ private static final long serialVersionUID = 0L;
     hash = (37 * hash) + MISSED_FIELD_NUMBER;
     hash = (53 * hash) + com.google.protobuf.Internal.hashLong(
         getMissed());
+    hash = (37 * hash) + SUPERSEDED_FIELD_NUMBER;
+    hash = (53 * hash) + com.google.protobuf.Internal.hashLong(
+        getSuperseded());
     hash = (29 * hash) + getUnknownFields().hashCode();
     memoizedHashCode = hash;
     return hash;
@@ -467,6 +494,7 @@ private static final long serialVersionUID = 0L;
       bitField0_ = (bitField0_ & ~0x00000008);
       highWaterSeq_ = 0L;
       missed_ = 0L;
+      superseded_ = 0L;
       return this;
     }
 
@@ -528,6 +556,9 @@ private static final long serialVersionUID = 0L;
       if (((from_bitField0_ & 0x00000020) != 0)) {
         result.missed_ = missed_;
       }
+      if (((from_bitField0_ & 0x00000040) != 0)) {
+        result.superseded_ = superseded_;
+      }
     }
 
     @java.lang.Override
@@ -582,6 +613,9 @@ private static final long serialVersionUID = 0L;
       }
       if (other.getMissed() != 0L) {
         setMissed(other.getMissed());
+      }
+      if (other.getSuperseded() != 0L) {
+        setSuperseded(other.getSuperseded());
       }
       this.mergeUnknownFields(other.getUnknownFields());
       onChanged();
@@ -645,6 +679,11 @@ private static final long serialVersionUID = 0L;
               bitField0_ |= 0x00000020;
               break;
             } // case 48
+            case 56: {
+              superseded_ = input.readUInt64();
+              bitField0_ |= 0x00000040;
+              break;
+            } // case 56
             default: {
               if (!super.parseUnknownField(input, extensionRegistry, tag)) {
                 done = true; // was an endgroup tag
@@ -1184,6 +1223,50 @@ private static final long serialVersionUID = 0L;
     public Builder clearMissed() {
       bitField0_ = (bitField0_ & ~0x00000020);
       missed_ = 0L;
+      onChanged();
+      return this;
+    }
+
+    private long superseded_ ;
+    /**
+     * <pre>
+     * Signals that took the place of one of the same app that no decision had looked at.
+     * </pre>
+     *
+     * <code>uint64 superseded = 7 [json_name = "superseded"];</code>
+     * @return The superseded.
+     */
+    @java.lang.Override
+    public long getSuperseded() {
+      return superseded_;
+    }
+    /**
+     * <pre>
+     * Signals that took the place of one of the same app that no decision had looked at.
+     * </pre>
+     *
+     * <code>uint64 superseded = 7 [json_name = "superseded"];</code>
+     * @param value The superseded to set.
+     * @return This builder for chaining.
+     */
+    public Builder setSuperseded(long value) {
+
+      superseded_ = value;
+      bitField0_ |= 0x00000040;
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * Signals that took the place of one of the same app that no decision had looked at.
+     * </pre>
+     *
+     * <code>uint64 superseded = 7 [json_name = "superseded"];</code>
+     * @return This builder for chaining.
+     */
+    public Builder clearSuperseded() {
+      bitField0_ = (bitField0_ & ~0x00000040);
+      superseded_ = 0L;
       onChanged();
       return this;
     }

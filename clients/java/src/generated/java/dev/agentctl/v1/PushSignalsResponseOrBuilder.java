@@ -103,4 +103,14 @@ public interface PushSignalsResponseOrBuilder extends
    * @return The missed.
    */
   long getMissed();
+
+  /**
+   * <pre>
+   * Signals that took the place of one of the same app that no decision had looked at.
+   * </pre>
+   *
+   * <code>uint64 superseded = 7 [json_name = "superseded"];</code>
+   * @return The superseded.
+   */
+  long getSuperseded();
 }

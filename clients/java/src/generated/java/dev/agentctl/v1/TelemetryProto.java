@@ -67,6 +67,16 @@ public final class TelemetryProto extends com.google.protobuf.GeneratedFile {
     com.google.protobuf.GeneratedMessage.FieldAccessorTable
       internal_static_agentctl_v1_PushSignalsResponse_fieldAccessorTable;
   static final com.google.protobuf.Descriptors.Descriptor
+    internal_static_agentctl_v1_StreamSignalsRequest_descriptor;
+  static final 
+    com.google.protobuf.GeneratedMessage.FieldAccessorTable
+      internal_static_agentctl_v1_StreamSignalsRequest_fieldAccessorTable;
+  static final com.google.protobuf.Descriptors.Descriptor
+    internal_static_agentctl_v1_StreamSignalsResponse_descriptor;
+  static final 
+    com.google.protobuf.GeneratedMessage.FieldAccessorTable
+      internal_static_agentctl_v1_StreamSignalsResponse_fieldAccessorTable;
+  static final com.google.protobuf.Descriptors.Descriptor
     internal_static_agentctl_v1_WatchSignalsRequest_descriptor;
   static final 
     com.google.protobuf.GeneratedMessage.FieldAccessorTable
@@ -140,39 +150,54 @@ public final class TelemetryProto extends com.google.protobuf.GeneratedFile {
       "\022\020\n\003seq\030\001 \001(\004R\003seq\022\024\n\005index\030\002 \001(\rR\005index" +
       "\022\026\n\006reason\030\003 \001(\tR\006reason\022\024\n\005field\030\004 \001(\tR" +
       "\005field\022\024\n\005value\030\005 \001(\tR\005value\022\022\n\004rule\030\006 \001" +
-      "(\tR\004rule\"\343\001\n\023PushSignalsResponse\022\032\n\010acce" +
+      "(\tR\004rule\"\203\002\n\023PushSignalsResponse\022\032\n\010acce" +
       "pted\030\001 \001(\004R\010accepted\022\036\n\nduplicates\030\002 \001(\004" +
       "R\nduplicates\022\032\n\010rejected\030\003 \001(\004R\010rejected" +
       "\0226\n\nrejections\030\004 \003(\0132\026.agentctl.v1.Rejec" +
       "tionR\nrejections\022$\n\016high_water_seq\030\005 \001(\004" +
-      "R\014highWaterSeq\022\026\n\006missed\030\006 \001(\004R\006missed\"`" +
-      "\n\023WatchSignalsRequest\022\022\n\004apps\030\001 \003(\tR\004app" +
-      "s\0225\n\010interval\030\002 \001(\0132\031.google.protobuf.Du" +
-      "rationR\010interval\"\233\001\n\rMetricReading\022\022\n\004na" +
-      "me\030\001 \001(\tR\004name\022\024\n\005value\030\002 \001(\001R\005value\022.\n\004" +
-      "time\030\003 \001(\0132\032.google.protobuf.TimestampR\004" +
-      "time\022\026\n\006source\030\004 \001(\tR\006source\022\030\n\007sources\030" +
-      "\005 \001(\rR\007sources\"\330\002\n\rSignalReading\022\020\n\003app\030" +
-      "\001 \001(\tR\003app\022.\n\004time\030\002 \001(\0132\032.google.protob" +
-      "uf.TimestampR\004time\022D\n\020last_signal_time\030\003" +
-      " \001(\0132\032.google.protobuf.TimestampR\016lastSi" +
-      "gnalTime\0224\n\007metrics\030\004 \003(\0132\032.agentctl.v1." +
-      "MetricReadingR\007metrics\022J\n\nconditions\030\005 \003" +
-      "(\0132*.agentctl.v1.SignalReading.Condition" +
-      "sEntryR\nconditions\032=\n\017ConditionsEntry\022\020\n" +
-      "\003key\030\001 \001(\tR\003key\022\024\n\005value\030\002 \001(\010R\005value:\0028" +
-      "\001\"N\n\024WatchSignalsResponse\0226\n\010readings\030\001 " +
-      "\003(\0132\032.agentctl.v1.SignalReadingR\010reading" +
-      "s2\275\001\n\020TelemetryService\022R\n\013PushSignals\022\037." +
-      "agentctl.v1.PushSignalsRequest\032 .agentct" +
-      "l.v1.PushSignalsResponse(\001\022U\n\014WatchSigna" +
-      "ls\022 .agentctl.v1.WatchSignalsRequest\032!.a" +
-      "gentctl.v1.WatchSignalsResponse0\001B\236\001\n\017de" +
-      "v.agentctl.v1B\016TelemetryProtoP\001Z.agentct" +
-      "l.dev/clients/go/agentctl/v1;agentctlv1\242" +
-      "\002\003AXX\252\002\013Agentctl.V1\312\002\013Agentctl\\V1\342\002\027Agen" +
-      "tctl\\V1\\GPBMetadata\352\002\014Agentctl::V1b\006prot" +
-      "o3"
+      "R\014highWaterSeq\022\026\n\006missed\030\006 \001(\004R\006missed\022\036" +
+      "\n\nsuperseded\030\007 \001(\004R\nsuperseded\"\245\001\n\024Strea" +
+      "mSignalsRequest\022*\n\005hello\030\001 \001(\0132\022.agentct" +
+      "l.v1.HelloH\000R\005hello\0220\n\005batch\030\002 \001(\0132\030.age" +
+      "ntctl.v1.SignalBatchH\000R\005batch\022$\n\003bye\030\003 \001" +
+      "(\0132\020.agentctl.v1.ByeH\000R\003byeB\t\n\007message\"\321" +
+      "\002\n\025StreamSignalsResponse\022\033\n\tacked_seq\030\001 " +
+      "\001(\004R\010ackedSeq\022\032\n\010accepted\030\002 \001(\004R\010accepte" +
+      "d\022\036\n\nduplicates\030\003 \001(\004R\nduplicates\022\032\n\010rej" +
+      "ected\030\004 \001(\004R\010rejected\022\026\n\006missed\030\005 \001(\004R\006m" +
+      "issed\022\036\n\nsuperseded\030\006 \001(\004R\nsuperseded\0226\n" +
+      "\nrejections\030\007 \003(\0132\026.agentctl.v1.Rejectio" +
+      "nR\nrejections\022;\n\013server_time\030\010 \001(\0132\032.goo" +
+      "gle.protobuf.TimestampR\nserverTime\022\026\n\006cl" +
+      "osed\030\t \001(\010R\006closed\"`\n\023WatchSignalsReques" +
+      "t\022\022\n\004apps\030\001 \003(\tR\004apps\0225\n\010interval\030\002 \001(\0132" +
+      "\031.google.protobuf.DurationR\010interval\"\233\001\n" +
+      "\rMetricReading\022\022\n\004name\030\001 \001(\tR\004name\022\024\n\005va" +
+      "lue\030\002 \001(\001R\005value\022.\n\004time\030\003 \001(\0132\032.google." +
+      "protobuf.TimestampR\004time\022\026\n\006source\030\004 \001(\t" +
+      "R\006source\022\030\n\007sources\030\005 \001(\rR\007sources\"\330\002\n\rS" +
+      "ignalReading\022\020\n\003app\030\001 \001(\tR\003app\022.\n\004time\030\002" +
+      " \001(\0132\032.google.protobuf.TimestampR\004time\022D" +
+      "\n\020last_signal_time\030\003 \001(\0132\032.google.protob" +
+      "uf.TimestampR\016lastSignalTime\0224\n\007metrics\030" +
+      "\004 \003(\0132\032.agentctl.v1.MetricReadingR\007metri" +
+      "cs\022J\n\nconditions\030\005 \003(\0132*.agentctl.v1.Sig" +
+      "nalReading.ConditionsEntryR\nconditions\032=" +
+      "\n\017ConditionsEntry\022\020\n\003key\030\001 \001(\tR\003key\022\024\n\005v" +
+      "alue\030\002 \001(\010R\005value:\0028\001\"N\n\024WatchSignalsRes" +
+      "ponse\0226\n\010readings\030\001 \003(\0132\032.agentctl.v1.Si" +
+      "gnalReadingR\010readings2\231\002\n\020TelemetryServi" +
+      "ce\022R\n\013PushSignals\022\037.agentctl.v1.PushSign" +
+      "alsRequest\032 .agentctl.v1.PushSignalsResp" +
+      "onse(\001\022Z\n\rStreamSignals\022!.agentctl.v1.St" +
+      "reamSignalsRequest\032\".agentctl.v1.StreamS" +
+      "ignalsResponse(\0010\001\022U\n\014WatchSignals\022 .age" +
+      "ntctl.v1.WatchSignalsRequest\032!.agentctl." +
+      "v1.WatchSignalsResponse0\001B\236\001\n\017dev.agentc" +
+      "tl.v1B\016TelemetryProtoP\001Z.agentctl.dev/cl" +
+      "ients/go/agentctl/v1;agentctlv1\242\002\003AXX\252\002\013" +
+      "Agentctl.V1\312\002\013Agentctl\\V1\342\002\027Agentctl\\V1\\" +
+      "GPBMetadata\352\002\014Agentctl::V1b\006proto3"
     };
     descriptor = com.google.protobuf.Descriptors.FileDescriptor
       .internalBuildGeneratedFileFrom(descriptorData,
@@ -228,21 +253,33 @@ public final class TelemetryProto extends com.google.protobuf.GeneratedFile {
     internal_static_agentctl_v1_PushSignalsResponse_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_agentctl_v1_PushSignalsResponse_descriptor,
-        new java.lang.String[] { "Accepted", "Duplicates", "Rejected", "Rejections", "HighWaterSeq", "Missed", });
-    internal_static_agentctl_v1_WatchSignalsRequest_descriptor =
+        new java.lang.String[] { "Accepted", "Duplicates", "Rejected", "Rejections", "HighWaterSeq", "Missed", "Superseded", });
+    internal_static_agentctl_v1_StreamSignalsRequest_descriptor =
       getDescriptor().getMessageType(7);
+    internal_static_agentctl_v1_StreamSignalsRequest_fieldAccessorTable = new
+      com.google.protobuf.GeneratedMessage.FieldAccessorTable(
+        internal_static_agentctl_v1_StreamSignalsRequest_descriptor,
+        new java.lang.String[] { "Hello", "Batch", "Bye", "Message", });
+    internal_static_agentctl_v1_StreamSignalsResponse_descriptor =
+      getDescriptor().getMessageType(8);
+    internal_static_agentctl_v1_StreamSignalsResponse_fieldAccessorTable = new
+      com.google.protobuf.GeneratedMessage.FieldAccessorTable(
+        internal_static_agentctl_v1_StreamSignalsResponse_descriptor,
+        new java.lang.String[] { "AckedSeq", "Accepted", "Duplicates", "Rejected", "Missed", "Superseded", "Rejections", "ServerTime", "Closed", });
+    internal_static_agentctl_v1_WatchSignalsRequest_descriptor =
+      getDescriptor().getMessageType(9);
     internal_static_agentctl_v1_WatchSignalsRequest_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_agentctl_v1_WatchSignalsRequest_descriptor,
         new java.lang.String[] { "Apps", "Interval", });
     internal_static_agentctl_v1_MetricReading_descriptor =
-      getDescriptor().getMessageType(8);
+      getDescriptor().getMessageType(10);
     internal_static_agentctl_v1_MetricReading_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_agentctl_v1_MetricReading_descriptor,
         new java.lang.String[] { "Name", "Value", "Time", "Source", "Sources", });
     internal_static_agentctl_v1_SignalReading_descriptor =
-      getDescriptor().getMessageType(9);
+      getDescriptor().getMessageType(11);
     internal_static_agentctl_v1_SignalReading_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_agentctl_v1_SignalReading_descriptor,
@@ -254,7 +291,7 @@ public final class TelemetryProto extends com.google.protobuf.GeneratedFile {
         internal_static_agentctl_v1_SignalReading_ConditionsEntry_descriptor,
         new java.lang.String[] { "Key", "Value", });
     internal_static_agentctl_v1_WatchSignalsResponse_descriptor =
-      getDescriptor().getMessageType(10);
+      getDescriptor().getMessageType(12);
     internal_static_agentctl_v1_WatchSignalsResponse_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_agentctl_v1_WatchSignalsResponse_descriptor,

@@ -46,6 +46,37 @@ public final class TelemetryServiceGrpc {
     return getPushSignalsMethod;
   }
 
+  private static volatile io.grpc.MethodDescriptor<dev.agentctl.v1.StreamSignalsRequest,
+      dev.agentctl.v1.StreamSignalsResponse> getStreamSignalsMethod;
+
+  @io.grpc.stub.annotations.RpcMethod(
+      fullMethodName = SERVICE_NAME + '/' + "StreamSignals",
+      requestType = dev.agentctl.v1.StreamSignalsRequest.class,
+      responseType = dev.agentctl.v1.StreamSignalsResponse.class,
+      methodType = io.grpc.MethodDescriptor.MethodType.BIDI_STREAMING)
+  public static io.grpc.MethodDescriptor<dev.agentctl.v1.StreamSignalsRequest,
+      dev.agentctl.v1.StreamSignalsResponse> getStreamSignalsMethod() {
+    io.grpc.MethodDescriptor<dev.agentctl.v1.StreamSignalsRequest, dev.agentctl.v1.StreamSignalsResponse> getStreamSignalsMethod;
+    if ((getStreamSignalsMethod = TelemetryServiceGrpc.getStreamSignalsMethod) == null) {
+      synchronized (TelemetryServiceGrpc.class) {
+        if ((getStreamSignalsMethod = TelemetryServiceGrpc.getStreamSignalsMethod) == null) {
+          TelemetryServiceGrpc.getStreamSignalsMethod = getStreamSignalsMethod =
+              io.grpc.MethodDescriptor.<dev.agentctl.v1.StreamSignalsRequest, dev.agentctl.v1.StreamSignalsResponse>newBuilder()
+              .setType(io.grpc.MethodDescriptor.MethodType.BIDI_STREAMING)
+              .setFullMethodName(generateFullMethodName(SERVICE_NAME, "StreamSignals"))
+              .setSampledToLocalTracing(true)
+              .setRequestMarshaller(io.grpc.protobuf.ProtoUtils.marshaller(
+                  dev.agentctl.v1.StreamSignalsRequest.getDefaultInstance()))
+              .setResponseMarshaller(io.grpc.protobuf.ProtoUtils.marshaller(
+                  dev.agentctl.v1.StreamSignalsResponse.getDefaultInstance()))
+              .setSchemaDescriptor(new TelemetryServiceMethodDescriptorSupplier("StreamSignals"))
+              .build();
+        }
+      }
+    }
+    return getStreamSignalsMethod;
+  }
+
   private static volatile io.grpc.MethodDescriptor<dev.agentctl.v1.WatchSignalsRequest,
       dev.agentctl.v1.WatchSignalsResponse> getWatchSignalsMethod;
 
@@ -157,6 +188,17 @@ public final class TelemetryServiceGrpc {
 
     /**
      * <pre>
+     * The same for a monitor that stays: the server says as it goes what it has. Its first answer names the number to go on behind;
+     * acknowledgements are cumulative, come at least every 10 s and at once for what was rejected. Bye is answered by the last one.
+     * </pre>
+     */
+    default io.grpc.stub.StreamObserver<dev.agentctl.v1.StreamSignalsRequest> streamSignals(
+        io.grpc.stub.StreamObserver<dev.agentctl.v1.StreamSignalsResponse> responseObserver) {
+      return io.grpc.stub.ServerCalls.asyncUnimplementedStreamingCall(getStreamSignalsMethod(), responseObserver);
+    }
+
+    /**
+     * <pre>
      * What decisions see: the newest reading of each app, now and whenever another one was taken. A reader that is slower than
      * readings are taken sees the newest one of each app, never a queue of old ones.
      * </pre>
@@ -215,6 +257,18 @@ public final class TelemetryServiceGrpc {
 
     /**
      * <pre>
+     * The same for a monitor that stays: the server says as it goes what it has. Its first answer names the number to go on behind;
+     * acknowledgements are cumulative, come at least every 10 s and at once for what was rejected. Bye is answered by the last one.
+     * </pre>
+     */
+    public io.grpc.stub.StreamObserver<dev.agentctl.v1.StreamSignalsRequest> streamSignals(
+        io.grpc.stub.StreamObserver<dev.agentctl.v1.StreamSignalsResponse> responseObserver) {
+      return io.grpc.stub.ClientCalls.asyncBidiStreamingCall(
+          getChannel().newCall(getStreamSignalsMethod(), getCallOptions()), responseObserver);
+    }
+
+    /**
+     * <pre>
      * What decisions see: the newest reading of each app, now and whenever another one was taken. A reader that is slower than
      * readings are taken sees the newest one of each app, never a queue of old ones.
      * </pre>
@@ -257,6 +311,19 @@ public final class TelemetryServiceGrpc {
         pushSignals() {
       return io.grpc.stub.ClientCalls.blockingClientStreamingCall(
           getChannel(), getPushSignalsMethod(), getCallOptions());
+    }
+
+    /**
+     * <pre>
+     * The same for a monitor that stays: the server says as it goes what it has. Its first answer names the number to go on behind;
+     * acknowledgements are cumulative, come at least every 10 s and at once for what was rejected. Bye is answered by the last one.
+     * </pre>
+     */
+    @io.grpc.ExperimentalApi("https://github.com/grpc/grpc-java/issues/10918")
+    public io.grpc.stub.BlockingClientCall<dev.agentctl.v1.StreamSignalsRequest, dev.agentctl.v1.StreamSignalsResponse>
+        streamSignals() {
+      return io.grpc.stub.ClientCalls.blockingBidiStreamingCall(
+          getChannel(), getStreamSignalsMethod(), getCallOptions());
     }
 
     /**
@@ -327,6 +394,7 @@ public final class TelemetryServiceGrpc {
 
   private static final int METHODID_WATCH_SIGNALS = 0;
   private static final int METHODID_PUSH_SIGNALS = 1;
+  private static final int METHODID_STREAM_SIGNALS = 2;
 
   private static final class MethodHandlers<Req, Resp> implements
       io.grpc.stub.ServerCalls.UnaryMethod<Req, Resp>,
@@ -362,6 +430,9 @@ public final class TelemetryServiceGrpc {
         case METHODID_PUSH_SIGNALS:
           return (io.grpc.stub.StreamObserver<Req>) serviceImpl.pushSignals(
               (io.grpc.stub.StreamObserver<dev.agentctl.v1.PushSignalsResponse>) responseObserver);
+        case METHODID_STREAM_SIGNALS:
+          return (io.grpc.stub.StreamObserver<Req>) serviceImpl.streamSignals(
+              (io.grpc.stub.StreamObserver<dev.agentctl.v1.StreamSignalsResponse>) responseObserver);
         default:
           throw new AssertionError();
       }
@@ -377,6 +448,13 @@ public final class TelemetryServiceGrpc {
               dev.agentctl.v1.PushSignalsRequest,
               dev.agentctl.v1.PushSignalsResponse>(
                 service, METHODID_PUSH_SIGNALS)))
+        .addMethod(
+          getStreamSignalsMethod(),
+          io.grpc.stub.ServerCalls.asyncBidiStreamingCall(
+            new MethodHandlers<
+              dev.agentctl.v1.StreamSignalsRequest,
+              dev.agentctl.v1.StreamSignalsResponse>(
+                service, METHODID_STREAM_SIGNALS)))
         .addMethod(
           getWatchSignalsMethod(),
           io.grpc.stub.ServerCalls.asyncServerStreamingCall(
@@ -433,6 +511,7 @@ public final class TelemetryServiceGrpc {
           serviceDescriptor = result = io.grpc.ServiceDescriptor.newBuilder(SERVICE_NAME)
               .setSchemaDescriptor(new TelemetryServiceFileDescriptorSupplier())
               .addMethod(getPushSignalsMethod())
+              .addMethod(getStreamSignalsMethod())
               .addMethod(getWatchSignalsMethod())
               .build();
         }

@@ -1,0 +1,212 @@
+//! Metrics as OpenTelemetry has them: any SDK and any Collector is a monitor.
+//!
+//! A resource is an app: `service.name` names it, `deployment.environment.name` has to be the environment of this server, and
+//! `service.instance.id` tells instances apart. Its metrics become one signal, which is judged like any other. What is not taken is
+//! told in `partial_success`, with the reason.
+
+use std::sync::PoisonError;
+
+use agentctl_api::text;
+use agentctl_api::v1;
+use agentd_core::app::{AppName, Millis};
+use agentd_core::signal::Rejection;
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::MetricsService;
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsPartialSuccess, ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
+use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
+use tonic::{Request, Response, Status};
+
+use super::telemetry::report::Reporter;
+use super::{Services, from_proto, outcome};
+use crate::auth::Principal;
+
+mod histogram;
+mod measure;
+mod memory;
+mod words;
+
+use measure::{Measured, Origin, Refused};
+pub use memory::Memory;
+
+/// Largest request in bytes, unpacked.
+pub const REQUEST_MAX: usize = 4 << 20;
+/// Resources of one request that are looked at.
+pub const RESOURCES_MAX: usize = 1_000;
+/// Who reports, in records.
+const MONITOR: &str = "otlp";
+/// Reasons that are told of one request.
+const TOLD: usize = 5;
+/// Longest message, in bytes.
+const MESSAGE_MAX: usize = 1_000;
+
+/// The service.
+#[derive(Debug)]
+pub struct Service(pub Services);
+
+#[tonic::async_trait]
+impl MetricsService for Service {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        let principal = outcome::principal(request.extensions())?.clone();
+        Ok(Response::new(export(&self.0, principal, &request.into_inner())?))
+    }
+}
+
+/// Takes a request in.
+///
+/// # Errors
+/// `RESOURCE_EXHAUSTED` when the principal sends faster than it may.
+pub(super) fn export(
+    services: &Services,
+    principal: Principal,
+    request: &ExportMetricsServiceRequest,
+) -> Result<ExportMetricsServiceResponse, Status> {
+    let now = services.clock.now_ms();
+    services.intake.spend(principal.name(), request.resource_metrics.len(), now)?;
+    let reporter = Reporter::new(services, principal, MONITOR);
+    let mut refused = Vec::new();
+    for (at, resource) in request.resource_metrics.iter().enumerate() {
+        if at >= RESOURCES_MAX {
+            let why = format!("more than {RESOURCES_MAX} resources in one request");
+            refused.push(Refused { points: measure::all_points(resource), why });
+            continue;
+        }
+        take(services, &reporter, resource, now, &mut refused);
+    }
+    Ok(ExportMetricsServiceResponse { partial_success: partial(&refused) })
+}
+
+/// One resource.
+fn take(
+    services: &Services,
+    reporter: &Reporter<'_>,
+    resource: &ResourceMetrics,
+    now: Millis,
+    refused: &mut Vec<Refused>,
+) {
+    // An app the token may not report on is answered like one that does not exist.
+    let find = |name: &str| {
+        let mine = reporter.principal().may_report(name);
+        mine.then(|| services.ingest.find(name)).flatten()
+    };
+    let mut memory = services.intake.otlp.lock().unwrap_or_else(PoisonError::into_inner);
+    let read = read(resource, services.env.as_str(), find, &mut memory, now, refused);
+    drop(memory);
+    let Some((signal, points)) = read else { return };
+    let name = signal.app.clone();
+    if let Err(rejections) = reporter.take(from_proto::signal(signal, now), None, now) {
+        let whys = rejections.iter().map(|found| {
+            let Rejection { code, field, value, rule } = found;
+            format!("{}: {field} {rule}, got `{value}`", code.as_str())
+        });
+        let why = format!("app `{name}`: {}", whys.collect::<Vec<_>>().join("; "));
+        refused.push(Refused { points, why });
+    }
+}
+
+/// What a resource says as a signal, and how many points are in it; `None` when it says nothing, or nothing that can be taken.
+fn read(
+    resource: &ResourceMetrics,
+    served: &str,
+    find: impl Fn(&str) -> Option<AppName>,
+    memory: &mut Memory,
+    now: Millis,
+    refused: &mut Vec<Refused>,
+) -> Option<(v1::Signal, u64)> {
+    let attributes = resource.resource.as_ref().map_or(&[][..], |found| &found.attributes);
+    let mut refuse = |why: String| {
+        refused.push(Refused { points: measure::all_points(resource), why });
+        None
+    };
+    let name = measure::text_of(attributes, "service.name").unwrap_or_default();
+    let environment = measure::text_of(attributes, "deployment.environment.name")
+        .or_else(|| measure::text_of(attributes, "deployment.environment"));
+    if environment != Some(served) {
+        let got = environment.unwrap_or_default();
+        return refuse(format!(
+            "app `{name}`: deployment.environment.name must be the environment of this server, got `{got}`; \
+             set it in OTEL_RESOURCE_ATTRIBUTES"
+        ));
+    }
+    let Some(app) = find(name) else {
+        return refuse(format!(
+            "UNKNOWN_APP: service.name must be an onboarded app that this token may report on, got `{name}`"
+        ));
+    };
+    let instance = measure::text_of(attributes, "service.instance.id").unwrap_or_default();
+    let Ok(slot) = memory.slot(&app, instance, now) else {
+        return refuse(format!("app `{name}`: more instances than there may be"));
+    };
+    let origin = Origin { app: &app, instance, now };
+    let Measured { mut signal, points, refused: mut broken } =
+        measure::measure(resource, origin, memory);
+    let taken = points.saturating_sub(broken.iter().map(|found| found.points).sum());
+    refused.append(&mut broken);
+    if taken == 0 || !says_something(&signal) {
+        return None;
+    }
+    name.clone_into(&mut signal.app);
+    if !instance.is_empty() {
+        signal.instance = slot.to_string();
+    }
+    Some((signal, taken))
+}
+
+/// The signals of recorded requests: one JSON document, or one on each line as the Collector's file exporter writes them.
+///
+/// # Errors
+/// What cannot be read or breaks a rule, with the number of its line.
+pub fn recorded(text: &str, served: &str) -> Result<Vec<v1::Signal>, Vec<(usize, String)>> {
+    let documents: Vec<(usize, &str)> = match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+        Ok(_) => vec![(1, text)],
+        Err(_) => (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()).collect(),
+    };
+    let (mut memory, mut signals, mut wrong) = (Memory::default(), Vec::new(), Vec::new());
+    for (number, document) in documents {
+        let request: ExportMetricsServiceRequest = match serde_json::from_str(document) {
+            Ok(request) => request,
+            Err(error) => {
+                wrong.push((number, error.to_string()));
+                continue;
+            }
+        };
+        let (mut refused, find) = (Vec::new(), |name: &str| AppName::parse(name).ok());
+        for resource in &request.resource_metrics {
+            let read = read(resource, served, find, &mut memory, 0, &mut refused);
+            signals.extend(read.map(|(signal, _)| signal));
+        }
+        wrong.extend(refused.into_iter().map(|found| (number, found.why)));
+    }
+    if wrong.is_empty() { Ok(signals) } else { Err(wrong) }
+}
+
+/// The first export of a counter has nothing to say yet.
+fn says_something(signal: &v1::Signal) -> bool {
+    let nothing = v1::Signal { time: signal.time, ..v1::Signal::default() };
+    *signal != nothing
+}
+
+/// What is told of what was not taken; nothing when everything was.
+fn partial(refused: &[Refused]) -> Option<ExportMetricsPartialSuccess> {
+    let points = refused.iter().fold(0_u64, |sum, found| sum.saturating_add(found.points));
+    if refused.is_empty() {
+        return None;
+    }
+    let mut whys: Vec<&str> = Vec::new();
+    for found in refused {
+        if !whys.contains(&found.why.as_str()) && whys.len() < TOLD {
+            whys.push(&found.why);
+        }
+    }
+    let message = text::line(&whys.join("\n")).into_owned();
+    Some(ExportMetricsPartialSuccess {
+        rejected_data_points: i64::try_from(points).unwrap_or(i64::MAX),
+        error_message: text::cut(&message, MESSAGE_MAX).into_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests;
