@@ -11,6 +11,7 @@ pub mod agent;
 pub mod bench;
 pub mod exact;
 pub mod life;
+pub mod nab;
 pub mod random;
 pub mod rules;
 pub mod world;

@@ -6,18 +6,26 @@
     reason = "a bench prints a table and reads the clock"
 )]
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use agentd_core::choose::ccq::{COUNT, Catalogue, Knowledge, Signature, judge};
 use healgym::bench::{self, Extent};
+use healgym::nab;
 use healgym::world::World;
 
-const USAGE: &str = "usage: healgym bench [--worlds N] [--incidents N] [--check]";
+const USAGE: &str =
+    "usage: healgym bench [--worlds N] [--incidents N] [--check]\n       healgym nab FOLDER";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match parse(&arguments).and_then(|(extent, check)| run(extent, check)) {
+    let result = match arguments.as_slice() {
+        [command, folder] if command == "nab" => series(Path::new(folder)),
+        _ => parse(&arguments).and_then(|(extent, check)| run(extent, check)),
+    };
+    match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(message) => {
@@ -191,4 +199,32 @@ fn latency() {
     let at = |permille: usize| times.get(times.len() * permille / 1_000).copied().unwrap_or(0.0);
     println!("\n## Replanning one signature and judging every action");
     println!("\nmedian {:.0} us, p99 {:.0} us", at(500), at(990));
+}
+
+/// The part of the anomaly benchmark in `folder`: whether the alarms are those of the independent implementation, what they are
+/// worth, and what a sample costs.
+fn series(folder: &Path) -> Result<bool, String> {
+    let reference = nab::reference()?;
+    let (mut found, mut samples, mut equal) = (BTreeMap::new(), 0, 0);
+    let mut spent = Duration::ZERO;
+    for (name, labels) in &reference.files {
+        let path = folder.join(name).with_extension("txt");
+        let text =
+            std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let values = nab::values(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+        let start = Instant::now();
+        let alarms = nab::alarms(&values, labels.probation);
+        spent += start.elapsed();
+        samples += values.len();
+        equal += usize::from(alarms == labels.alarm_idx);
+        found.insert(name.as_str(), alarms);
+    }
+    println!("{equal} of {} series have the reference's alarms", found.len());
+    for profile in nab::PROFILES {
+        let alarms = |name: &str, _: &nab::Labels| found.get(name).cloned().unwrap_or_default();
+        println!("{}: {:.2}", profile.name, nab::score(&reference, profile, alarms));
+    }
+    let each = spent.as_secs_f64() * 1e9 / samples.max(1) as f64;
+    println!("{samples} samples, {each:.0} ns each");
+    Ok(equal == found.len())
 }
