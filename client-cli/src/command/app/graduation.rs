@@ -88,7 +88,7 @@ mod tests {
         let text = out.text();
         for part in [
             "RESTART  propose         7       7",
-            "! RESTART was taken back from the agent at 2026-11-23T14:02:11Z",
+            "! RESTART was taken back from the agent at 2026-11-23T14:02:11.000Z",
             "  ✖ decisions that humans answered: 7, at least 20",
         ] {
             assert!(text.contains(part), "`{part}` in:\n{text}");

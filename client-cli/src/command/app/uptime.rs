@@ -255,7 +255,7 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(
             lines[1],
-            "web,1970-01-01T00:00:00Z,1970-01-01T00:16:40Z,900,100,0,0.9,1,100,1,2,0.5"
+            "web,1970-01-01T00:00:00.000Z,1970-01-01T00:16:40.000Z,900,100,0,0.9,1,100,1,2,0.5"
         );
         assert_eq!(lines[2], "new,,,,,,,0,,0,0,");
         assert_eq!(lines[0].split(',').count(), lines[2].split(',').count());
