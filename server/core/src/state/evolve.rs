@@ -369,14 +369,12 @@ fn forget_refused(state: &mut State, app: Option<&AppName>, decided: &Decided) {
         }
         _ => return,
     };
-    let refused = matches!(decided.ruling, Ruling::Refused { .. });
     let asked = matches!(decided.proposal.action, Action::Deploy | Action::Configure);
-    if refused
-        && asked
-        && let Some(history) = app.and_then(|name| state.specs.get_mut(name))
-        && history.current != revision
-    {
-        history.revisions.retain(|r| r.number != revision);
+    if !asked || !matches!(decided.ruling, Ruling::Refused { .. }) {
+        return;
+    }
+    if let Some(history) = app.and_then(|name| state.specs.get_mut(name)) {
+        history.revisions.retain(|r| r.number != revision || r.number == history.current);
     }
 }
 
