@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use agentd_core::action::Action;
 use agentd_core::app::{AppName, Env};
 use agentd_core::record::{Body, Concluded, Decided, Record};
 use agentd_core::state::Outcome;
@@ -25,10 +26,12 @@ pub use scrape::{Outside, Snapshot};
 
 /// Begin of every name.
 pub const PREFIX: &str = "agentctl";
-/// Apps with a label of their own.
+/// Apps with a label of their own at the same time.
 pub const APPS_MAX: usize = 200;
 /// Label of all apps beyond.
 pub const OTHER: &str = "_other";
+/// Labels of a ruling.
+const RULINGS: [&str; 3] = ["permitted", "held", "refused"];
 /// What [`Metrics::render`] answers with.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -178,16 +181,18 @@ impl Metrics {
             Body::Repeated { count, .. } => {
                 self.repeated.inc_by(*count);
             }
+            Body::Offboarded { .. } => self.forget(record.app.as_ref()),
             _ => {}
         }
     }
 
     fn decided(&self, app: Option<&AppName>, decided: &Decided) {
         let action = decided.proposal.action.as_str();
+        let [permitted, held, refused] = RULINGS;
         let (outcome, reason) = match &decided.ruling {
-            Ruling::Permitted => ("permitted", None),
-            Ruling::Held { reason } => ("held", Some(*reason)),
-            Ruling::Refused { reason, .. } => ("refused", Some(*reason)),
+            Ruling::Permitted => (permitted, None),
+            Ruling::Held { reason } => (held, Some(*reason)),
+            Ruling::Refused { reason, .. } => (refused, Some(*reason)),
         };
         let labels =
             [("app", self.app(app)), ("action", action.into()), ("outcome", outcome.into())];
@@ -235,6 +240,21 @@ impl Metrics {
     /// A stream called `name` ended because its reader took nothing.
     pub fn stream_dropped(&self, name: &'static str) {
         self.streams_dropped.get_or_create(&[("stream", name.into())]).inc();
+    }
+
+    /// An app that was let go leaves its label to another one, and takes its counts along.
+    fn forget(&self, app: Option<&AppName>) {
+        let Some(app) = app else { return };
+        if !self.apps.lock().unwrap_or_else(PoisonError::into_inner).remove(app) {
+            return;
+        }
+        for action in Action::ALL.map(Action::as_str) {
+            for outcome in RULINGS {
+                let app = app.to_string().into();
+                let labels = [("app", app), ("action", action.into()), ("outcome", outcome.into())];
+                self.decisions.remove(&labels);
+            }
+        }
     }
 
     /// Label of an app: its name for the first so many, and one for all others.

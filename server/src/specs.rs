@@ -246,7 +246,7 @@ mod tests {
             rolled_back_to: false,
             settings: false,
         };
-        SpecHistory { revisions: vec![revision], current: 1 }
+        SpecHistory { revisions: vec![revision], current: 1, newest: 1 }
     }
 
     #[test]

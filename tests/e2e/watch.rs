@@ -150,7 +150,8 @@ impl Other {
 
     /// Its exit code and what it said at the end.
     fn ended(mut self) -> (Option<i32>, String) {
-        let drained = std::thread::spawn(move || std::io::copy(&mut self.1, &mut std::io::sink()));
+        let drain = move || std::io::copy(&mut self.1, &mut std::io::sink());
+        let drained = std::thread::Builder::new().spawn(drain).unwrap();
         let status = wait_for(|| self.0.try_wait().unwrap());
         if status.is_none() {
             let _ = self.0.kill();

@@ -270,14 +270,21 @@ pub(super) fn app_page(page: &mut Page, app: &v1::App, style: Option<TimeStyle>)
     }
     page.pairs(2, &facts);
     for finding in &app.findings {
-        page.line(format!(
-            "  ! {}  {} (limit {})  {}",
-            finding.detector, finding.value, finding.threshold, finding.summary
-        ));
+        page.line(finding_row(finding));
     }
     if !app.instances.is_empty() {
         page.table(&instances(app, style, now));
     }
+}
+
+/// `  ! cpu_overload  0.93 (limit 0.80)  the CPU is overloaded`, without what there is no number for.
+fn finding_row(finding: &v1::Finding) -> String {
+    let measured = match (finding.value.as_str(), finding.threshold.as_str()) {
+        ("", _) => String::new(),
+        (value, "") => format!("  {value}"),
+        (value, limit) => format!("  {value} (limit {limit})"),
+    };
+    format!("  ! {}{measured}  {}", finding.detector, finding.summary)
 }
 
 fn autonomy(app: &v1::App) -> String {
@@ -387,5 +394,23 @@ mod tests {
              APP     HEALTH     INSTANCES  CPU  MEM  P99    LAST DECISION     COOLDOWNS     APPROVALS\n\
              my-api  ● healthy  3/3        61%  –    180ms  restart ✔ 2m ago  scale_up 44s  –\n"
         );
+    }
+
+    #[test]
+    fn a_finding_shows_the_numbers_there_are_and_no_empty_ones() {
+        let finding = |value: &str, threshold: &str| v1::Finding {
+            detector: "crash".to_owned(),
+            value: value.to_owned(),
+            threshold: threshold.to_owned(),
+            summary: "an instance ended".to_owned(),
+            ..Default::default()
+        };
+        for (value, limit, row) in [
+            ("", "", "  ! crash  an instance ended"),
+            ("3", "", "  ! crash  3  an instance ended"),
+            ("3", "2", "  ! crash  3 (limit 2)  an instance ended"),
+        ] {
+            assert_eq!(finding_row(&finding(value, limit)), row);
+        }
     }
 }

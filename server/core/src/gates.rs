@@ -246,6 +246,8 @@ fn instead_of(action: Action, reason: Reason) -> Action {
         | Reason::MemoryOverride
         | Reason::RepetitionSuppressed
         | Reason::Storm => Action::Escalate,
+        // What was not deployed does not get well by waiting: doubt about another try is the end of this ladder.
+        Reason::UncertaintyNoop if action == Action::RetryDeployment => Action::Escalate,
         _ => Action::Noop,
     }
 }

@@ -18,19 +18,20 @@ use crate::choose::{Lesson, Proposal, Row, Value};
 use crate::detect::{Finding, FindingKind};
 use crate::gates::Surroundings;
 use crate::graduation::Demoted;
-use crate::plan::Fence;
 use crate::policy::Policy;
-use crate::signal::{Exit, Metric, Reading};
+use crate::signal::{Metric, Reading};
 use crate::state::{AppState, Approval, ApprovalState, Attempt, Health, Outcome, Pause, Scope};
 use crate::verdict::{Ruling, Verdict};
 
 mod author;
 mod event;
 mod inert;
+mod observation;
 mod subject;
 
 pub use author::Author;
 use inert::inert;
+pub use observation::Observation;
 pub use subject::GATES_PASSED;
 
 /// Version of the record format. A reader refuses a newer one.
@@ -386,32 +387,6 @@ pub struct Request {
     pub id: String,
     /// Digest of the content.
     pub digest: String,
-}
-
-/// Something observed about an instance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Observation {
-    /// A process runs.
-    Started {
-        /// Its identity.
-        fence: Fence,
-    },
-    /// It answers its health check, or has run long enough.
-    Ready,
-    /// It does not answer.
-    Unready,
-    /// It is gone.
-    Exited {
-        /// Its identity.
-        fence: Option<Fence>,
-        /// How.
-        exit: Exit,
-        /// Whether it was asked to end.
-        expected: bool,
-    },
-    /// The instance does not exist any more (scaled down).
-    Removed,
 }
 
 /// Why a decision was made now.

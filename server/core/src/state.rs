@@ -110,13 +110,16 @@ pub struct Answered {
     pub seq: u64,
 }
 
-/// Revisions of one app's specification, newest last, at most [`REVISIONS`].
+/// Revisions of one app's specification, newest last, at most [`REVISIONS`]: the one that runs and the one that a rollback would go to
+/// are always among them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpecHistory {
     /// Newest last; never empty.
     pub revisions: Vec<Revision>,
     /// Number of the revision that runs.
     pub current: u32,
+    /// The highest number that was ever given: a revision that was refused is not kept, and its number is not given again.
+    pub newest: u32,
 }
 
 impl SpecHistory {

@@ -180,6 +180,25 @@ fn apps_without_end_take_no_labels_without_end() {
 }
 
 #[test]
+fn an_app_that_was_let_go_leaves_its_label_to_another() {
+    let metrics = Metrics::new(Env::Stage);
+    let base = decision();
+    let decided = |name: &str| {
+        let app = Some(AppName::parse(name).unwrap());
+        metrics.record(&Record { app, ..base.clone() });
+    };
+    (0..APPS_MAX).for_each(|n| decided(&format!("app-{n}")));
+    decided("late");
+    let gone = Body::Offboarded { revision: 1, digest: String::new() };
+    metrics.record(&record(90, Some("app-7"), gone));
+    decided("next");
+    let text = metrics.render(&Snapshot::default());
+    assert!(!text.contains("app=\"app-7\""), "its counts went with it");
+    assert!(text.contains("app=\"next\",action=\"DEPLOY\",outcome=\"permitted\"} 1"));
+    assert!(text.contains("app=\"_other\",action=\"DEPLOY\",outcome=\"permitted\"} 1"));
+}
+
+#[test]
 fn names_follow_the_rules_of_prometheus() {
     let (_metrics, text) = full();
     for name in names(&text) {

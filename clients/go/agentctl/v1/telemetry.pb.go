@@ -217,9 +217,9 @@ type Signal struct {
 	Instance string `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
 	// When it was measured; at most 30 s ahead of and 5 min behind the server.
 	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
-	// Share of the CPU limit in use, 0 to 1.
+	// Share of the CPU limit in use: 1 is all of it, and whoever may take more than that says more, at most 1024.
 	CpuUtilization *float64 `protobuf:"fixed64,4,opt,name=cpu_utilization,json=cpuUtilization,proto3,oneof" json:"cpu_utilization,omitempty"`
-	// Share of the memory limit in use, 0 to 1.
+	// Share of the memory limit in use: 1 is all of it, at most 100 where the limit is a soft one.
 	MemoryUtilization *float64 `protobuf:"fixed64,5,opt,name=memory_utilization,json=memoryUtilization,proto3,oneof" json:"memory_utilization,omitempty"`
 	// Median response time in seconds.
 	LatencyP50Seconds *float64 `protobuf:"fixed64,6,opt,name=latency_p50_seconds,json=latencyP50Seconds,proto3,oneof" json:"latency_p50_seconds,omitempty"`

@@ -140,6 +140,7 @@ fn evolve_environment(state: &mut State, record: &Record) {
                 state.specs.remove(name);
             }
         }
+        Body::Decided(decided) => forget_refused(state, record.app.as_ref(), decided),
         Body::SpecGenerated { spec, digest, revision, request } => {
             onboard(state, spec, digest, *revision, at);
             answer(state, request.as_ref(), record.seq);
@@ -361,13 +362,18 @@ fn settle_breaker(breaker: &mut Breaker, outcome: Outcome, policy: &Policy, at: 
 }
 
 fn onboard(state: &mut State, spec: &AppSpec, digest: &str, revision: u32, at: Millis) {
-    let history = state
-        .specs
-        .entry(spec.name.clone())
-        .or_insert_with(|| SpecHistory { revisions: Vec::new(), current: revision });
+    let history = state.specs.entry(spec.name.clone()).or_insert_with(|| SpecHistory {
+        revisions: Vec::new(),
+        current: revision,
+        newest: 0,
+    });
     if history.revisions.len() >= REVISIONS {
-        history.revisions.remove(0);
+        let back = rollback_target(history);
+        let needed = |number: u32| number == history.current || Some(number) == back;
+        let oldest = history.revisions.iter().position(|r| !needed(r.number));
+        history.revisions.remove(oldest.unwrap_or(0));
     }
+    history.newest = revision;
     history.revisions.push(Revision {
         number: revision,
         digest: digest.to_owned(),
@@ -379,6 +385,23 @@ fn onboard(state: &mut State, spec: &AppSpec, digest: &str, revision: u32, at: M
     let app =
         state.apps.entry(spec.name.clone()).or_insert_with(|| new_app(spec, digest, revision, at));
     app.profile.rollback_to = rollback_target(history);
+}
+
+/// A revision that was refused is on record and nowhere else: it changed nothing, and pushes nothing out.
+fn forget_refused(state: &mut State, app: Option<&AppName>, decided: &Decided) {
+    let revision = match decided.proposal.plan.as_ref().map(|plan| &plan.operation) {
+        Some(Operation::Deploy { revision, .. } | Operation::Configure { revision, .. }) => {
+            *revision
+        }
+        _ => return,
+    };
+    let asked = matches!(decided.proposal.action, Action::Deploy | Action::Configure);
+    if !asked || !matches!(decided.ruling, Ruling::Refused { .. }) {
+        return;
+    }
+    if let Some(history) = app.and_then(|name| state.specs.get_mut(name)) {
+        history.revisions.retain(|r| r.number != revision || r.number == history.current);
+    }
 }
 
 /// The state of an app at the moment its specification is recorded.

@@ -158,7 +158,7 @@ fn put_in_force(ctx: &mut Context<'_>, put: &Put<'_>, by: &By) -> (u64, u64, Dec
     ctx.write(Some(&name), Some(first), Body::OnboardingPassed);
     let digest = spec.digest();
     let history = ctx.state.specs.get(&name);
-    let newest = history.and_then(|h| h.revisions.last()).map_or(0, |r| r.number);
+    let newest = history.map_or(0, |h| h.newest);
     let revision = newest.saturating_add(1);
     let body = Body::SpecGenerated {
         spec: Box::new(spec.clone()),

@@ -152,3 +152,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_api_says_of_a_share_how_much_is_taken() {
+    use agentd_core::signal::{MICRO, Metric};
+    use prost::Message as _;
+    let set = prost_types::FileDescriptorSet::decode(v1::FILE_DESCRIPTOR_SET).unwrap();
+    let file = set.file.iter().find(|f| f.name() == "agentctl/v1/telemetry.proto").unwrap();
+    let at = file.message_type.iter().position(|m| m.name() == "Signal").unwrap();
+    let comment = |field: &str| {
+        let fields = &file.message_type[at].field;
+        let field = fields.iter().position(|f| f.name() == field).unwrap();
+        let path = [4, at, 2, field].map(|part| i32::try_from(part).unwrap());
+        let said = file.source_code_info.as_ref().unwrap().location.iter();
+        said.into_iter().find(|l| l.path == path).unwrap().leading_comments().to_owned()
+    };
+    for (field, metric) in [
+        ("cpu_utilization", Metric::CpuUtilization),
+        ("memory_utilization", Metric::MemoryUtilization),
+    ] {
+        let most = format!("at most {}", metric.max_micro() / MICRO);
+        assert!(comment(field).contains(&most), "{field}: {}", comment(field));
+    }
+    assert_eq!(Metric::ErrorRatio.max_micro(), MICRO);
+    assert!(comment("error_ratio").contains("0 to 1"));
+}

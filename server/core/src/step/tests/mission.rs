@@ -138,6 +138,63 @@ fn a_rolling_restart_that_a_human_asked_for_is_no_flapping_and_crashes_that_are_
     }
 }
 
+#[test]
+fn a_retry_that_is_doubted_is_the_end_of_the_ladder_and_humans_are_told_once() {
+    let mut world = World::new(Env::Stage);
+    world.unreachable.push(crate::app::AppName::parse("web").unwrap());
+    let reply = world.try_onboard(World::request("web", 1), World::by("olivia"));
+    assert!(matches!(reply, Reply::Onboarded { .. }), "{reply:?}");
+    world.pass(2 * HOUR);
+    let tried = world.executed.len();
+    assert!((2..=8).contains(&tried), "{tried} tries");
+    assert_eq!(world.count("ESCALATED"), 1, "nothing else is left that could be tried");
+    world.unreachable.clear();
+    let app = crate::app::AppName::parse("web").unwrap();
+    world.act(&app, "retry", World::by("olivia"));
+    world.pass(2 * MINUTE);
+    assert_eq!(world.app(&app).ready(), 1, "she finds the cause and tries again");
+    world.assert_replays();
+}
+
+#[test]
+fn updates_that_are_refused_push_no_verified_revision_out() {
+    let mut world = World::new(Env::Stage);
+    let app = world.onboard("web", 1);
+    world.deploy_next(&app);
+    let back = world.app(&app).profile.rollback_to;
+    assert_eq!(back, Some(1));
+    let input = Input::Pause {
+        scope: Scope::Env,
+        halt: false,
+        reason: "no deployments today".to_owned(),
+        ttl_ms: None,
+        by: World::by("olivia"),
+    };
+    world.give(&input);
+    let etag = |world: &World| world.state.specs[&app].etag(world.app(&app).onboarded_at);
+    let before = etag(&world);
+    for n in 0..2 * crate::state::REVISIONS {
+        let request = crate::app::OnboardRequest {
+            environment: std::collections::BTreeMap::from([("N".to_owned(), n.to_string())]),
+            ..Default::default()
+        };
+        let reply = world.update(&app, request, [crate::app::Field::Environment], None);
+        let refused = |d: &crate::record::Decided| matches!(d.ruling, Ruling::Refused { .. });
+        assert!(
+            matches!(&reply, Reply::Updated { decided: Some(d), .. } if refused(d)),
+            "{reply:?}"
+        );
+    }
+    let numbers: Vec<u32> = world.state.specs[&app].revisions.iter().map(|r| r.number).collect();
+    assert_eq!((numbers, world.app(&app).profile.rollback_to), (vec![1, 2], back));
+    assert_eq!(etag(&world), before, "nothing changed");
+    world.give(&Input::Resume { scope: Scope::Env, reason: "go".into(), by: World::by("olivia") });
+    world.deploy_next(&app);
+    let newest = u32::try_from(3 + 2 * crate::state::REVISIONS).unwrap();
+    assert_eq!(world.app(&app).profile.revision, newest, "no number is given twice");
+    world.assert_replays();
+}
+
 /// What a monitor claims, tick by tick.
 type Lie = (&'static str, fn(&mut World, &crate::app::AppName));
 

@@ -70,11 +70,11 @@ export interface Signal {
   time?:
     | Timestamp
     | undefined;
-  /** Share of the CPU limit in use, 0 to 1. */
+  /** Share of the CPU limit in use: 1 is all of it, and whoever may take more than that says more, at most 1024. */
   cpuUtilization?:
     | number
     | undefined;
-  /** Share of the memory limit in use, 0 to 1. */
+  /** Share of the memory limit in use: 1 is all of it, at most 100 where the limit is a soft one. */
   memoryUtilization?:
     | number
     | undefined;

@@ -203,7 +203,7 @@ private static final long serialVersionUID = 0L;
   private double cpuUtilization_ = 0D;
   /**
    * <pre>
-   * Share of the CPU limit in use, 0 to 1.
+   * Share of the CPU limit in use: 1 is all of it, and whoever may take more than that says more, at most 1024.
    * </pre>
    *
    * <code>optional double cpu_utilization = 4 [json_name = "cpuUtilization"];</code>
@@ -215,7 +215,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Share of the CPU limit in use, 0 to 1.
+   * Share of the CPU limit in use: 1 is all of it, and whoever may take more than that says more, at most 1024.
    * </pre>
    *
    * <code>optional double cpu_utilization = 4 [json_name = "cpuUtilization"];</code>
@@ -230,7 +230,7 @@ private static final long serialVersionUID = 0L;
   private double memoryUtilization_ = 0D;
   /**
    * <pre>
-   * Share of the memory limit in use, 0 to 1.
+   * Share of the memory limit in use: 1 is all of it, at most 100 where the limit is a soft one.
    * </pre>
    *
    * <code>optional double memory_utilization = 5 [json_name = "memoryUtilization"];</code>
@@ -242,7 +242,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * Share of the memory limit in use, 0 to 1.
+   * Share of the memory limit in use: 1 is all of it, at most 100 where the limit is a soft one.
    * </pre>
    *
    * <code>optional double memory_utilization = 5 [json_name = "memoryUtilization"];</code>
@@ -1697,7 +1697,7 @@ private static final long serialVersionUID = 0L;
     private double cpuUtilization_ ;
     /**
      * <pre>
-     * Share of the CPU limit in use, 0 to 1.
+     * Share of the CPU limit in use: 1 is all of it, and whoever may take more than that says more, at most 1024.
      * </pre>
      *
      * <code>optional double cpu_utilization = 4 [json_name = "cpuUtilization"];</code>
@@ -1709,7 +1709,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Share of the CPU limit in use, 0 to 1.
+     * Share of the CPU limit in use: 1 is all of it, and whoever may take more than that says more, at most 1024.
      * </pre>
      *
      * <code>optional double cpu_utilization = 4 [json_name = "cpuUtilization"];</code>
@@ -1721,7 +1721,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Share of the CPU limit in use, 0 to 1.
+     * Share of the CPU limit in use: 1 is all of it, and whoever may take more than that says more, at most 1024.
      * </pre>
      *
      * <code>optional double cpu_utilization = 4 [json_name = "cpuUtilization"];</code>
@@ -1737,7 +1737,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Share of the CPU limit in use, 0 to 1.
+     * Share of the CPU limit in use: 1 is all of it, and whoever may take more than that says more, at most 1024.
      * </pre>
      *
      * <code>optional double cpu_utilization = 4 [json_name = "cpuUtilization"];</code>
@@ -1753,7 +1753,7 @@ private static final long serialVersionUID = 0L;
     private double memoryUtilization_ ;
     /**
      * <pre>
-     * Share of the memory limit in use, 0 to 1.
+     * Share of the memory limit in use: 1 is all of it, at most 100 where the limit is a soft one.
      * </pre>
      *
      * <code>optional double memory_utilization = 5 [json_name = "memoryUtilization"];</code>
@@ -1765,7 +1765,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Share of the memory limit in use, 0 to 1.
+     * Share of the memory limit in use: 1 is all of it, at most 100 where the limit is a soft one.
      * </pre>
      *
      * <code>optional double memory_utilization = 5 [json_name = "memoryUtilization"];</code>
@@ -1777,7 +1777,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Share of the memory limit in use, 0 to 1.
+     * Share of the memory limit in use: 1 is all of it, at most 100 where the limit is a soft one.
      * </pre>
      *
      * <code>optional double memory_utilization = 5 [json_name = "memoryUtilization"];</code>
@@ -1793,7 +1793,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Share of the memory limit in use, 0 to 1.
+     * Share of the memory limit in use: 1 is all of it, at most 100 where the limit is a soft one.
      * </pre>
      *
      * <code>optional double memory_utilization = 5 [json_name = "memoryUtilization"];</code>

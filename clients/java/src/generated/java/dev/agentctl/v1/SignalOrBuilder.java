@@ -79,7 +79,7 @@ public interface SignalOrBuilder extends
 
   /**
    * <pre>
-   * Share of the CPU limit in use, 0 to 1.
+   * Share of the CPU limit in use: 1 is all of it, and whoever may take more than that says more, at most 1024.
    * </pre>
    *
    * <code>optional double cpu_utilization = 4 [json_name = "cpuUtilization"];</code>
@@ -88,7 +88,7 @@ public interface SignalOrBuilder extends
   boolean hasCpuUtilization();
   /**
    * <pre>
-   * Share of the CPU limit in use, 0 to 1.
+   * Share of the CPU limit in use: 1 is all of it, and whoever may take more than that says more, at most 1024.
    * </pre>
    *
    * <code>optional double cpu_utilization = 4 [json_name = "cpuUtilization"];</code>
@@ -98,7 +98,7 @@ public interface SignalOrBuilder extends
 
   /**
    * <pre>
-   * Share of the memory limit in use, 0 to 1.
+   * Share of the memory limit in use: 1 is all of it, at most 100 where the limit is a soft one.
    * </pre>
    *
    * <code>optional double memory_utilization = 5 [json_name = "memoryUtilization"];</code>
@@ -107,7 +107,7 @@ public interface SignalOrBuilder extends
   boolean hasMemoryUtilization();
   /**
    * <pre>
-   * Share of the memory limit in use, 0 to 1.
+   * Share of the memory limit in use: 1 is all of it, at most 100 where the limit is a soft one.
    * </pre>
    *
    * <code>optional double memory_utilization = 5 [json_name = "memoryUtilization"];</code>
