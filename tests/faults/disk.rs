@@ -138,14 +138,14 @@ fn a_disk_on_which_no_sync_succeeds_is_never_called_good() {
     let mut world = World::with_app();
     let starts = world.starts().len();
     for _ in 0..2 {
-        let lived = world.restart_armed("journal.fsync=eio");
-        if lived {
-            world.app.kill9();
+        if world.restart_armed("journal.fsync=eio") {
+            let _ = world.server.ctl(&["pause", "--reason", "x"]);
         }
         assert_eq!(check_it_aborts(&mut world), Vec::<String>::new());
         world.server.arm("");
         world.server.up();
     }
+    let _ = world.server.ctl(&["resume", "--reason", "x"]);
     world.settle();
     assert!(world.starts().len() > starts);
     assert_eq!(world.broken_promises(), Vec::<String>::new());

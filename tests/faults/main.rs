@@ -9,6 +9,8 @@
 mod harness;
 
 #[cfg(test)]
+mod crashes;
+#[cfg(test)]
 mod disk;
 #[cfg(test)]
 mod kill;

@@ -50,8 +50,8 @@ fn asking_again_for_a_sync_that_failed_is_found() {
     let mut world = World::with_app();
     // The kernel says yes the second time, as it does for pages that it has dropped.
     assert!(world.restart_armed("journal.retry_fsync=bug;journal.fsync=eio@3"));
-    world.app.kill9();
     let head = world.server.records().head();
+    world.app.kill9();
     let healed = world.server.wait_or_death("went on all the same", {
         let app = world.app.clone();
         move |server| server.try_records()?.verified_after(&app.name, head).then_some(())
