@@ -22,6 +22,11 @@ use agentd_core::chain::{Hash, LineVerifier, leaf_hash};
 use agentd_core::tlog::tree::Frontier;
 use bytes::Bytes;
 
+#[path = "proof/index.rs"]
+mod index;
+#[path = "proof/long.rs"]
+mod long;
+
 const ENTRY_BYTES: usize = 375;
 const SINGLE: usize = 2_000;
 const WRITERS: usize = 64;
@@ -154,6 +159,9 @@ async fn main() {
     proofs(&tlog, size);
     verify(&journal, &verified, size);
     row("memory, resident", &resident(), "", "does not grow");
+    drop((journal, tlog));
+    index::run(&dir.path().join("indexed")).await;
+    long::run(&dir.path().join("long")).await;
 }
 
 fn proofs(tlog: &tlog::Tlog, size: u64) {

@@ -41,6 +41,7 @@ use agentd_core::chain::{Hash, LINE_BYTES_MAX};
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use crate::blobs::Blobs;
 use directory::Directory;
 use head::HeadMark;
 use index::Shared;
@@ -148,11 +149,13 @@ fn open_store(
     };
     let shared = Shared::new(store, log_id, scan.segments.clone(), scan.chain, status);
     let shared = Arc::new(shared);
+    let dir = config.dir.clone();
     let mut writer = Writer::new(config, Arc::clone(&shared), &scan);
     if scan.damage.is_none() {
         // A failure here shows in the status; the log can be read all the same.
         let _ = writer.start();
     }
+    let blobs = Arc::new(Blobs::of_log(&dir));
     let (queue, commands) = mpsc::channel(QUEUE_LEN);
     let thread = std::thread::Builder::new()
         .name("journal".into())
@@ -166,6 +169,7 @@ fn open_store(
         room: Arc::new(Semaphore::new(QUEUE_BYTES)),
         thread: Mutex::new(Some(thread)),
         shared,
+        blobs,
     };
     Ok(Opened { journal: Journal { inner: Arc::new(inner) }, head, recovery })
 }
@@ -183,6 +187,7 @@ struct Inner {
     room: Arc<Semaphore>,
     thread: Mutex<Option<JoinHandle<()>>>,
     shared: Arc<Shared>,
+    blobs: Arc<Blobs>,
 }
 
 impl Drop for Inner {
@@ -291,7 +296,13 @@ impl Journal {
     /// Reads durable records.
     #[must_use]
     pub fn reader(&self) -> Reader {
-        Reader::new(Arc::clone(&self.inner.shared))
+        Reader::new(Arc::clone(&self.inner.shared), Arc::clone(&self.inner.blobs))
+    }
+
+    /// What is too long for a line, beside the log.
+    #[must_use]
+    pub fn blobs(&self) -> &Blobs {
+        &self.inner.blobs
     }
 
     /// Takes note that the records are not those that were promised elsewhere: nothing is appended from here on.

@@ -21,6 +21,7 @@
 mod claims;
 mod files;
 mod key;
+pub mod rotate;
 #[cfg(test)]
 mod tests;
 mod worker;

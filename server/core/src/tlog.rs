@@ -11,10 +11,12 @@
 //! | [`tile`] | paths of tiles, bundles of entries |
 //! | [`note`] | signed notes and their keys |
 //! | [`checkpoint`] | what a log signs |
+//! | [`rotation`] | how one key hands over to the next |
 
 pub mod checkpoint;
 pub mod note;
 pub mod proof;
+pub mod rotation;
 pub mod tile;
 pub mod tree;
 
