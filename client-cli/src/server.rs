@@ -378,6 +378,140 @@ pub fn read_log(data_dir: &Path, on_entry: &mut dyn FnMut(u64, &[u8])) -> Result
     }
 }
 
+/// Gives the log in a data directory another key, or lets the one that was replaced sign no more. Answers with the key before, the
+/// key now, and the record of it.
+///
+/// # Errors
+/// A server runs on it, or something is wrong with its files: the key is what it was.
+pub async fn rotate_key(
+    data_dir: &Path,
+    key: Option<PathBuf>,
+    anchor: Option<PathBuf>,
+) -> Result<(String, String, u64), Failure> {
+    let config = tlog_config(data_dir, key, anchor);
+    let now = agentd::clock::Clock::system().now_ms();
+    let done = agentd::tlog::rotate::rotate(config, now).await.map_err(|e| rotation_failure(&e))?;
+    Ok((done.from.to_string(), done.to.to_string(), done.seq))
+}
+
+/// Lets the key that was replaced sign no more; answers with it.
+///
+/// # Errors
+/// As [`rotate_key`].
+pub async fn retire_key(
+    data_dir: &Path,
+    key: Option<PathBuf>,
+    anchor: Option<PathBuf>,
+) -> Result<String, Failure> {
+    let config = tlog_config(data_dir, key, anchor);
+    let retired = agentd::tlog::rotate::retire(config).await.map_err(|e| rotation_failure(&e))?;
+    Ok(retired.to_string())
+}
+
+fn tlog_config(
+    data_dir: &Path,
+    key: Option<PathBuf>,
+    anchor: Option<PathBuf>,
+) -> agentd::tlog::Config {
+    // The environment would be part of the name of a first key; the name of this log is in its key.
+    let usual = agentd::tlog::Config::new(data_dir, Env::Dev.as_str());
+    agentd::tlog::Config { key: key.unwrap_or_else(|| usual.key.clone()), anchor, ..usual }
+}
+
+fn rotation_failure(error: &agentd::tlog::rotate::Error) -> Failure {
+    use agentd::tlog::rotate::Error;
+    let failure = Failure::because(Exit::Failure, "the key of the log is what it was", error);
+    match error {
+        Error::NoKey(_) => failure
+            .hint("name the server's directory with --data-dir, and its key with --proof-key"),
+        Error::Overlapping(_) => {
+            failure.hint("`agentctl proof rotate-key --retire` ends that first")
+        }
+        Error::Log(agentd::tlog::Error::Journal(agentd::journal::Error::Locked { .. })) => {
+            failure.hint("stop the server for this: apps go on running")
+        }
+        Error::Damaged(_) => failure.hint("`agentctl proof verify --data-dir DIR` says more"),
+        _ => failure,
+    }
+}
+
+/// Where bodies lie that are too long for a line of the log.
+#[derive(Debug, Clone)]
+pub struct Bodies {
+    blobs: Option<agentd::blobs::Blobs>,
+    /// What is removed with the last of its users.
+    _received: Option<std::sync::Arc<tempfile::TempDir>>,
+}
+
+impl Bodies {
+    /// There are none: a line that names one is a line without its body.
+    #[must_use]
+    pub const fn nowhere() -> Self {
+        Self { blobs: None, _received: None }
+    }
+
+    /// In a data directory, or in a directory with tiles.
+    #[must_use]
+    pub fn of_log(dir: &Path) -> Self {
+        Self { blobs: Some(agentd::blobs::Blobs::of_log(&log_dir(dir))), _received: None }
+    }
+
+    /// Beside a file with lines.
+    #[must_use]
+    pub fn beside(file: &Path) -> Self {
+        let mut name = file.as_os_str().to_owned();
+        name.push(".blobs");
+        Self { blobs: Some(agentd::blobs::Blobs::at(name.into())), _received: None }
+    }
+
+    /// Where what a server sends is kept until it was checked.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub fn received() -> Result<Self, Failure> {
+        let failed =
+            |error| Failure::because(Exit::Failure, "cannot keep what the server sends", &error);
+        let dir = tempfile::tempdir().map_err(failed)?;
+        let blobs = Some(agentd::blobs::Blobs::at(dir.path().to_owned()));
+        Ok(Self { blobs, _received: Some(std::sync::Arc::new(dir)) })
+    }
+
+    /// Keeps bodies, each under its digest.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn put(&self, bodies: &[Vec<u8>]) -> Result<(), Failure> {
+        let Some(blobs) = &self.blobs else { return Ok(()) };
+        let failed = |error| Failure::because(Exit::Failure, "cannot write a body", &error);
+        bodies.iter().try_for_each(|body| blobs.put(body).map(drop).map_err(failed))
+    }
+
+    /// Checks the body that a line keeps beside the log, if it does; says what is wrong with it.
+    ///
+    /// # Errors
+    /// It is not there as it was recorded.
+    pub fn check(&self, line: &[u8]) -> Result<(), String> {
+        match &self.blobs {
+            Some(blobs) => blobs.check(line).map_err(|error| error.to_string()),
+            None if agentd_core::record::Detached::in_line(line).is_some() => {
+                Err("its body is not in what is checked".to_owned())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The record in a line, whole.
+    ///
+    /// # Errors
+    /// It is none, or its body cannot be had.
+    pub fn record(&self, line: &[u8]) -> Result<agentd_core::record::Record, agentd::blobs::Error> {
+        match &self.blobs {
+            Some(blobs) => blobs.record(line),
+            None => Ok(agentd_core::record::Record::parse(line)?),
+        }
+    }
+}
+
 fn log_dir(data_dir: &Path) -> PathBuf {
     let nested = data_dir.join("proof");
     if nested.is_dir() { nested } else { data_dir.to_owned() }

@@ -25,6 +25,10 @@ use agentd_core::chain::{Hash, LineVerifier, leaf_hash};
 use agentd_core::tlog::tree::Frontier;
 use bytes::Bytes;
 
+#[path = "proof/index.rs"]
+mod index;
+#[path = "proof/long.rs"]
+mod long;
 #[path = "proof/peers.rs"]
 mod peers;
 
@@ -165,6 +169,9 @@ async fn main() {
     proofs(&tlog, size);
     verify(&journal, &verified, size);
     row("memory, resident", &resident(), "", "does not grow");
+    drop((journal, tlog));
+    index::run(&dir.path().join("indexed")).await;
+    long::run(&dir.path().join("long")).await;
 }
 
 /// The same load on what else could hold it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use agentd_core::app::Env;
 use agentd_core::policy::Policy;
-use agentd_core::record::{Record, Started, Stopped};
+use agentd_core::record::{Started, Stopped};
 use agentd_core::replay::Replay;
 use agentd_core::tlog::policy::{self as tlog_policy, Witness};
 use tokio::net::TcpListener;
@@ -19,6 +19,7 @@ use crate::act::process::ProcessActuator;
 use crate::act::{self, Actuator};
 use crate::agent::{self, Agent, Handle, Parts, Restored};
 use crate::auth::{self, Authorizer, tokens::TokenTable};
+use crate::blobs::{self, Blobs};
 use crate::bus;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -94,7 +95,7 @@ pub enum Error {
         /// Where.
         seq: u64,
         /// Why.
-        source: agentd_core::record::Error,
+        source: blobs::Error,
     },
     /// The log is of another environment.
     #[error("the data directory belongs to environment `{found}`, this server serves `{served}`")]
@@ -492,11 +493,12 @@ fn witnesses(config: &Config) -> Result<Vec<Witness>, Error> {
 fn open_log(config: &Config) -> Result<(Journal, Tlog, Restored), Error> {
     let mut replay = Replay::new(config.env);
     let mut failed = None;
+    let blobs = Blobs::of_log(&config.data_dir.join("proof"));
     let mut on_entry = |seq: u64, line: &[u8]| {
         if failed.is_some() {
             return;
         }
-        match Record::parse(line) {
+        match blobs.record(line) {
             Ok(record) if record.env != config.env => {
                 failed = Some(Error::Environment { found: record.env, served: config.env });
             }

@@ -23,6 +23,7 @@ use std::time::Duration;
 use agentd_core::chain::{GENESIS, Hash, leaf_hash};
 use tokio::sync::watch;
 
+use crate::blobs::Blobs;
 use crate::journal::{self, Journal, LogId, Reader};
 
 pub use facts::Facts;
@@ -237,7 +238,7 @@ pub fn compare_dir(dir: &Path) -> Result<Compared, Error> {
     let place = table.place()?;
     let mut compared = Compared { entries: 0, difference: None };
     let (mut batch, mut failed) = (Vec::new(), None);
-    let mut next = 1;
+    let (mut next, blobs) = (1, Blobs::of_log(dir));
     let mut check = |batch: &mut Vec<(u64, Facts)>, next: &mut u64| {
         if let (Some(last), true) =
             (batch.last().map(|(seq, _)| *seq), compared.difference.is_none())
@@ -253,7 +254,7 @@ pub fn compare_dir(dir: &Path) -> Result<Compared, Error> {
     };
     journal::read_dir(dir, &mut |seq, line| {
         if seq <= place.upto {
-            batch.push((seq, Facts::of(line)));
+            batch.push((seq, Facts::of(&blobs, line)));
         }
         if batch.len() >= BATCH {
             check(&mut batch, &mut next);
@@ -293,7 +294,8 @@ impl<'a> Walk<'a> {
         let left = usize::try_from(upto - self.next).unwrap_or(BATCH).saturating_add(1);
         let entries = self.reader.read(self.next, left.min(BATCH), BATCH_BYTES)?;
         let Some(last) = entries.last().map(|entry| entry.seq) else { return Ok(false) };
-        let known: Vec<_> = entries.iter().map(|e| (e.seq, Facts::of(&e.line))).collect();
+        let known: Vec<_> =
+            entries.iter().map(|e| (e.seq, Facts::of(self.reader.blobs(), &e.line))).collect();
         self.compared.difference = table.differ(self.next, &known)?;
         self.compared.entries = self.compared.entries.saturating_add(known.len() as u64);
         self.next = last.saturating_add(1);
@@ -414,7 +416,10 @@ impl Worker {
         let entries = self.reader.read(next, BATCH, BATCH_BYTES)?;
         let (Some(last), facts) = (
             entries.last(),
-            entries.iter().map(|e| (e.seq, Facts::of(&e.line))).collect::<Vec<_>>(),
+            entries
+                .iter()
+                .map(|e| (e.seq, Facts::of(self.reader.blobs(), &e.line)))
+                .collect::<Vec<_>>(),
         ) else {
             return Ok(self.announce(place.upto, false));
         };

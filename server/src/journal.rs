@@ -47,6 +47,7 @@ use agentd_core::chain::{Hash, LINE_BYTES_MAX};
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use crate::blobs::Blobs;
 use directory::Directory;
 use head::HeadMark;
 use index::Shared;
@@ -159,6 +160,7 @@ fn open_store(
     let spares = Spares::new(Arc::clone(&store), whole);
     let shared = Shared::new(store, spares, log_id, scan.segments.clone(), scan.chain, status);
     let shared = Arc::new(shared);
+    let dir = config.dir.clone();
     let mut writer = Writer::new(config, Arc::clone(&shared), &scan);
     let mut makes_spares = None;
     if directory.is_some() {
@@ -170,6 +172,7 @@ fn open_store(
         // A failure here shows in the status; the log can be read all the same.
         let _ = writer.start();
     }
+    let blobs = Arc::new(Blobs::of_log(&dir));
     let (queue, commands) = mpsc::channel(QUEUE_LEN);
     let thread = std::thread::Builder::new()
         .name("journal".into())
@@ -188,6 +191,7 @@ fn open_store(
         room: Arc::new(Semaphore::new(QUEUE_BYTES)),
         thread: Mutex::new(Some(thread)),
         shared,
+        blobs,
     };
     Ok(Opened { journal: Journal { inner: Arc::new(inner) }, head, recovery })
 }
@@ -218,6 +222,7 @@ struct Inner {
     room: Arc<Semaphore>,
     thread: Mutex<Option<JoinHandle<()>>>,
     shared: Arc<Shared>,
+    blobs: Arc<Blobs>,
 }
 
 impl Drop for Inner {
@@ -326,7 +331,13 @@ impl Journal {
     /// Reads durable records.
     #[must_use]
     pub fn reader(&self) -> Reader {
-        Reader::new(Arc::clone(&self.inner.shared))
+        Reader::new(Arc::clone(&self.inner.shared), Arc::clone(&self.inner.blobs))
+    }
+
+    /// What is too long for a line, beside the log.
+    #[must_use]
+    pub fn blobs(&self) -> &Blobs {
+        &self.inner.blobs
     }
 
     /// Gives up the segments that hold only records below `before`; their files become those of segments to come. Whoever calls

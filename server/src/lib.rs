@@ -7,6 +7,7 @@ pub mod act;
 pub mod agent;
 pub mod app;
 pub mod auth;
+pub mod blobs;
 pub mod bus;
 pub mod clock;
 pub mod config;

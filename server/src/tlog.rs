@@ -22,6 +22,7 @@ mod claims;
 mod elsewhere;
 mod files;
 mod key;
+pub mod rotate;
 #[cfg(test)]
 mod tests;
 mod witness;

@@ -81,6 +81,7 @@ const COMMANDS: &[Line] = &[
     ("proof get", &["1"], 0),
     ("proof list", &[], 0),
     ("proof prove", &["1"], 0),
+    ("proof rotate-key", &["--data-dir", "{dir}"], 1),
     ("proof tail", &["--no-follow"], 0),
     ("proof verify", &[], 0),
     ("reject", &["apr-999999", "--reason", "x", "--yes"], 3),

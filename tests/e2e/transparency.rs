@@ -158,6 +158,69 @@ fn whoever_looked_once_notices_a_log_that_was_set_back_or_written_anew() {
 }
 
 #[test]
+fn whoever_knew_the_old_key_follows_the_log_to_the_new_one_and_to_no_other() {
+    let mut server = Server::quick();
+    server.ctl(&["pause", "--reason", "one"]).ok();
+    let first = server_checkpoint(&server);
+    let old_key = first["verifier_key"].as_str().unwrap().to_owned();
+    let old_note = server.dir().join("old-checkpoint");
+    fs::write(&old_note, first["checkpoint"].as_str().unwrap()).unwrap();
+    let data = server.data_dir();
+    let rotate = ["proof", "rotate-key", "--data-dir", path(&data), "-o", "json"];
+    let busy = server.ctl(&rotate).exits(1);
+    assert!(busy.stderr.contains("in use"), "{}", busy.stderr);
+    server.ctl(&["proof", "rotate-key"]).exits(2);
+
+    server.stop();
+    let done = server.ctl(&rotate).ok().json();
+    assert_eq!(done["from"], old_key.as_str());
+    let again = server.ctl(&rotate).exits(1);
+    assert!(again.stderr.contains("--retire"), "{}", again.stderr);
+    server.up();
+    let second = server_checkpoint(&server);
+    assert_eq!(second["verifier_key"], done["to"]);
+    assert!(second["continues"].as_u64() >= first["size"].as_u64(), "{second:#}");
+    // Somebody who has only the old key still believes it, until that key is retired.
+    let note = second["checkpoint"].as_str().unwrap().to_owned();
+    let old: VerifierKey = old_key.parse().unwrap();
+    let new: VerifierKey = done["to"].as_str().unwrap().parse().unwrap();
+    let opens =
+        |note: &str, key| Checkpoint::open(&Note::parse(note.as_bytes()).unwrap(), key).is_ok();
+    assert!(opens(&note, &old) && opens(&note, &new));
+    server.stop();
+    let retire = ["proof", "rotate-key", "--retire", "--data-dir", path(&data), "-o", "json"];
+    assert_eq!(server.ctl(&retire).ok().json()["retired"], old_key.as_str());
+    server.ctl(&retire).exits(1);
+    server.up();
+    let third = server_checkpoint(&server);
+    let note = third["checkpoint"].as_str().unwrap();
+    assert!(!opens(note, &old) && opens(note, &new));
+
+    // What was signed before is checked with the old key; the record of the exchange is part of the log.
+    let lines = server.dir().join("log.jsonl");
+    server.ctl(&["proof", "export", "--file", path(&lines)]).ok();
+    let verify =
+        ["proof", "verify", path(&lines), "--checkpoint", path(&old_note), "--key", &old_key];
+    server.ctl(&verify).ok();
+    assert_eq!(server.records().of("KEY_ROTATED").count(), 1);
+    server.ctl(&["proof", "verify", "--server", "--replay"]).ok();
+
+    // A thief of the disk makes a key of their own: nobody handed over to it.
+    server.stop();
+    let theirs = agentd_core::tlog::SignerKey::from_seed(old.name(), &[7; 32]).unwrap();
+    let key = data.join("proof.key");
+    fs::write(&key, theirs.to_secret_text()).unwrap();
+    fs::remove_file(data.join("proof/checkpoint")).unwrap();
+    server.up();
+    let found = server.ctl(&["proof", "checkpoint"]).exits(10);
+    assert!(found.stderr.contains("did not hand over"), "{}", found.stderr);
+}
+
+fn server_checkpoint(server: &Server) -> serde_json::Value {
+    server.ctl(&["proof", "checkpoint", "-o", "json"]).ok().json()
+}
+
+#[test]
 fn a_second_path_stops_a_server_on_an_old_backup_before_it_acts() {
     let mut options = Options::default();
     let elsewhere = tempfile::tempdir().unwrap();

@@ -15,6 +15,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Format;
 use crate::page::Table;
+use crate::server::Bodies;
 use crate::text;
 use crate::time::{self, TimeStyle};
 use crate::view::proof::EntryView;
@@ -22,6 +23,7 @@ use crate::view::proof::EntryView;
 mod checkpoint;
 mod export;
 mod known;
+mod rotate;
 mod select;
 mod tiles;
 pub(super) mod verify;
@@ -90,6 +92,14 @@ Examples:
   agentctl proof prove 1077
   agentctl proof prove 1077 --file 1077.tlog-proof && agentctl proof verify 1077.tlog-proof")]
     Prove(checkpoint::ProveArgs),
+    /// Give the log another key, recorded and signed by both
+    #[command(after_help = "\
+Examples:
+  agentctl proof rotate-key --data-dir DIR             a new key, beside which the old one signs too
+  agentctl proof rotate-key --data-dir DIR --retire    later: the old one signs no more
+
+No server may run on the directory meanwhile. What was signed before is checked with the old key.")]
+    RotateKey(rotate::RotateArgs),
     /// Write the log as JSON lines, as tiles, or one entry with its proof
     #[command(after_help = "\
 Examples:
@@ -210,6 +220,7 @@ pub(super) async fn run(args: ProofArgs, context: &mut Context) -> Result<Exit, 
         ProofCommand::Verify(args) => verify::run(args, context).await,
         ProofCommand::Checkpoint(args) => checkpoint::checkpoint(args, context).await,
         ProofCommand::Prove(args) => checkpoint::prove(args, context).await,
+        ProofCommand::RotateKey(args) => rotate::run(args, context).await,
         ProofCommand::Export(args) => export_as(args, context).await,
     }
 }
@@ -355,10 +366,14 @@ async fn export(args: ExportArgs, context: &mut Context) -> Result<Exit, Failure
     let request = v1::ExportProofRequest { first_seq: args.from, last_seq: args.to, filter };
     let answer = session.proof().export_proof(request).await;
     let mut stream = answer.map_err(|s| session.failure(s))?.into_inner();
-    let (mut count, mut last_seq) = (0_u64, 0);
+    let (mut count, mut last_seq, mut beside) = (0_u64, 0, 0_u64);
     while let Some(part) = stream.message().await.map_err(|s| session.failure(s))? {
         let lines = part.lines.iter().filter(|byte| **byte == b'\n').count();
         count += u64::try_from(lines).unwrap_or(0);
+        beside += u64::try_from(part.bodies.len()).unwrap_or(0);
+        if let Some(path) = &args.file {
+            Bodies::beside(path).put(&part.bodies)?;
+        }
         last_seq = part.last_seq;
         match (&mut file, &args.file) {
             (Some(file), Some(path)) => file.write_all(&part.lines).map_err(|error| {
@@ -380,6 +395,10 @@ async fn export(args: ExportArgs, context: &mut Context) -> Result<Exit, Failure
             text::count(count, "entry", "entries"),
             path.display()
         ));
+    }
+    if beside > 0 && args.file.is_none() {
+        let bodies = text::count(beside, "body is", "bodies are");
+        context.output.say(format!("! {bodies} too long for a line; --file keeps them beside it"));
     }
     context.output.flush()?;
     Ok(Exit::Ok)

@@ -13,12 +13,14 @@
 //! | [`checkpoint`] | what a log signs |
 //! | [`cosignature`] | what a witness says of it |
 //! | [`policy`] | which witnesses have to say it |
+//! | [`rotation`] | how one key hands over to the next |
 
 pub mod checkpoint;
 pub mod cosignature;
 pub mod note;
 pub mod policy;
 pub mod proof;
+pub mod rotation;
 pub mod tile;
 pub mod tree;
 

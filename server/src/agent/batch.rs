@@ -202,7 +202,11 @@ impl Agent {
         let trace = self.trace.as_ref().filter(|_| record.decision().is_some());
         record.trace = trace.map(ToString::to_string);
         let mut line = record.line(self.head.hash);
-        if line.len() > LINE_MAX {
+        if line.len() > LINE_MAX
+            && let Some(short) = self.detach(&record)
+        {
+            line = short;
+        } else if line.len() > LINE_MAX {
             // A record that does not fit is replaced by one that says so; the state follows the log, so nothing is done.
             self.counters.records_too_long = self.counters.records_too_long.saturating_add(1);
             tracing::error!(seq = record.seq, event = record.body.event_name(), "record too long");
@@ -223,6 +227,18 @@ impl Agent {
         self.head.hash = hash;
         batch.lines.push(line.clone());
         batch.published.push(Arc::new(Published { record, line, hash }));
+    }
+
+    /// The line of a record whose body is now beside the log; `None` if it cannot be kept there.
+    fn detach(&self, record: &Record) -> Option<Vec<u8>> {
+        let (line, body) = record.line_detached(self.head.hash);
+        match self.parts.journal.blobs().put(&body) {
+            Ok(_) => Some(line),
+            Err(error) => {
+                tracing::error!(%error, seq = record.seq, "a body is not kept beside the log");
+                None
+            }
+        }
     }
 
     fn count(&mut self, record: &Record) {
@@ -357,7 +373,7 @@ impl Agent {
             };
             for entry in entries {
                 next = entry.seq.saturating_add(1);
-                match Record::parse(&entry.line) {
+                match reader.blobs().record(&entry.line) {
                     Ok(record) => replay.fold(&record),
                     Err(error) => tracing::error!(%error, seq = entry.seq, "not a record"),
                 }

@@ -157,7 +157,7 @@ async fn answer_times(services: &Services, approvals: &mut [v1::Approval]) -> Re
             let Some(last) = entries.last() else { break };
             (next, looked_at) = (last.seq.saturating_add(1), looked_at + entries.len());
             for entry in entries.iter().filter(|entry| may_answer(&entry.line)) {
-                let Ok(record) = Record::parse(&entry.line) else { continue };
+                let Ok(record) = reader.blobs().record(&entry.line) else { continue };
                 if let Body::ApprovalAnswered { approval, .. } = record.body
                     && wanted.remove(&approval)
                 {

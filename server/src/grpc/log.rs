@@ -141,7 +141,7 @@ impl Log {
             return Ok(Some(first));
         }
         let found = self.reading(move |reader| reader.read(seq, 1, READ_BYTES)).await?;
-        found.into_iter().next().map(published).transpose()
+        found.into_iter().next().map(|entry| self.published(entry)).transpose()
     }
 
     /// Up to `max` records behind `after`, oldest first: from memory where they are still there.
@@ -158,7 +158,28 @@ impl Log {
         }
         let from = after.saturating_add(1);
         let entries = self.reading(move |reader| read_sound(reader, from, max)).await?;
-        entries.into_iter().map(published).collect()
+        entries.into_iter().map(|entry| self.published(entry)).collect()
+    }
+
+    /// A line from disk as it would have been published.
+    ///
+    /// # Errors
+    /// `DATA_LOSS` when it is no record of a version this server knows, or its body is gone.
+    pub(super) fn published(&self, entry: Entry) -> Result<Arc<Published>, Status> {
+        let Entry { seq, line } = entry;
+        let record = self.parse(seq, &line)?;
+        let hash = leaf_hash(&line);
+        Ok(Arc::new(Published { record, line, hash }))
+    }
+
+    /// A line as a record.
+    ///
+    /// # Errors
+    /// As [`Log::published`].
+    pub(super) fn parse(&self, seq: u64, line: &[u8]) -> Result<Record, Status> {
+        self.journal.blobs().record(line).map_err(|error| {
+            status::data_loss("NOT_A_RECORD", seq, &format!("entry {seq} cannot be read: {error}"))
+        })
     }
 
     /// The first record of time `at` or later; the one behind the newest if there is none. By halving: times never go back.
@@ -201,27 +222,6 @@ pub(super) fn read_sound(
         }
         other => other,
     }
-}
-
-/// A line from disk as it would have been published.
-///
-/// # Errors
-/// `DATA_LOSS` when it is no record of a version this server knows.
-pub(super) fn published(entry: Entry) -> Result<Arc<Published>, Status> {
-    let Entry { seq, line } = entry;
-    let record = parse(seq, &line)?;
-    let hash = leaf_hash(&line);
-    Ok(Arc::new(Published { record, line, hash }))
-}
-
-/// A line as a record.
-///
-/// # Errors
-/// `DATA_LOSS` when it is none.
-pub(super) fn parse(seq: u64, line: &[u8]) -> Result<Record, Status> {
-    Record::parse(line).map_err(|error| {
-        status::data_loss("NOT_A_RECORD", seq, &format!("entry {seq} cannot be read: {error}"))
-    })
 }
 
 /// The outside of a line, read without its body: enough to tell whether the body is worth reading.

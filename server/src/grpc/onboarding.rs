@@ -243,7 +243,7 @@ async fn records_of(services: &Services, seq: u64) -> Result<Vec<Record>, Status
     let entries = log.reading(move |reader| log::read_sound(reader, first, RECORDS_MAX)).await?;
     let mut records = Vec::with_capacity(entries.len());
     for entry in entries {
-        let record = log::parse(entry.seq, &entry.line)?;
+        let record = log.parse(entry.seq, &entry.line)?;
         if record.app != spec.record.app || record.at != spec.record.at {
             break;
         }

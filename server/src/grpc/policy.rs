@@ -128,7 +128,7 @@ impl Service {
                 at = last.seq;
                 for entry in &entries {
                     if log::event_name(&entry.line) == Some("POLICY_APPLIED")
-                        && let Ok(record) = log::parse(entry.seq, &entry.line)
+                        && let Ok(record) = reader.blobs().record(&entry.line)
                         && let Body::PolicyApplied { policy, .. } = record.body
                     {
                         return Ok(Some(*policy));

@@ -1,6 +1,6 @@
 //! What the index keeps of an entry.
 
-use agentd_core::record::Record;
+use crate::blobs::Blobs;
 
 /// What an entry is about, read from its line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,8 +18,8 @@ pub struct Facts {
 impl Facts {
     /// Reads them.
     #[must_use]
-    pub fn of(line: &[u8]) -> Self {
-        match Record::parse(line) {
+    pub fn of(blobs: &Blobs, line: &[u8]) -> Self {
+        match blobs.record(line) {
             Ok(record) => Self {
                 event: record.body.event_name().to_owned(),
                 app: record.app.as_ref().map(ToString::to_string),

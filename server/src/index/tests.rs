@@ -85,7 +85,7 @@ impl Log {
             values.is_empty() || value.is_some_and(|v| values.iter().any(|known| known == v))
         };
         let matches = |seq: &u64| {
-            let facts = Facts::of(&record(*seq).line(GENESIS));
+            let facts = Facts::of(self.journal.blobs(), &record(*seq).line(GENESIS));
             may(&wanted.apps, facts.app.as_deref())
                 && may(&wanted.events, Some(&facts.event))
                 && may(&wanted.reasons, facts.reason)

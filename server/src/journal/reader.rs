@@ -9,6 +9,7 @@ use super::frame::{self, Look};
 use super::index::{Shared, Spot, segment_name};
 use super::store::StoredFile;
 use super::{Damage, Error};
+use crate::blobs::Blobs;
 
 /// Most records one read returns.
 pub const READ_ENTRIES_MAX: usize = 4096;
@@ -31,11 +32,18 @@ pub struct Entry {
 #[derive(Debug, Clone)]
 pub struct Reader {
     shared: Arc<Shared>,
+    blobs: Arc<Blobs>,
 }
 
 impl Reader {
-    pub(super) const fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    pub(super) const fn new(shared: Arc<Shared>, blobs: Arc<Blobs>) -> Self {
+        Self { shared, blobs }
+    }
+
+    /// What is too long for a line, beside the log.
+    #[must_use]
+    pub fn blobs(&self) -> &Blobs {
+        &self.blobs
     }
 
     /// The oldest record that can be read; 1 for a log without records.

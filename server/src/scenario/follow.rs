@@ -120,7 +120,7 @@ impl Follow {
             return Err(Unmet::Log(format!("record {from} is published and not on disk")));
         }
         for entry in entries {
-            match Record::parse(&entry.line) {
+            match self.reader.blobs().record(&entry.line) {
                 Ok(record) => self.take(Arc::new(record)),
                 Err(error) => return Err(Unmet::Log(error.to_string())),
             }

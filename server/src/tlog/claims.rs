@@ -186,6 +186,9 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 
 pub(super) fn open(text: &[u8], key: &SignerKey) -> Result<Published, checkpoint::Error> {
     let note = Note::parse(text)?;
-    let checkpoint = Checkpoint::open(&note, &key.verifier())?;
+    // A key that is being replaced signed what was published last.
+    let mut opened = key.verifiers().map(|key| Checkpoint::open(&note, &key));
+    let first = opened.next().unwrap_or_else(|| Checkpoint::open(&note, &key.verifier()));
+    let checkpoint = first.or_else(|error| opened.find_map(Result::ok).ok_or(error))?;
     Ok(Published { checkpoint, note })
 }

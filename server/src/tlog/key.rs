@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use agentd_core::tlog::SignerKey;
 
@@ -13,8 +13,35 @@ use crate::journal::sync_parent;
 /// Longest key file that is read.
 const BYTES_MAX: u64 = 4096;
 
-/// The key in `path`, if there is one.
+/// Where the key lies that the one in `path` replaced, while that one signs too.
+pub(super) fn before(path: &Path) -> PathBuf {
+    with_suffix(path, ".before")
+}
+
+/// Where the key lies that is about to replace the one in `path`.
+pub(super) fn next(path: &Path) -> PathBuf {
+    with_suffix(path, ".next")
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// What the log signs with: the key in `path`, if there is one, and the one that it replaced, if that one still signs too.
 pub(super) fn load(path: &Path) -> Result<Option<SignerKey>, Error> {
+    let Some(key) = load_one(path)? else { return Ok(None) };
+    Ok(Some(match load_one(&before(path))? {
+        // Written just before the exchange that did not come to pass.
+        Some(before) if before.verifier() == key.verifier() => key,
+        Some(before) => key.replacing(before),
+        None => key,
+    }))
+}
+
+/// The key in `path` alone.
+pub(super) fn load_one(path: &Path) -> Result<Option<SignerKey>, Error> {
     let failed = Error::io("read", path);
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

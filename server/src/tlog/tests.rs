@@ -2,6 +2,7 @@
 
 #[cfg(feature = "failpoints")]
 mod kill;
+mod rotation;
 mod witness;
 
 use std::fs;

@@ -131,7 +131,7 @@ impl Worker {
         }
         let durable = self.journal.head().next_seq.saturating_sub(1);
         let size = self.base.published.as_ref().map(|published| published.checkpoint.size);
-        if self.files.is_some() && size == Some(durable) {
+        if self.files.is_some() && size == Some(durable) && self.is_signed() {
             return Ok(());
         }
         let files = match self.files.take() {
@@ -152,7 +152,8 @@ impl Worker {
         let line_bytes = files.line_bytes();
         let origin = self.key.verifier().name().to_owned();
         let checkpoint = Checkpoint { origin, size: frontier.size(), root: frontier.root() };
-        if self.base.published.as_ref().is_none_or(|last| last.checkpoint != checkpoint) {
+        let last = self.base.published.as_ref();
+        if !self.is_signed() || last.is_none_or(|last| last.checkpoint != checkpoint) {
             let note = checkpoint.sign(&self.key)?;
             let text = note.to_string();
             self.anchor(&checkpoint, &text)?;
@@ -178,6 +179,12 @@ impl Worker {
         let signatures = witnesses.cosign(checkpoint, &note, &growth);
         // More than a note has room for cannot come of the witnesses of a policy.
         note.with_signatures(signatures).unwrap_or(note)
+    }
+
+    /// Whether the key in use signed what is published: after another one took its place it did not.
+    fn is_signed(&self) -> bool {
+        let key = self.key.verifier();
+        self.base.published.as_ref().is_none_or(|last| last.note.verify(&key).is_ok())
     }
 
     /// Writes the copies elsewhere, unless one already promises more than this log has: then another log writes there too, or this

@@ -11,6 +11,7 @@ use super::{Context, create};
 use crate::connect::Session;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::server::Bodies;
 use crate::text;
 
 /// What an export looks like.
@@ -39,7 +40,8 @@ pub(super) async fn tiles(dir: &Path, context: &mut Context) -> Result<Exit, Fai
     let durable = answer.map_err(|status| session.failure(status))?.into_inner().durable_size;
     let (known, _) = meet(&session, &KnownLogs::of_user(), durable).await?;
     let mut wrong = None;
-    lines(&session, &known, &mut |line| {
+    let bodies = Bodies::of_log(dir);
+    lines(&session, &known, &bodies, &mut |line| {
         writer.push(line).map_err(|error| wrong.get_or_insert(failed(&error)).clone())
     })
     .await?;
@@ -89,6 +91,7 @@ pub(super) async fn tlog_proof(
 pub(super) async fn lines(
     session: &Session,
     known: &Known,
+    bodies: &Bodies,
     on_line: &mut dyn FnMut(&[u8]) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let size = known.checkpoint.size;
@@ -99,6 +102,7 @@ pub(super) async fn lines(
     let answer = session.proof().export_proof(request).await;
     let mut stream = answer.map_err(|status| session.failure(status))?.into_inner();
     while let Some(part) = stream.message().await.map_err(|status| session.failure(status))? {
+        bodies.put(&part.bodies)?;
         for line in part.lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             on_line(line)?;
         }

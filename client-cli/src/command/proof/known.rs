@@ -11,14 +11,19 @@ use std::path::{Path, PathBuf};
 use agentctl_api::v1;
 use agentd_core::chain::Hash;
 use agentd_core::digest::sha256_hex;
+use agentd_core::record::{Body, Record};
 use agentd_core::tlog::note::NOTE_BYTES_MAX;
 use agentd_core::tlog::proof::verify_consistency;
+use agentd_core::tlog::rotation::Rotation;
 use agentd_core::tlog::{Checkpoint, Note, VerifierKey};
 use tonic::Code;
 
 use crate::connect::Session;
 use crate::exit::Exit;
 use crate::failure::Failure;
+
+/// Pages of a list that are read in search of one key.
+const PAGES_MAX: usize = 1_000;
 
 /// A log as it was last seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,13 +157,19 @@ pub(super) async fn accept(
     logs: &KnownLogs,
     found: &Known,
 ) -> Result<Meeting, Failure> {
-    let Some(known) = logs.get(found.key.name())? else {
+    let Some(mut known) = logs.get(found.key.name())? else {
         logs.put(found)?;
         return Ok(Meeting::First);
     };
     let seen = known.checkpoint.size;
     if known.key != found.key {
-        return Err(contradiction(logs, &known, found, "it is signed with another key"));
+        if !is_handed_over(session, &known.key, &found.key).await? {
+            let how =
+                "it is signed with another key, to which the one that was seen did not hand over";
+            return Err(contradiction(logs, &known, found, how));
+        }
+        // What was seen stays as it was signed; what comes after it is held against the new key.
+        known.key = found.key.clone();
     }
     if found.checkpoint.size < seen {
         // Perhaps it is only an older answer: what was seen has to be there all the same.
@@ -182,6 +193,40 @@ pub(super) async fn accept(
     compare(session, logs, &known, found).await?;
     logs.put(found)?;
     Ok(Meeting::Continues(seen))
+}
+
+/// Whether the log records how `trusted` handed over to `found`, over as many keys as there were in between. The records need not be
+/// believed: each one carries the signature of a key that is trusted by then.
+async fn is_handed_over(
+    session: &Session,
+    trusted: &VerifierKey,
+    found: &VerifierKey,
+) -> Result<bool, Failure> {
+    let mut trusted = trusted.clone();
+    let filter = v1::ProofFilter { events: vec!["KEY_ROTATED".to_owned()], ..Default::default() };
+    let mut request = v1::ListProofEntriesRequest { filter: Some(filter), ..Default::default() };
+    for _ in 0..PAGES_MAX {
+        let answer = session.proof().list_proof_entries(session.unary(request.clone())).await;
+        let page = answer.map_err(|status| session.failure(status))?.into_inner();
+        for entry in &page.entries {
+            if let Some(rotation) = rotation(&entry.raw)
+                && rotation.from == trusted
+            {
+                trusted = rotation.to;
+            }
+        }
+        if page.next_page_token.is_empty() {
+            return Ok(trusted == *found);
+        }
+        request.page_token = page.next_page_token;
+    }
+    Ok(false)
+}
+
+/// The rotation that an entry records, if it is signed by the keys it is about.
+fn rotation(line: &[u8]) -> Option<Rotation> {
+    let Body::KeyRotated { note, .. } = Record::parse(line).ok()?.body else { return None };
+    Rotation::open(&Note::parse(note.as_bytes()).ok()?).ok()
 }
 
 /// Checks that `newer` continues `older`.

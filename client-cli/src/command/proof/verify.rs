@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use agentctl_api::v1;
 use agentd_core::chain::{self, Hash, LINE_BYTES_MAX, LineVerifier};
-use agentd_core::record::Record;
 use agentd_core::replay::Replay;
 use agentd_core::tlog::Checkpoint;
 use agentd_core::tlog::policy::Policy;
@@ -21,7 +20,7 @@ use crate::command::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::page::Page;
-use crate::server;
+use crate::server::{self, Bodies};
 use crate::text;
 use crate::time;
 use crate::view::proof::{FaultView, VerificationView};
@@ -144,9 +143,10 @@ async fn download(args: &VerifyArgs, context: &mut Context) -> Result<Verificati
         ));
     }
     claims.push(known.checkpoint.clone());
-    let mut check = Check::new(args.replay).against(claims);
+    let received = Bodies::received()?;
+    let mut check = Check::new(args.replay).against(claims).with(received.clone());
     let mut going = true;
-    lines(&session, &known, &mut |line| {
+    lines(&session, &known, &received, &mut |line| {
         going = going && check.line(line);
         Ok(())
     })
@@ -220,7 +220,7 @@ fn verify_file(path: &Path, args: &VerifyArgs) -> Result<VerificationView, Failu
         return check.all(&mut io::stdin().lock()).map_err(|error| unreadable(&error));
     }
     let file = File::open(path).map_err(|error| unreadable(&error))?;
-    let check = Check::new(args.replay).against(claims);
+    let check = Check::new(args.replay).against(claims).with(Bodies::beside(path));
     check.all(&mut BufReader::new(file)).map_err(|error| unreadable(&error))
 }
 
@@ -245,7 +245,7 @@ fn verify_dir(dir: &Path, args: &VerifyArgs) -> Result<VerificationView, Failure
         own = came_with_it;
         claims.push(known.checkpoint);
     }
-    let mut check = Check::new(args.replay).against(claims);
+    let mut check = Check::new(args.replay).against(claims).with(Bodies::of_log(dir));
     let mut going = true;
     let log = server::read_log(dir, &mut |_, line| going = going && check.line(line))?;
     if let (None, Some((seq, summary))) = (&check.fault, log.fault) {
@@ -269,6 +269,13 @@ fn verify_dir(dir: &Path, args: &VerifyArgs) -> Result<VerificationView, Failure
 const DIFFERS: &str = "REPLAY_DIFFERS";
 /// Reason of a fault that is beside the log.
 const INDEX_DIFFERS: &str = "INDEX_DIFFERS";
+/// Reason of a fault of what is kept beside the log.
+const BODY_LOST: &str = "BODY_LOST";
+
+/// Whether the chain is sound in spite of it.
+fn is_beside_the_chain(fault: &FaultView) -> bool {
+    [DIFFERS, BODY_LOST].contains(&fault.reason.as_str())
+}
 
 /// Where an export that does not begin with the first entry begins.
 #[derive(Deserialize)]
@@ -285,6 +292,8 @@ struct Check {
     rejudge: Option<Rejudge>,
     /// The tree over the entries, from the first one on.
     claims: Claims,
+    /// Where bodies are that are too long for a line.
+    bodies: Bodies,
     fault: Option<FaultView>,
 }
 
@@ -300,12 +309,19 @@ impl Check {
     fn new(replay: bool) -> Self {
         let rejudge = replay.then(Rejudge::default);
         let claims = Claims::default();
-        Self { verifier: None, first_seq: 0, count: 0, rejudge, claims, fault: None }
+        let bodies = Bodies::nowhere();
+        Self { verifier: None, first_seq: 0, count: 0, rejudge, claims, bodies, fault: None }
     }
 
     /// Also holds the entries against these checkpoints.
     fn against(mut self, checkpoints: Vec<Checkpoint>) -> Self {
         (self.claims, self.fault) = Claims::new(checkpoints);
+        self
+    }
+
+    /// Looks there for bodies that are too long for a line.
+    fn with(mut self, bodies: Bodies) -> Self {
+        self.bodies = bodies;
         self
     }
 
@@ -358,8 +374,11 @@ impl Check {
             self.fault = Some(fault);
             return false;
         }
-        if let Some(rejudge) = &mut self.rejudge
-            && let Some(fault) = rejudge.line(line, prev)
+        if let Err(summary) = self.bodies.check(line) {
+            let (seq, reason) = (verifier.next_seq().saturating_sub(1), BODY_LOST.to_owned());
+            self.fault.get_or_insert(FaultView { seq, reason, summary, ..FaultView::default() });
+        } else if let Some(rejudge) = &mut self.rejudge
+            && let Some(fault) = rejudge.line(&self.bodies, line, prev)
         {
             // The chain is sound: the rest can still be read, and the first fault is the one that is named.
             self.fault.get_or_insert(fault);
@@ -373,7 +392,7 @@ impl Check {
         log_id: Option<String>,
         started: Instant,
     ) -> VerificationView {
-        if self.fault.as_ref().is_none_or(|fault| fault.reason == DIFFERS)
+        if self.fault.as_ref().is_none_or(is_beside_the_chain)
             && let Some(fault) = self.claims.finish()
         {
             self.fault = Some(fault);
@@ -382,7 +401,7 @@ impl Check {
         let root_hash = (tree.size() > 0).then(|| tree.root().to_string());
         let verifier = self.verifier.unwrap_or_default();
         // A broken chain vouches for nothing from the fault on; a decision that differs leaves the chain as it is.
-        let broken = self.fault.as_ref().filter(|fault| fault.reason != DIFFERS).map(|f| f.seq);
+        let broken = self.fault.as_ref().filter(|fault| !is_beside_the_chain(fault)).map(|f| f.seq);
         let last_seq = broken.unwrap_or_else(|| verifier.next_seq()).saturating_sub(1);
         let has_head = self.count > 0 && broken.is_none();
         VerificationView {
@@ -409,8 +428,8 @@ impl Check {
 
 impl Rejudge {
     /// What does not come out as recorded, if anything.
-    fn line(&mut self, line: &[u8], prev: Hash) -> Option<FaultView> {
-        let record = match Record::parse(line) {
+    fn line(&mut self, bodies: &Bodies, line: &[u8], prev: Hash) -> Option<FaultView> {
+        let record = match bodies.record(line) {
             Ok(record) => record,
             Err(error) => {
                 let seq = serde_json::from_slice::<Beginning>(line).map_or(0, |begin| begin.seq);
@@ -466,6 +485,8 @@ pub(in crate::command) fn verification_page(page: &mut Page, view: &Verification
         page.line(format!("✖ entry #{}: {}", fault.seq, describe(fault)));
         if fault.reason == INDEX_DIFFERS {
             page.line("  the log itself is sound: the index is made from it anew");
+        } else if fault.reason == BODY_LOST {
+            page.line("  the hash chain itself is sound: the line says what the body has to be");
         } else if fault.reason == DIFFERS {
             page.line(format!(
                 "  {} of {} decisions come out differently; the hash chain itself is sound",

@@ -11,6 +11,9 @@ impl Body {
             Self::Started(_) => "AGENT_STARTED",
             Self::Stopped(_) => "AGENT_STOPPED",
             Self::LogRecovered { .. } => "LOG_RECOVERED",
+            // Only what could not be read from beside the log is called so.
+            Self::Detached(_) => "BODY_DETACHED",
+            Self::KeyRotated { .. } => "KEY_ROTATED",
             Self::PolicyApplied { .. } => "POLICY_APPLIED",
             Self::Offboarded { .. } => "APP_OFFBOARDED",
             Self::OnboardingStarted { .. } => "ONBOARDING_STARTED",

@@ -32,3 +32,25 @@ pub(super) const fn is_obeyed(character: char) -> bool {
             | '\u{feff}'
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::app::Env;
+    use crate::record::{Body, Record};
+
+    use super::is_obeyed;
+
+    #[test]
+    fn a_line_holds_nothing_that_a_terminal_obeys_and_reads_back_as_it_was() {
+        let what = "a\u{1b}[2J\u{7f}\u{9b}31m\u{202e}\u{2066}b ä €".to_owned();
+        let body = Body::Injected { scenario: "x".to_owned(), what };
+        let (seq, at, env, app) = (7, 1_795_448_641_483, Env::Stage, None);
+        let actor = "t".to_owned();
+        let record = Record { seq, at, env, app, cause: None, actor, trace: None, body };
+        let line = record.line(crate::chain::GENESIS);
+        let text = std::str::from_utf8(&line).unwrap();
+        assert!(!text.contains(|c: char| c.is_control() || is_obeyed(c)), "{text}");
+        assert!(text.contains("ä €"));
+        assert_eq!(Record::parse(&line).unwrap(), record);
+    }
+}

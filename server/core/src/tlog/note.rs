@@ -130,6 +130,8 @@ pub(super) fn parse_public<'a>(
 pub struct SignerKey {
     name: String,
     secret: SigningKey,
+    /// The key it replaces, while that one signs too.
+    before: Option<Box<SignerKey>>,
 }
 
 impl fmt::Debug for SignerKey {
@@ -147,7 +149,7 @@ impl SignerKey {
         if !is_key_name(name) {
             return Err(Error::Key("the name is empty or holds spaces or `+`"));
         }
-        Ok(Self { name: name.to_owned(), secret: SigningKey::from_bytes(seed) })
+        Ok(Self { name: name.to_owned(), secret: SigningKey::from_bytes(seed), before: None })
     }
 
     /// Reads `PRIVATE+KEY+name+hash+key`, as other tools write it.
@@ -190,15 +192,29 @@ impl SignerKey {
         VerifierKey::new(&self.name, self.secret.verifying_key())
     }
 
-    /// Signs `text`.
+    /// This key in the place of `before`, which goes on signing beside it: whoever knows only that one still believes the log.
+    #[must_use]
+    pub fn replacing(self, before: Self) -> Self {
+        Self { before: Some(Box::new(before)), ..self }
+    }
+
+    /// The public halves of all keys that sign: its own first.
+    pub fn verifiers(&self) -> impl Iterator<Item = VerifierKey> {
+        std::iter::successors(Some(self), |key| key.before.as_deref()).map(Self::verifier)
+    }
+
+    /// Signs `text`, with every key that signs.
     ///
     /// # Errors
     /// The text cannot be that of a note.
     pub fn sign(&self, text: &str) -> Result<Note, Error> {
         check_text(text)?;
-        let bytes = self.secret.sign(text.as_bytes()).to_bytes().to_vec();
-        let signature = Signature { name: self.name.clone(), id: self.verifier().id, bytes };
-        Ok(Note { text: text.to_owned(), signatures: vec![signature] })
+        let keys = std::iter::successors(Some(self), |key| key.before.as_deref());
+        let signature = |key: &Self| {
+            let bytes = key.secret.sign(text.as_bytes()).to_bytes().to_vec();
+            Signature { name: key.name.clone(), id: key.verifier().id, bytes }
+        };
+        Ok(Note { text: text.to_owned(), signatures: keys.map(signature).collect() })
     }
 }
 

@@ -97,7 +97,7 @@ where
             if !log::event_name(&entry.line).is_some_and(|event| events.contains(&event)) {
                 continue;
             }
-            if let Some(found) = pick(&log::parse(entry.seq, &entry.line)?) {
+            if let Some(found) = pick(&log.parse(entry.seq, &entry.line)?) {
                 return Ok(Some(found));
             }
         }

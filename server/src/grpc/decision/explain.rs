@@ -101,7 +101,7 @@ pub(in crate::grpc) async fn policy_of(
             for entry in entries.iter().filter(|entry| applied(&entry.line)) {
                 if let Ok(Record {
                     body: Body::PolicyApplied { policy, digest: named, .. }, ..
-                }) = Record::parse(&entry.line)
+                }) = reader.blobs().record(&entry.line)
                     && named == digest
                 {
                     return Ok::<_, journal::Error>(Some(*policy));

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use agentctl_api::v1;
 use agentd_core::app::AppName;
-use agentd_core::record::Record;
 use agentd_core::state::Remembered;
 use prost::Message;
 use tonic::Status;
@@ -71,7 +70,7 @@ fn aftermath(reader: &Reader, seq: u64) -> Result<Aftermath, journal::Error> {
         };
         let Some(last) = entries.last().map(|entry| entry.seq) else { break };
         for entry in entries.iter().filter(|entry| may_follow(&entry.line)) {
-            if let Ok(record) = Record::parse(&entry.line) {
+            if let Ok(record) = reader.blobs().record(&entry.line) {
                 aftermath.note(seq, &record);
             }
         }
@@ -167,7 +166,7 @@ pub(super) async fn list(
     let page = page.await?;
     let mut decisions = Vec::with_capacity(page.found.len());
     for (entry, aftermath) in page.found {
-        let record = log::parse(entry.seq, &entry.line)?;
+        let record = log.parse(entry.seq, &entry.line)?;
         let Some(mut decision) = to_proto::decision(&record) else { continue };
         aftermath.complete(&mut decision);
         decisions.push(decision);
@@ -254,7 +253,9 @@ impl Gathering<'_> {
             return Ok(Met::Other);
         }
         // What is no record fails where it is asked for by itself; a list goes on.
-        let Ok(record) = Record::parse(&entry.line) else { return Ok(Met::Other) };
+        let Ok(record) = self.reader.blobs().record(&entry.line) else {
+            return Ok(Met::Other);
+        };
         if self.filter.span.from.is_some_and(|from| record.at < from) {
             return Ok(Met::TooOld);
         }
@@ -270,7 +271,7 @@ impl Gathering<'_> {
         }
         let (reader, seq) = (self.reader, record.seq);
         let aftermath = match self.candidates.of_decision(reader, seq, AFTERMATH_RECORDS)? {
-            Some(entries) => gather(seq, &entries),
+            Some(entries) => gather(reader, seq, &entries),
             // The walk came by all of it, unless it began with the index.
             None if self.candidates.is_indexed() => aftermath(reader, seq)?,
             None => passed,
@@ -290,10 +291,10 @@ enum Met {
 }
 
 /// What these entries say of decision `seq`.
-fn gather(seq: u64, entries: &[Entry]) -> Aftermath {
+fn gather(reader: &Reader, seq: u64, entries: &[Entry]) -> Aftermath {
     let mut aftermath = Aftermath::default();
     for entry in entries {
-        if let Ok(record) = Record::parse(&entry.line) {
+        if let Ok(record) = reader.blobs().record(&entry.line) {
             aftermath.note(seq, &record);
         }
     }

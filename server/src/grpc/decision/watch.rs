@@ -141,7 +141,8 @@ async fn tail(log: &Log, show: &Decisions, count: u32) -> Result<Position, Statu
                     break;
                 }
                 (at, looked_at) = (entry.seq, looked_at + 1);
-                let matches = Record::parse(&entry.line).is_ok_and(|record| show.wants(&record));
+                let record = reader.blobs().record(&entry.line);
+                let matches = record.is_ok_and(|record| show.wants(&record));
                 left -= u32::from(matches);
             }
         }

@@ -73,6 +73,20 @@ impl Book {
         }
     }
 
+    /// Writes a record whose body has more than `bytes` bytes, as the agent does.
+    pub(in crate::grpc) async fn write_long(&mut self, bytes: usize) {
+        let what = "x".repeat(bytes);
+        let body = Body::Injected { scenario: "crash".to_owned(), what };
+        let record = Record { body, ..record(self.next) };
+        let (line, body) = record.line_detached(self.hash);
+        self.services.journal.blobs().put(&body).unwrap();
+        let (seq, line) = (self.next, Bytes::from(line));
+        (self.hash, self.next) = (leaf_hash(&line), seq + 1);
+        self.services.journal.append(seq, vec![line.clone()]).await.unwrap();
+        let hash = self.hash;
+        self.services.publisher.publish(vec![Arc::new(Published { record, line, hash })]);
+    }
+
     /// Waits until the index knows all of it.
     pub(in crate::grpc) async fn indexed(&self) -> Index {
         let index = self.services.index.clone().unwrap();

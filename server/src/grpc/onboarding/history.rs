@@ -69,7 +69,7 @@ fn scan(
             if envelope.is_none_or(|e| e.app.as_deref() != Some(name.as_str())) {
                 continue;
             }
-            let Ok(record) = Record::parse(&entry.line) else { continue };
+            let Ok(record) = reader.blobs().record(&entry.line) else { continue };
             if !is_change(&record) {
                 continue;
             }

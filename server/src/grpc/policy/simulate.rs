@@ -15,6 +15,7 @@ use super::super::log::{self, Log};
 use super::super::status::Violation;
 use super::super::{Services, from_proto, ids, outcome, status, to_proto};
 use super::{faults, unreadable};
+use crate::blobs::Blobs;
 use crate::journal::{self, Reader};
 use crate::rules;
 
@@ -180,8 +181,8 @@ impl Question {
             for entry in entries {
                 (at, looked_at) = (entry.seq, looked_at + 1);
                 match log::event_name(&entry.line) {
-                    Some("RL_DECISION") => self.take(&entry.line, &mut walk),
-                    Some("POLICY_APPLIED") => self.learn(&entry.line, &mut walk),
+                    Some("RL_DECISION") => self.take(reader.blobs(), &entry.line, &mut walk),
+                    Some("POLICY_APPLIED") => self.learn(reader.blobs(), &entry.line, &mut walk),
                     _ => {}
                 }
                 if self.is_done(&walk) && walk.waiting.is_empty() {
@@ -201,8 +202,8 @@ impl Question {
         walk.taken >= if self.one.is_some() { 1 } else { self.limit }
     }
 
-    fn take(&self, line: &[u8], walk: &mut Walk) {
-        let Ok(record) = Record::parse(line) else { return };
+    fn take(&self, blobs: &Blobs, line: &[u8], walk: &mut Walk) {
+        let Ok(record) = blobs.record(line) else { return };
         let of_app = self.apps.is_empty() || record.app.iter().any(|app| self.apps.contains(app));
         let wanted = self.one.map_or(of_app && record.at >= self.since, |seq| record.seq == seq);
         if self.is_done(walk) {
@@ -231,12 +232,12 @@ impl Question {
         }
     }
 
-    fn learn(&self, line: &[u8], walk: &mut Walk) {
+    fn learn(&self, blobs: &Blobs, line: &[u8], walk: &mut Walk) {
         if self.rules.text.is_some() {
             return;
         }
         let Ok(Record { body: Body::PolicyApplied { policy, digest, .. }, .. }) =
-            Record::parse(line)
+            blobs.record(line)
         else {
             return;
         };

@@ -1,7 +1,7 @@
 //! The raw lines of the log, byte for byte.
 
 use agentctl_api::v1;
-use agentd_core::record::Record;
+use agentd_core::record::Detached;
 use tonic::Status;
 
 use super::super::feed::{self, Ended, Inlet, Outlet};
@@ -85,10 +85,10 @@ async fn send(
                 break;
             }
             next = entry.seq.saturating_add(1);
-            if wanted(filter, &entry) {
-                chunk.push(&entry);
+            if wanted(log, filter, &entry) {
+                chunk.push(log, &entry)?;
             }
-            if chunk.lines.len() >= CHUNK_BYTES {
+            if chunk.bytes() >= CHUNK_BYTES {
                 chunk.send(inlet).await?;
             }
         }
@@ -99,26 +99,41 @@ async fn send(
     chunk.send(inlet).await
 }
 
-fn wanted(filter: &ProofFilter, entry: &Entry) -> bool {
+fn wanted(log: &Log, filter: &ProofFilter, entry: &Entry) -> bool {
     // Without a filter the lines are not even looked at.
     filter.is_everything()
         || (filter.may_match(&entry.line)
-            && Record::parse(&entry.line).is_ok_and(|record| filter.matches(&record)))
+            && log.parse(entry.seq, &entry.line).is_ok_and(|record| filter.matches(&record)))
 }
 
 #[derive(Default)]
 struct Chunk {
     lines: Vec<u8>,
+    /// What the lines keep beside the log.
+    bodies: Vec<Vec<u8>>,
     last_seq: u64,
     /// The last one that was handed over.
     sent: u64,
 }
 
 impl Chunk {
-    fn push(&mut self, entry: &Entry) {
+    fn bytes(&self) -> usize {
+        self.lines.len().saturating_add(self.bodies.iter().map(Vec::len).sum())
+    }
+
+    /// Adds an entry. A body that is not what its line says ends the export: half of an entry is none.
+    fn push(&mut self, log: &Log, entry: &Entry) -> Result<(), Ended> {
+        if let Some(blob) = Detached::in_line(&entry.line) {
+            let body = log.journal.blobs().get(blob).map_err(|error| {
+                let text = format!("entry {}: {error}", entry.seq);
+                Ended::With(status::data_loss("BODY_LOST", entry.seq, &text))
+            })?;
+            self.bodies.push(body);
+        }
         self.lines.extend_from_slice(&entry.line);
         self.lines.push(b'\n');
         self.last_seq = entry.seq;
+        Ok(())
     }
 
     async fn send(&mut self, inlet: &Inlet<v1::ExportProofResponse>) -> Result<(), Ended> {
@@ -126,15 +141,16 @@ impl Chunk {
             return Ok(());
         }
         let (lines, last_seq) = (std::mem::take(&mut self.lines), self.last_seq);
-        inlet.send(v1::ExportProofResponse { lines, last_seq }).await.map_err(
-            |ended| match ended {
+        let bodies = std::mem::take(&mut self.bodies);
+        inlet.send(v1::ExportProofResponse { lines, last_seq, bodies }).await.map_err(|ended| {
+            match ended {
                 Ended::Stalled => {
                     let next = self.sent.saturating_add(1).to_string();
                     Ended::With(feed::stalled("first_seq", &next))
                 }
                 other => other,
-            },
-        )?;
+            }
+        })?;
         self.sent = last_seq;
         Ok(())
     }

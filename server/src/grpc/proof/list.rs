@@ -58,7 +58,7 @@ pub(super) async fn list(
     let (found, next) = page.await?;
     let mut entries = Vec::with_capacity(found.len());
     for entry in found {
-        let published = log::published(entry)?;
+        let published = log.published(entry)?;
         entries.push(to_proto::proof_entry(&published));
     }
     let next_page_token = next.map(|at| question.token(at)).unwrap_or_default();
@@ -95,7 +95,12 @@ enum Taken {
 }
 
 impl Page {
-    fn take(&mut self, entry: Entry, beyond: impl Fn(&ProofFilter, u64) -> bool) -> Taken {
+    fn take(
+        &mut self,
+        reader: &Reader,
+        entry: Entry,
+        beyond: impl Fn(&ProofFilter, u64) -> bool,
+    ) -> Taken {
         self.looked_at += 1;
         if let Some(at) = log::Envelope::parse(&entry.line).and_then(|envelope| envelope.at())
             && beyond(&self.filter, at)
@@ -103,7 +108,7 @@ impl Page {
             return Taken::Over;
         }
         let matches = self.filter.may_match(&entry.line)
-            && match agentd_core::record::Record::parse(&entry.line) {
+            && match reader.blobs().record(&entry.line) {
                 Ok(record) => self.filter.matches(&record),
                 // Shown, so that reading it as an entry fails with its number.
                 Err(_) => true,
@@ -138,7 +143,7 @@ impl Page {
             }
             for entry in step.entries {
                 next = entry.seq.saturating_add(1);
-                match self.take(entry, |filter, at| filter.span.is_over(at)) {
+                match self.take(reader, entry, |filter, at| filter.span.is_over(at)) {
                     Taken::More => {}
                     Taken::Full => {
                         let more = next <= reader.durable_seq() || damage.is_some();
@@ -168,7 +173,7 @@ impl Page {
                 at = entry.seq;
                 let before =
                     |filter: &ProofFilter, time| filter.span.from.is_some_and(|from| time < from);
-                match self.take(entry, before) {
+                match self.take(reader, entry, before) {
                     Taken::More => {}
                     Taken::Full => return Ok((at > reader.oldest_seq()).then_some(at)),
                     Taken::Over => return Ok(None),

@@ -14,6 +14,7 @@ use crate::grpc::feed::tests::Book;
 
 mod bodies;
 mod indexed;
+mod long;
 mod tree;
 
 async fn list(

@@ -30,6 +30,7 @@ pub(super) async fn verify(
     let started = Instant::now();
     let result = log.reading(move |reader| {
         let mut report = check(&journal, reader)?;
+        check_bodies(reader, &mut report)?;
         if request.recheck_decisions {
             judge_again(reader, env, &mut report)?;
         }
@@ -131,6 +132,29 @@ fn fault(damage: &Damage) -> v1::ProofFault {
     }
 }
 
+/// Checks what is kept beside the log. A body that is gone leaves the chain as it is: the first one is named.
+fn check_bodies(
+    reader: &Reader,
+    report: &mut v1::VerifyProofResponse,
+) -> Result<(), journal::Error> {
+    let (mut next, end) = (report.first_seq.max(1), report.last_seq);
+    while next <= end {
+        let entries = log::read_sound(reader, next, log::READ_RECORDS)?;
+        let Some(last) = entries.last().map(|entry| entry.seq) else { break };
+        for entry in entries.iter().filter(|entry| entry.seq <= end) {
+            let Err(error) = reader.blobs().check(&entry.line) else { continue };
+            report.valid = false;
+            let (seq, reason) = (entry.seq, "BODY_LOST".to_owned());
+            let summary = format!("entry {seq}: {error}");
+            let fault = v1::ProofFault { seq, reason, summary, ..v1::ProofFault::default() };
+            report.fault.get_or_insert(fault);
+            return Ok(());
+        }
+        next = last.saturating_add(1);
+    }
+    Ok(())
+}
+
 /// Judges every decision again under the policy it names. One that comes out differently does not break the chain: it is counted,
 /// and the first one is named.
 fn judge_again(
@@ -148,7 +172,7 @@ fn judge_again(
             if !log::event_name(&entry.line).is_none_or(relevant) {
                 continue;
             }
-            let different = match Record::parse(&entry.line) {
+            let different = match reader.blobs().record(&entry.line) {
                 Ok(record) => judge_record(&mut replay, &record, report),
                 Err(error) => Some(format!("entry {} is no record: {error}", entry.seq)),
             };

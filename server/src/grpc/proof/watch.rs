@@ -5,7 +5,6 @@ use std::sync::Arc;
 use agentctl_api::v1;
 use agentctl_api::v1::watch_proof_entries_request::Start as Asked;
 use agentctl_api::v1::watch_proof_entries_response::Item;
-use agentd_core::record::Record;
 use tonic::Status;
 
 use super::super::feed::{self, Feed, Mark, Outlet, Phase, Position, Show, Shown, Start};
@@ -87,7 +86,10 @@ async fn tail(log: &Log, show: &Entries, count: u32) -> Result<u64, Status> {
                 }
                 (at, looked_at) = (entry.seq, looked_at + 1);
                 let matches = filter.may_match(&entry.line)
-                    && Record::parse(&entry.line).is_ok_and(|record| filter.matches(&record));
+                    && reader
+                        .blobs()
+                        .record(&entry.line)
+                        .is_ok_and(|record| filter.matches(&record));
                 left -= u32::from(matches);
             }
         }

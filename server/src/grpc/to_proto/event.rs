@@ -64,6 +64,9 @@ fn life_cycle(body: &Body) -> Option<String> {
         Body::LogRecovered { bytes_cut } => {
             format!("a torn tail of {bytes_cut} bytes was cut from the log")
         }
+        Body::KeyRotated { to, .. } => {
+            format!("the log is signed by another key from here on: {to}")
+        }
         Body::PolicyApplied { digest, author, reason, .. } => {
             let who = match author {
                 Author::File => String::new(),

@@ -12,6 +12,7 @@ use agentd_core::tlog::tree::TILE_WIDTH;
 
 use super::{Check, claims};
 use crate::failure::Failure;
+use crate::server::Bodies;
 use crate::view::proof::{FaultView, VerificationView};
 
 /// True for a directory that holds such a tree. One without entries has no tiles; the directory of a log has a checkpoint too, and its
@@ -30,7 +31,8 @@ pub(super) fn verify(
     let beside = dir.join("log.vkey");
     let (known, own) = claims::read(&dir.join("checkpoint"), belief, Some(&beside))?;
     let size = known.checkpoint.size;
-    let mut check = Check::new(replay).against(vec![known.checkpoint.clone()]);
+    let check = Check::new(replay).against(vec![known.checkpoint.clone()]);
+    let mut check = check.with(Bodies::of_log(dir));
     let mut above: Vec<Vec<Hash>> = Vec::new();
     for index in 0..size.div_ceil(TILE_WIDTH) {
         let width = (size - index * TILE_WIDTH).min(TILE_WIDTH);
