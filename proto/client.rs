@@ -28,7 +28,9 @@ mod backoff;
 mod watch;
 
 pub use backoff::Backoff;
-pub use watch::{DecisionWatch, ProofWatch, Resumable, Watch, WatchEvent};
+pub use watch::{
+    BusWatch, DecisionWatch, ProofWatch, Resumable, SignalWatch, StatusWatch, Watch, WatchEvent,
+};
 
 /// Largest message a client takes.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
@@ -252,6 +254,24 @@ impl Client {
     #[must_use]
     pub fn watch_proof(&self, request: crate::v1::WatchProofEntriesRequest) -> ProofWatch {
         Watch::new(self.proof(), request)
+    }
+
+    /// Follows the readings of signals across restarts of the server.
+    #[must_use]
+    pub fn watch_signals(&self, request: crate::v1::WatchSignalsRequest) -> SignalWatch {
+        Watch::new(self.telemetry(), request)
+    }
+
+    /// Follows the status across restarts of the server.
+    #[must_use]
+    pub fn watch_status(&self, request: crate::v1::WatchStatusRequest) -> StatusWatch {
+        Watch::new(self.agent(), request)
+    }
+
+    /// Looks at the bus across restarts of the server.
+    #[must_use]
+    pub fn watch_bus(&self, request: crate::v1::WatchBusRequest) -> BusWatch {
+        Watch::new(self.bus(), request)
     }
 }
 

@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use agentctl_api::client::{self, Client, Connection, DecisionWatch, ProofWatch, Target, Tls};
+use agentctl_api::client::{
+    self, BusWatch, Client, Connection, DecisionWatch, ProofWatch, SignalWatch, StatusWatch,
+    Target, Tls,
+};
 use agentctl_api::v1;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
@@ -162,6 +165,24 @@ impl Session {
     #[must_use]
     pub fn watch_proof(&self, request: v1::WatchProofEntriesRequest) -> ProofWatch {
         self.client.watch_proof(request)
+    }
+
+    /// Follows the readings of signals across restarts of the server.
+    #[must_use]
+    pub fn watch_signals(&self, request: v1::WatchSignalsRequest) -> SignalWatch {
+        self.client.watch_signals(request)
+    }
+
+    /// Follows the status across restarts of the server.
+    #[must_use]
+    pub fn watch_status(&self, request: v1::WatchStatusRequest) -> StatusWatch {
+        self.client.watch_status(request)
+    }
+
+    /// Looks at the bus across restarts of the server.
+    #[must_use]
+    pub fn watch_bus(&self, request: v1::WatchBusRequest) -> BusWatch {
+        self.client.watch_bus(request)
     }
 
     /// The connection itself, for calls whose types are only known while the program runs.

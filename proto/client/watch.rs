@@ -1,4 +1,5 @@
-//! Watches that go on where they were: after a restart of the server, a lost connection, or a stream that fell silent.
+//! Watches that go on where they were: after a restart of the server, a lost connection, or a stream that fell silent. Streams of looks
+//! have no place to go on from, for each look is whole: they just go on.
 
 use std::future::Future;
 use std::time::Duration;
@@ -8,19 +9,25 @@ use tonic_types::StatusExt as _;
 
 use super::Connection;
 use super::backoff::Backoff;
+use crate::v1::agent_service_client::AgentServiceClient;
+use crate::v1::bus_service_client::BusServiceClient;
 use crate::v1::decision_service_client::DecisionServiceClient;
 use crate::v1::proof_service_client::ProofServiceClient;
+use crate::v1::telemetry_service_client::TelemetryServiceClient;
 use crate::v1::{
-    WatchDecisionsRequest, WatchDecisionsResponse, WatchProofEntriesRequest,
-    WatchProofEntriesResponse, watch_decisions_request, watch_decisions_response,
+    WatchBusRequest, WatchBusResponse, WatchDecisionsRequest, WatchDecisionsResponse,
+    WatchProofEntriesRequest, WatchProofEntriesResponse, WatchSignalsRequest, WatchSignalsResponse,
+    WatchStatusRequest, WatchStatusResponse, watch_decisions_request, watch_decisions_response,
     watch_proof_entries_request,
 };
 
 /// Bookmark interval of a request that names none.
 const DEFAULT_BOOKMARK: Duration = Duration::from_secs(15);
 
-/// A server stream with cursors.
+/// A server stream that can be opened anew.
 pub trait Resumable {
+    /// Whether its items have cursors. Without them nothing can be missed: the next item says how it is now.
+    const CURSORS: bool = true;
     /// What opens it.
     type Request: Clone + Send;
     /// What comes.
@@ -32,13 +39,18 @@ pub trait Resumable {
         request: Self::Request,
     ) -> impl Future<Output = Result<Streaming<Self::Item>, Status>> + Send;
     /// Makes `request` start behind `cursor`.
-    fn resume(request: &mut Self::Request, cursor: &str);
+    fn resume(_request: &mut Self::Request, _cursor: &str) {}
     /// The cursor of an item; empty: it has none.
-    fn cursor(item: &Self::Item) -> &str;
+    fn cursor(_item: &Self::Item) -> &str {
+        ""
+    }
     /// True for an item that only says where the stream starts.
-    fn is_opening(item: &Self::Item) -> bool;
-    /// Time between bookmarks, as requested.
-    fn bookmark_interval(request: &Self::Request) -> Option<&prost_types::Duration>;
+    fn is_opening(_item: &Self::Item) -> bool {
+        false
+    }
+    /// Time after which an item or a bookmark is due at the latest; `None`: it may be silent for ever, and only the keep-alive of the
+    /// connection tells whether it lives.
+    fn due(request: &Self::Request) -> Option<Duration>;
 }
 
 /// What a watch hands out.
@@ -61,6 +73,12 @@ pub enum WatchEvent<T> {
 pub type DecisionWatch = Watch<DecisionServiceClient<Connection>>;
 /// Follows the proof log.
 pub type ProofWatch = Watch<ProofServiceClient<Connection>>;
+/// Follows the readings of signals.
+pub type SignalWatch = Watch<TelemetryServiceClient<Connection>>;
+/// Follows the status of the agent.
+pub type StatusWatch = Watch<AgentServiceClient<Connection>>;
+/// Looks at the bus again and again.
+pub type BusWatch = Watch<BusServiceClient<Connection>>;
 
 /// A watch that goes on until its user stops it or the server says that going on is impossible.
 #[derive(Debug)]
@@ -70,6 +88,8 @@ pub struct Watch<S: Resumable> {
     stream: Option<Streaming<S::Item>>,
     backoff: Backoff,
     cursor: Option<String>,
+    /// It was open once.
+    opened: bool,
     /// Set after an interruption: the wait before the next attempt.
     wait: Option<Duration>,
     /// True until the first item after an interruption.
@@ -86,6 +106,7 @@ impl<S: Resumable> Watch<S> {
             stream: None,
             backoff: Backoff::default(),
             cursor: None,
+            opened: false,
             wait: None,
             resuming: false,
         }
@@ -107,7 +128,12 @@ impl<S: Resumable> Watch<S> {
             tokio::time::sleep(wait).await;
         }
         match self.receive().await {
-            Ok(item) if self.resuming => {
+            Ok(None) => {
+                self.resuming = false;
+                self.backoff.reset();
+                Ok(WatchEvent::Resumed)
+            }
+            Ok(Some(item)) if self.resuming => {
                 self.resuming = false;
                 self.backoff.reset();
                 if S::is_opening(&item) {
@@ -115,10 +141,11 @@ impl<S: Resumable> Watch<S> {
                 }
                 Ok(WatchEvent::Item(self.remember(item)))
             }
-            Ok(item) => Ok(WatchEvent::Item(self.remember(item))),
+            Ok(Some(item)) => Ok(WatchEvent::Item(self.remember(item))),
             Err(status) => {
                 self.stream = None;
-                if self.cursor.is_none() || !is_passing(&status) {
+                let can_go_on = if S::CURSORS { self.cursor.is_some() } else { self.opened };
+                if !can_go_on || !is_passing(&status) {
                     return Err(status);
                 }
                 self.resuming = true;
@@ -137,11 +164,10 @@ impl<S: Resumable> Watch<S> {
         item
     }
 
-    async fn receive(&mut self) -> Result<S::Item, Status> {
-        let silence = 3 * S::bookmark_interval(&self.request)
-            .and_then(|interval| Duration::try_from(*interval).ok())
-            .unwrap_or(DEFAULT_BOOKMARK)
-            .max(Duration::from_secs(1));
+    /// The next item; `None` once a stream without cursors is open again, whose next item may take its time.
+    async fn receive(&mut self) -> Result<Option<S::Item>, Status> {
+        let silence = S::due(&self.request).map(|due| 3 * due.max(Duration::from_secs(1)));
+        let reopened = self.resuming && !S::CURSORS && self.stream.is_none();
         let next = async {
             if self.stream.is_none() {
                 let mut request = self.request.clone();
@@ -149,18 +175,24 @@ impl<S: Resumable> Watch<S> {
                     S::resume(&mut request, cursor);
                 }
                 self.stream = Some(self.source.open(request).await?);
+                self.opened = true;
             }
             match &mut self.stream {
-                Some(stream) => stream.message().await,
-                None => Ok(None),
+                Some(_) if reopened => Ok(None),
+                Some(stream) => match stream.message().await? {
+                    None => Err(Status::unavailable("the server ended the stream")),
+                    some => Ok(some),
+                },
+                None => Err(Status::unavailable("the stream is not open")),
             }
         };
         // Bookmarks come also when nothing happens: without them the connection is dead, whatever TCP thinks.
-        match tokio::time::timeout(silence, next).await {
-            Ok(Ok(Some(item))) => Ok(item),
-            Ok(Ok(None)) => Err(Status::unavailable("the server ended the stream")),
-            Ok(Err(status)) => Err(status),
-            Err(_elapsed) => Err(Status::unavailable("the stream fell silent")),
+        match silence {
+            None => next.await,
+            Some(silence) => match tokio::time::timeout(silence, next).await {
+                Ok(received) => received,
+                Err(_elapsed) => Err(Status::unavailable("the stream fell silent")),
+            },
         }
     }
 }
@@ -174,6 +206,10 @@ fn is_passing(status: &Status) -> bool {
         }
         _ => false,
     }
+}
+
+fn span(wire: Option<&prost_types::Duration>) -> Option<Duration> {
+    wire.and_then(|span| Duration::try_from(*span).ok())
 }
 
 fn asked_wait(status: &Status) -> Option<Duration> {
@@ -201,8 +237,8 @@ impl Resumable for DecisionServiceClient<Connection> {
         matches!(item.item, Some(watch_decisions_response::Item::Opened(_)))
     }
 
-    fn bookmark_interval(request: &Self::Request) -> Option<&prost_types::Duration> {
-        request.bookmark_interval.as_ref()
+    fn due(request: &Self::Request) -> Option<Duration> {
+        Some(span(request.bookmark_interval.as_ref()).unwrap_or(DEFAULT_BOOKMARK))
     }
 }
 
@@ -222,11 +258,49 @@ impl Resumable for ProofServiceClient<Connection> {
         &item.cursor
     }
 
-    fn is_opening(_item: &Self::Item) -> bool {
-        false
+    fn due(request: &Self::Request) -> Option<Duration> {
+        Some(span(request.bookmark_interval.as_ref()).unwrap_or(DEFAULT_BOOKMARK))
+    }
+}
+
+impl Resumable for TelemetryServiceClient<Connection> {
+    const CURSORS: bool = false;
+    type Request = WatchSignalsRequest;
+    type Item = WatchSignalsResponse;
+
+    async fn open(&mut self, request: Self::Request) -> Result<Streaming<Self::Item>, Status> {
+        Ok(self.watch_signals(request).await?.into_inner())
     }
 
-    fn bookmark_interval(request: &Self::Request) -> Option<&prost_types::Duration> {
-        request.bookmark_interval.as_ref()
+    fn due(_request: &Self::Request) -> Option<Duration> {
+        None
+    }
+}
+
+impl Resumable for AgentServiceClient<Connection> {
+    const CURSORS: bool = false;
+    type Request = WatchStatusRequest;
+    type Item = WatchStatusResponse;
+
+    async fn open(&mut self, request: Self::Request) -> Result<Streaming<Self::Item>, Status> {
+        Ok(self.watch_status(request).await?.into_inner())
+    }
+
+    fn due(request: &Self::Request) -> Option<Duration> {
+        Some(span(request.interval.as_ref()).unwrap_or(DEFAULT_BOOKMARK))
+    }
+}
+
+impl Resumable for BusServiceClient<Connection> {
+    const CURSORS: bool = false;
+    type Request = WatchBusRequest;
+    type Item = WatchBusResponse;
+
+    async fn open(&mut self, request: Self::Request) -> Result<Streaming<Self::Item>, Status> {
+        Ok(self.watch_bus(request).await?.into_inner())
+    }
+
+    fn due(request: &Self::Request) -> Option<Duration> {
+        Some(span(request.interval.as_ref()).unwrap_or(DEFAULT_BOOKMARK))
     }
 }

@@ -10,6 +10,7 @@ use agentd_core::app::Env;
 use agentd_core::policy::Policy;
 use agentd_core::record::{Record, Started, Stopped};
 use agentd_core::replay::Replay;
+use agentd_core::tlog::policy::{self as tlog_policy, Witness};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -78,6 +79,14 @@ pub enum Error {
     /// The proof log cannot be opened.
     #[error("cannot open the proof log")]
     Journal(#[from] tlog::Error),
+    /// The witnesses are not usable.
+    #[error("cannot use the witnesses in `{path}`: {why}")]
+    Witnesses {
+        /// The policy file.
+        path: PathBuf,
+        /// Everything that is wrong with it.
+        why: String,
+    },
     /// The log holds something this version cannot read.
     #[error("the proof log cannot be read at entry {seq}")]
     Log {
@@ -114,6 +123,8 @@ impl Error {
             | Self::Tokens(_)
             | Self::Tls(_)
             | Self::Policy(_)
+            | Self::Witnesses { .. }
+            | Self::Journal(tlog::Error::Witnesses(_))
             | Self::Environment { .. } => true,
             Self::Bind { .. }
             | Self::Journal(_)
@@ -464,6 +475,18 @@ fn in_force<'a>(configured: &'a Policy, restored: &'a Restored) -> &'a Policy {
     if applied { &restored.policy } else { configured }
 }
 
+/// Who is asked to cosign.
+fn witnesses(config: &Config) -> Result<Vec<Witness>, Error> {
+    let Some(path) = &config.proof_witnesses else { return Ok(Vec::new()) };
+    let refused = |why: String| Error::Witnesses { path: path.clone(), why };
+    let bytes = std::fs::read(path).map_err(|error| refused(error.to_string()))?;
+    let policy = tlog_policy::Policy::parse(&bytes).map_err(|error| refused(error.to_string()))?;
+    if policy.witnesses().is_empty() {
+        return Err(refused("it has no witness".to_owned()));
+    }
+    Ok(policy.witnesses().to_vec())
+}
+
 fn open_log(config: &Config) -> Result<(Journal, Tlog, Restored), Error> {
     let mut replay = Replay::new(config.env);
     let mut failed = None;
@@ -482,6 +505,8 @@ fn open_log(config: &Config) -> Result<(Journal, Tlog, Restored), Error> {
     let published = tlog::Config {
         key: config.proof_key.clone().unwrap_or_else(|| config.data_dir.join(tlog::KEY_FILE)),
         anchor: config.proof_anchor.clone(),
+        redis: config.redis.clone(),
+        witnesses: witnesses(config)?,
         ..tlog::Config::new(&config.data_dir, config.env.as_str())
     };
     let segments = journal::Config::new(config.data_dir.join("proof"));

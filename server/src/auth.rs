@@ -11,16 +11,19 @@ use std::time::Instant;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use serde::Deserialize;
+use tokio::sync::watch;
 use tonic::Status;
 
 use crate::grpc::status;
 
 pub mod matrix;
 pub mod reload;
+mod stay;
 mod throttle;
 pub mod tokens;
 
 use matrix::Access;
+pub use stay::Stay;
 use throttle::Throttle;
 pub(crate) use throttle::network;
 pub use tokens::TokenTable;
@@ -125,6 +128,7 @@ impl fmt::Display for Principal {
 #[derive(Debug)]
 pub struct Authorizer {
     tokens: RwLock<TokenTable>,
+    changes: watch::Sender<()>,
     throttle: Throttle,
 }
 
@@ -132,12 +136,24 @@ impl Authorizer {
     /// Checks against `tokens`.
     #[must_use]
     pub fn new(tokens: TokenTable) -> Self {
-        Self { tokens: RwLock::new(tokens), throttle: Throttle::default() }
+        let (changes, _) = watch::channel(());
+        Self { tokens: RwLock::new(tokens), changes, throttle: Throttle::default() }
     }
 
-    /// Checks against `tokens` from the next request on. Streams that are open stay open.
+    /// Checks against `tokens` from here on, and looks again at everybody who is there: see [`Stay`].
     pub fn replace(&self, tokens: TokenTable) {
         *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;
+        self.changes.send_replace(());
+    }
+
+    /// Tells of every change of the principals.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    fn known(&self, digest: &[u8; 32]) -> Option<Principal> {
+        self.tokens.read().unwrap_or_else(PoisonError::into_inner).find_digest(digest)
     }
 
     /// Decides whether the caller behind `headers` may call the method at `path` (`/package.Service/Method`).
@@ -201,21 +217,15 @@ impl Authorizer {
         peer: IpAddr,
         now: Instant,
     ) -> Result<Principal, Status> {
-        let mut values = headers.get_all(AUTHORIZATION).iter();
-        let Some(value) = values.next() else {
+        if !headers.contains_key(AUTHORIZATION) {
             return Err(status::unauthenticated(
                 "TOKEN_MISSING",
                 "no token: send it as `authorization: Bearer TOKEN`",
             ));
-        };
-        // Two tokens are ambiguous: whoever put one of them there might not be the caller.
-        let token = match values.next() {
-            None => value.as_bytes().split_at_checked(BEARER.len()),
-            Some(_) => None,
-        };
-        let known = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(BEARER)).and_then(
-            |(_, token)| self.tokens.read().unwrap_or_else(PoisonError::into_inner).find(token),
-        );
+        }
+        let known = token_of(headers).and_then(|token| {
+            self.tokens.read().unwrap_or_else(PoisonError::into_inner).find(token)
+        });
         // A valid token always passes, whatever else comes from its address: otherwise one broken script on the host could
         // lock the operator out of `pause`. Guessing 256 bits is hopeless; the limit is there to make it visible and cheap.
         known.ok_or_else(|| match self.throttle.failure(peer, now) {
@@ -238,6 +248,14 @@ impl Authorizer {
 pub const READ_ONLY: &str = "agentctl-read-only";
 
 const BEARER: &[u8] = b"Bearer ";
+
+/// The one token of a request, if it is written as one. Two are ambiguous: whoever put one of them there might not be the caller.
+fn token_of(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let (scheme, token) = value.as_bytes().split_at_checked(BEARER.len())?;
+    scheme.eq_ignore_ascii_case(BEARER).then_some(token)
+}
 
 fn names<'a>(roles: impl IntoIterator<Item = &'a Role>) -> String {
     roles.into_iter().map(|role| role.as_str()).collect::<Vec<_>>().join(", ")

@@ -56,6 +56,8 @@ pub struct Config {
     pub proof_key: Option<PathBuf>,
     /// Where each checkpoint of the proof log is copied to, in a directory that exists; `None`: nowhere.
     pub proof_anchor: Option<PathBuf>,
+    /// Policy file whose witnesses cosign the checkpoints of the proof log; `None`: nobody does.
+    pub proof_witnesses: Option<PathBuf>,
     /// Redis that records are offered to; `None`: they are offered to a ring in this process.
     pub redis: Option<Address>,
     /// Accept only what the agent itself chose, from the demo allowlist.
@@ -241,6 +243,7 @@ impl Reader<'_> {
             tls: self.tls(),
             proof_key: self.path("proof_key", ""),
             proof_anchor: self.path("proof_anchor", ""),
+            proof_witnesses: self.path("proof_witnesses", ""),
             redis: self.redis(),
             demo_mode: self.take("demo_mode", "false", boolean, units::parse_bool).unwrap_or(false),
             freeze: self.take("freeze", "false", boolean, units::parse_bool).unwrap_or(false),

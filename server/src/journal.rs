@@ -4,6 +4,7 @@
 //! <dir>/meta.json                     identity and format of the log
 //! <dir>/LOCK                          held by the one process that may write
 //! <dir>/wal/<first seq, 20 digits>.seg
+//! <dir>/wal/<number>.spare            a segment made ready: new, or one whose records are no longer kept
 //! <dir>/wal/HEAD                      the last record known to be durable
 //! ```
 //!
@@ -14,9 +15,12 @@
 //! What happens after a crash or a fault:
 //! * a group that was never acknowledged and is not whole is cut ([`Torn`]);
 //! * acknowledged records that are altered or gone are [`Damage`]: the log opens for reading what stands before them;
-//! * an error on write or sync makes the journal [`Status::Unwritable`]. A file descriptor whose sync failed is never synced
-//!   again (the kernel may have dropped the pages and report success next time; Rebello et al., USENIX ATC 2020):
-//!   [`Journal::try_recover`] opens the file afresh, re-reads it, cuts what was not acknowledged and rewrites the tail.
+//! * an error *before* the sync (no space, a disk that became read-only, a write that failed) makes the journal
+//!   [`Status::Unwritable`]: nothing is acted on, reads go on, and [`Journal::try_recover`] opens the file afresh, re-reads it, cuts
+//!   what was not acknowledged and rewrites the tail;
+//! * an error *of* a sync ends the process: the kernel may have dropped the pages and report success next time (Rebello et al.,
+//!   USENIX ATC 2020), so nothing that is seen from here tells what the disk holds. Nothing that waits is acknowledged; the next
+//!   start reads the log, cuts what is torn, and writes the tail into fresh pages and syncs it before it trusts it.
 
 mod directory;
 mod frame;
@@ -25,6 +29,7 @@ mod index;
 mod reader;
 mod scan;
 mod segment;
+mod spare;
 mod store;
 mod types;
 mod verify;
@@ -34,6 +39,7 @@ mod writer;
 mod tests;
 
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -45,8 +51,11 @@ use directory::Directory;
 use head::HeadMark;
 use index::Shared;
 pub use reader::{Entry, READ_ENTRIES_MAX, Reader};
+use spare::Spares;
 use store::Store;
-pub(crate) use store::{make_dir, replace_file, sync_parent};
+pub(crate) use store::{
+    NotReplaced, end_process, make_dir, replace_file, sync_parent, try_replace_file,
+};
 pub use types::{Damage, Durable, Error, Head, LogId, Recovery, Status, Torn};
 pub use verify::{Verified, read_dir, verify_dir};
 use writer::{Append, Command, Writer};
@@ -146,9 +155,17 @@ fn open_store(
         Some(damage) => Status::Damaged(damage.clone()),
         None => Status::Writable,
     };
-    let shared = Shared::new(store, log_id, scan.segments.clone(), scan.chain, status);
+    let whole = config.segment_bytes.saturating_add(config.reserve_bytes);
+    let spares = Spares::new(Arc::clone(&store), whole);
+    let shared = Shared::new(store, spares, log_id, scan.segments.clone(), scan.chain, status);
     let shared = Arc::new(shared);
     let mut writer = Writer::new(config, Arc::clone(&shared), &scan);
+    let mut makes_spares = None;
+    if directory.is_some() {
+        let (want, wanted) = sync_channel(1);
+        writer = writer.with_spares(want);
+        makes_spares = Some(make_spares(Arc::clone(&shared), wanted)?);
+    }
     if scan.damage.is_none() {
         // A failure here shows in the status; the log can be read all the same.
         let _ = writer.start();
@@ -159,6 +176,11 @@ fn open_store(
         .spawn(move || {
             let _held = directory;
             writer.run(commands);
+            // The lock is held until nothing writes to the directory.
+            if let Some((thread, shared)) = makes_spares {
+                shared.spares.stop();
+                let _ = thread.join();
+            }
         })
         .map_err(|e| Error::io("start", "the journal thread", e))?;
     let inner = Inner {
@@ -168,6 +190,19 @@ fn open_store(
         shared,
     };
     Ok(Opened { journal: Journal { inner: Arc::new(inner) }, head, recovery })
+}
+
+/// The thread that makes segments ready, and what tells it to stop; it ends when the writer does.
+fn make_spares(
+    shared: Arc<Shared>,
+    wanted: Receiver<()>,
+) -> Result<(JoinHandle<()>, Arc<Shared>), Error> {
+    let held = Arc::clone(&shared);
+    let thread = std::thread::Builder::new()
+        .name("journal-spare".into())
+        .spawn(move || shared.spares.run(&wanted))
+        .map_err(|e| Error::io("start", "the thread that makes segments ready", e))?;
+    Ok((thread, held))
 }
 
 /// Handle to an open log; clones share it. The log is closed and its lock released when the last one is dropped.
@@ -292,6 +327,20 @@ impl Journal {
     #[must_use]
     pub fn reader(&self) -> Reader {
         Reader::new(Arc::clone(&self.inner.shared))
+    }
+
+    /// Gives up the segments that hold only records below `before`; their files become those of segments to come. Whoever calls
+    /// this has made sure that the next start knows where the log begins now. Answers with how many there were.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: some of the files are there still.
+    pub fn release(&self, before: u64) -> Result<usize, Error> {
+        let shared = &self.inner.shared;
+        let released = shared.release(before);
+        for first_seq in &released {
+            shared.spares.retire(*first_seq).map_err(|e| Error::io("release", "a segment", e))?;
+        }
+        Ok(released.len())
     }
 
     /// Takes note that the records are not those that were promised elsewhere: nothing is appended from here on.

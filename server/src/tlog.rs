@@ -15,14 +15,16 @@
 //! integrated, so a size that was signed is found again after every crash.
 //!
 //! Lines, hashes and public key are rebuilt from the segments where they are missing or do not fit. What cannot be derived is
-//! what was *promised*: a checkpoint, here or in the copy on a second path ([`Config::anchor`]), that the segments do not lead to
+//! what was *promised*: a checkpoint, here or in a copy of it on a second path ([`Config::anchor`]) or in Redis, that the segments do not lead to
 //! means that an old backup was restored or that history was rewritten. Such a log is damaged: it is read, and nothing is done.
 
 mod claims;
+mod elsewhere;
 mod files;
 mod key;
 #[cfg(test)]
 mod tests;
+mod witness;
 mod worker;
 
 use std::io;
@@ -33,15 +35,19 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use agentd_core::chain::Hash;
+use agentd_core::tlog::policy::Witness;
 use agentd_core::tlog::tile::{self, Kind, Tile};
 use agentd_core::tlog::{Checkpoint, Note, VerifierKey, tree};
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use crate::bus::Address;
 use crate::journal::{self, Journal, LogId, READ_ENTRIES_MAX, Reader};
 
 use claims::Claims;
 use files::HashFiles;
+pub use witness::Error as WitnessError;
+use witness::Witnesses;
 
 /// Name of the file with the key in a data directory.
 pub const KEY_FILE: &str = "proof.key";
@@ -55,6 +61,10 @@ pub struct Config {
     pub key: PathBuf,
     /// A second copy of each checkpoint, on another disk or host: what shows that an old backup was restored.
     pub anchor: Option<PathBuf>,
+    /// A Redis that keeps a copy too, as far as it can be reached.
+    pub redis: Option<Address>,
+    /// Who cosigns each checkpoint before it is shown.
+    pub witnesses: Vec<Witness>,
     /// Environment, which is part of the origin.
     pub env: &'static str,
     /// Longest time from a record to the checkpoint over it.
@@ -69,6 +79,8 @@ impl Config {
             dir: data_dir.join("proof"),
             key: data_dir.join(KEY_FILE),
             anchor: None,
+            redis: None,
+            witnesses: Vec::new(),
             env,
             interval: Duration::from_secs(1),
         }
@@ -144,6 +156,9 @@ pub enum Error {
         /// Why.
         source: agentd_core::tlog::checkpoint::Error,
     },
+    /// The witnesses cannot be asked.
+    #[error("cannot use the witnesses of the proof log")]
+    Witnesses(#[from] WitnessError),
     /// There is no randomness to make a key of.
     #[error("cannot make a key for the proof log: {0}")]
     Random(getrandom::Error),
@@ -226,16 +241,22 @@ pub fn open(
     segments: journal::Config,
     replay: &mut dyn FnMut(u64, &[u8]),
 ) -> Result<(journal::Opened, Tlog), Error> {
+    let witnesses = Witnesses::new(&config.witnesses)?;
     let mut claims = Claims::load(&config)?;
     let opened = journal::open_hashed(segments, &mut |seq, leaf, line| {
         claims.entry(leaf, line);
         replay(seq, line);
     })?;
-    let tlog = start(config, claims, &opened.journal)?;
+    let tlog = start(config, claims, witnesses, &opened.journal)?;
     Ok((opened, tlog))
 }
 
-fn start(config: Config, claims: Claims, journal: &Journal) -> Result<Tlog, Error> {
+fn start(
+    config: Config,
+    claims: Claims,
+    witnesses: Option<Witnesses>,
+    journal: &Journal,
+) -> Result<Tlog, Error> {
     let key = match claims.key() {
         Some(key) => key.clone(),
         None => key::generate(&config.key, &config.origin(journal.head().log_id))?,
@@ -250,6 +271,7 @@ fn start(config: Config, claims: Claims, journal: &Journal) -> Result<Tlog, Erro
     let dir = config.dir.clone();
     let reader = journal.reader();
     let worker = worker::Worker::new(config, key, journal.clone(), base, progress);
+    let worker = worker.with_witnesses(witnesses);
     let thread = std::thread::Builder::new()
         .name("proof-tree".into())
         .spawn(move || worker.run(&inbox))

@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod bus {
+    mod anchor;
     mod faults;
     mod hint;
     mod records;

@@ -8,5 +8,6 @@ mod deploy {
     mod revisions;
     mod runtimes;
     mod server;
+    mod tools;
     mod world;
 }

@@ -23,6 +23,7 @@ const COMMANDS: &[Line] = &[
     ("api list", &[], 0),
     ("app describe", &["web"], 0),
     ("app get", &["web"], 0),
+    ("app graduation", &["web"], 0),
     ("app history", &["web"], 0),
     ("app list", &[], 0),
     ("app offboard", &["nobody", "--reason", "x", "--yes"], 3),

@@ -15,11 +15,15 @@ mod docs;
 #[cfg(test)]
 mod first_value;
 #[cfg(test)]
+mod graduation;
+#[cfg(test)]
 mod isolation;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod metrics;
+#[cfg(test)]
+mod mission;
 #[cfg(test)]
 mod outlive;
 #[cfg(test)]
@@ -28,6 +32,8 @@ mod pause;
 mod policy;
 #[cfg(test)]
 mod proof;
+#[cfg(test)]
+mod replicas;
 #[cfg(test)]
 mod repos;
 #[cfg(test)]

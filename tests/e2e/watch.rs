@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::harness::{Server, event, seq};
+use crate::harness::{Run, Server, event, seq, wait_for};
 
 fn seqs(lines: &[Value]) -> Vec<u64> {
     lines.iter().filter_map(|line| line["seq"].as_u64()).collect()
@@ -99,4 +99,113 @@ fn a_watch_can_be_narrowed_and_counted() {
         })
         .collect();
     assert_eq!(apps, BTreeSet::from(["web".to_owned(), "shop".to_owned()]));
+}
+
+#[test]
+fn looks_go_on_after_a_restart_of_the_server() {
+    let mut server = Server::quick();
+    server.onboard("web");
+    let looks: [&[&str]; 3] = [
+        &["signal", "tail", "web", "--every", "250ms", "-o", "jsonl"],
+        &["bus", "watch", "--every", "250ms", "-o", "jsonl"],
+        &["status", "--watch", "-o", "jsonl"],
+    ];
+    let mut streams = looks.map(|words| server.follow(words));
+    for stream in &mut streams {
+        stream.until("a first look", |_| true);
+    }
+    server.restart();
+    assert_eq!(server.stop(), 0);
+    server.up();
+    let records = server.records();
+    let started =
+        records.of("AGENT_STARTED").last().unwrap()["ts"].as_str().unwrap()[..19].to_owned();
+    for (stream, words) in streams.iter_mut().zip(looks) {
+        // Lines from before may still be under way: what is younger than the last start is said by the server that runs now.
+        stream.until(&format!("{words:?} goes on"), |look| {
+            look["time"].as_str().is_some_and(|time| time[..19] > *started)
+        });
+        assert!(stream.is_running());
+    }
+}
+
+/// A command that goes on as somebody else, its first line, and how it ended.
+struct Other(std::process::Child, std::io::BufReader<std::process::ChildStdout>);
+
+impl Other {
+    fn begin(server: &Server, token: &str, words: &[&str]) -> Self {
+        let mut command = server.program();
+        command.args(["--address", server.address(), "--token", token]).args(words);
+        let (out, err) = (std::process::Stdio::piped(), std::process::Stdio::piped());
+        let mut child = command.stdout(out).stderr(err).spawn().unwrap();
+        let lines = std::io::BufReader::new(child.stdout.take().unwrap());
+        Self(child, lines)
+    }
+
+    fn first_line(&mut self) -> String {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut self.1, &mut line).unwrap();
+        line
+    }
+
+    /// Its exit code and what it said at the end.
+    fn ended(mut self) -> (Option<i32>, String) {
+        let drained = std::thread::spawn(move || std::io::copy(&mut self.1, &mut std::io::sink()));
+        let status = wait_for(|| self.0.try_wait().unwrap());
+        if status.is_none() {
+            let _ = self.0.kill();
+        }
+        drained.join().unwrap().unwrap();
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut self.0.stderr.take().unwrap(), &mut said).unwrap();
+        (status.and_then(|status| status.code()), said)
+    }
+}
+
+#[test]
+fn a_stream_does_not_outlive_the_token_it_was_opened_with() {
+    let server = Server::quick();
+    let app = server.onboard("web");
+    let token = |name: &str, role: &str| {
+        let words = ["auth", "token", "create", name, "--role", role, "-o", "json"];
+        server.ctl(&words).ok().json()["token"].as_str().unwrap().to_owned()
+    };
+    let (reader, monitor) = (token("ci", "viewer"), token("probe", "monitor"));
+    server.wait("the new tokens are known", || {
+        let mut command = server.program();
+        command.args(["--address", server.address(), "--token", &monitor, "auth", "whoami"]);
+        (Run::of(command).code == 0).then_some(())
+    });
+    let streams: [&[&str]; 5] = [
+        &["watch", "--since", "0", "-o", "jsonl"],
+        &["proof", "tail", "--since", "0", "-o", "jsonl"],
+        &["signal", "tail", "--every", "250ms", "-o", "jsonl"],
+        &["bus", "watch", "--every", "250ms", "-o", "jsonl"],
+        &["status", "--watch", "-o", "jsonl"],
+    ];
+    let mut open: Vec<Other> =
+        streams.iter().map(|words| Other::begin(&server, &reader, words)).collect();
+    for stream in &mut open {
+        assert!(stream.first_line().starts_with('{'));
+    }
+    let target = format!("http://{}/healthz", app.address);
+    let push = ["monitor", "run", "--app", "web", "--probe", "http", "--target", &target];
+    let pushing =
+        Other::begin(&server, &monitor, &[&push[..], &["--every", "50ms", "-o", "json"]].concat());
+    server.wait("it pushes", || (server.status()["monitors"] == 1).then_some(()));
+    let mut kept = server.follow(&["watch", "--since", "0", "-o", "jsonl"]);
+
+    for name in ["ci", "probe"] {
+        server.ctl(&["auth", "token", "revoke", name, "--yes"]).ok();
+    }
+    open.push(pushing);
+    for (stream, words) in open.into_iter().zip(streams.iter().chain([&&push[..]])) {
+        let (code, said) = stream.ended();
+        assert_eq!(code, Some(4), "{words:?}: {said}");
+        assert!(said.contains("TOKEN_INVALID") && said.contains("revoked"), "{words:?}: {said}");
+    }
+    server.wait("nobody pushes", || (server.status()["monitors"] == 0).then_some(()));
+    server.crash_and_heal(&app);
+    kept.until("the others go on", |line| line["event"] == "SYSTEM_STABLE");
+    assert!(kept.is_running());
 }

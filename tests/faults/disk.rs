@@ -1,5 +1,9 @@
-//! A disk that is full, broken or read-only: nothing is done that cannot be recorded, reads go on, and it heals by itself.
+//! A disk that is full, broken or read-only: nothing is done that cannot be recorded, reads go on, and it heals by itself. A sync
+//! that fails is another matter: what the disk holds is not known then, so the process ends, and its next start finds out.
 
+use std::os::unix::process::ExitStatusExt as _;
+
+use rustix::process::Signal;
 use serde_json::Value;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -72,13 +76,57 @@ pub(crate) fn check_nothing_is_done(world: &mut World) -> Vec<String> {
 #[test]
 fn nothing_is_done_that_cannot_be_recorded() {
     for error in ["enospc", "eio", "erofs"] {
-        for point in ["journal.write", "journal.fsync"] {
+        let mut world = World::with_app();
+        let fault = format!("journal.write={error}");
+        assert!(world.restart_armed(&fault), "{}", world.server.log());
+        let broken = check_nothing_is_done(&mut world);
+        assert!(broken.is_empty(), "{fault}: {broken:#?}");
+        world.recover();
+        world.settle();
+        assert_eq!(world.broken_promises(), Vec::<String>::new(), "{fault}");
+    }
+}
+
+/// Waits until the server has ended itself because of a sync, and says what is wrong with how it did.
+pub(crate) fn check_it_aborts(world: &mut World) -> Vec<String> {
+    let mut broken = Vec::new();
+    let status = world.server.ended();
+    if status.signal() != Some(Signal::ABORT.as_raw()) {
+        broken.push(format!("it ended with {status}, not by abort"));
+    }
+    let said = world.server.log();
+    if !said.contains("a sync of the proof log failed") {
+        broken.push(format!("it does not say why: {said}"));
+    }
+    broken
+}
+
+#[test]
+fn a_failed_sync_ends_the_process_and_the_next_start_keeps_what_was_acknowledged() {
+    for error in ["enospc", "eio", "erofs"] {
+        for fault in [
+            // The first write after the start, and later ones, in the middle of what the agent does.
+            format!("journal.fsync={error}@1"),
+            format!("journal.fsync={error}@3"),
+            format!("journal.fsync={error}@5"),
+            // While the start makes sure of the tail.
+            format!("journal.reopen_sync={error}@1"),
+            // Lines and hashes, which are derived from the segments and on the same disk.
+            format!("tlog.sync={error}@2"),
+        ] {
             let mut world = World::with_app();
-            let fault = format!("{point}={error}");
-            assert!(world.restart_armed(&fault), "{}", world.server.log());
-            let broken = check_nothing_is_done(&mut world);
-            assert!(broken.is_empty(), "{fault}: {broken:#?}");
+            if world.restart_armed(&fault) {
+                // Whatever the agent can do while it lives; none of it may be shown and then be gone.
+                world.app.kill9();
+                let _ = world.server.ctl(&["pause", "--reason", "x", "--request-id", ONCE]);
+            }
+            assert_eq!(check_it_aborts(&mut world), Vec::<String>::new(), "{fault}");
             world.recover();
+            // The answer was lost, so the caller asks again: it was done once or not at all, and is done once now.
+            world.server.ctl(&["pause", "--reason", "x", "--request-id", ONCE]).ok();
+            world.server.ctl(&["resume", "--reason", "x"]).ok();
+            let pauses = world.server.records().iter().filter(|record| is_pause(record)).count();
+            assert_eq!(pauses, 1, "{fault}: asked for twice, done once");
             world.settle();
             assert_eq!(world.broken_promises(), Vec::<String>::new(), "{fault}");
         }
@@ -86,8 +134,32 @@ fn nothing_is_done_that_cannot_be_recorded() {
 }
 
 #[test]
+fn a_disk_on_which_no_sync_succeeds_is_never_called_good() {
+    let mut world = World::with_app();
+    let starts = world.starts().len();
+    for _ in 0..2 {
+        let lived = world.restart_armed("journal.fsync=eio");
+        if lived {
+            world.app.kill9();
+        }
+        assert_eq!(check_it_aborts(&mut world), Vec::<String>::new());
+        world.server.arm("");
+        world.server.up();
+    }
+    world.settle();
+    assert!(world.starts().len() > starts);
+    assert_eq!(world.broken_promises(), Vec::<String>::new());
+}
+
+const ONCE: &str = "7d4f6f0e-3b0a-4a7e-9a53-1f2a3b4c5d6e";
+
+fn is_pause(record: &Value) -> bool {
+    record["event_name"] == "MODE_PAUSED" && record["body"].to_string().contains("\"x\"")
+}
+
+#[test]
 fn a_passing_fault_heals_by_itself() {
-    for fault in ["journal.write=enospc@4", "journal.fsync=eio@5", "journal.write=erofs@6"] {
+    for fault in ["journal.write=enospc@4", "journal.write=eio@5", "journal.write=erofs@6"] {
         let mut world = World::with_app();
         assert!(world.restart_armed(fault));
         let head = world.server.records().head();

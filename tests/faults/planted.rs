@@ -1,7 +1,7 @@
 //! A safety test that cannot fail shows nothing: each known bug, planted on purpose, must be found by the check that is there
 //! to find it.
 
-use crate::disk::check_nothing_is_done;
+use crate::disk::check_it_aborts;
 use crate::world::World;
 
 /// Goes through the main job with a bug and kills armed at several places; what the checks found, all together.
@@ -46,6 +46,24 @@ fn the_same_kills_without_a_bug_break_nothing() {
 }
 
 #[test]
+fn asking_again_for_a_sync_that_failed_is_found() {
+    let mut world = World::with_app();
+    // The kernel says yes the second time, as it does for pages that it has dropped.
+    assert!(world.restart_armed("journal.retry_fsync=bug;journal.fsync=eio@3"));
+    world.app.kill9();
+    let head = world.server.records().head();
+    let healed = world.server.wait_or_death("went on all the same", {
+        let app = world.app.clone();
+        move |server| server.try_records()?.verified_after(&app.name, head).then_some(())
+    });
+    assert!(
+        healed.is_some(),
+        "it acts on a record that the disk refused: a check for the abort must see it"
+    );
+    assert!(world.server.is_up());
+}
+
+#[test]
 fn not_syncing_at_all_is_found() {
     let mut world = World::with_app();
     // The disk refuses every sync; whoever never asks does not notice.
@@ -60,8 +78,12 @@ fn not_syncing_at_all_is_found() {
     assert!(healed.is_some());
     let starts = world.starts().len();
     assert_eq!(starts, 2, "acted although no sync ever succeeded: the check below must say so");
-    // The sound server under the same fault does not act: that is what the check relies on.
+    // The sound server under the same fault does not act but ends: that is what the check relies on.
     let mut sound = World::with_app();
-    assert!(sound.restart_armed("journal.fsync=eio"));
-    assert_eq!(check_nothing_is_done(&mut sound), Vec::<String>::new());
+    let starts = sound.starts().len();
+    if sound.restart_armed("journal.fsync=eio") {
+        sound.app.kill9();
+    }
+    assert_eq!(check_it_aborts(&mut sound), Vec::<String>::new());
+    assert_eq!(sound.starts().len(), starts, "nothing was done");
 }

@@ -4,7 +4,9 @@ use agentctl_api::v1;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::follow::Link;
 use super::{Context, pieces};
+use crate::connect::Session;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::page::{Page, Table};
@@ -110,21 +112,7 @@ impl BusView {
 pub(super) async fn run(args: BusArgs, context: &mut Context) -> Result<Exit, Failure> {
     let session = context.connect().await?;
     if let BusCommand::Watch { every, count } = args.command {
-        let request = v1::WatchBusRequest { interval: Some(time::span_to_proto(every.0)) };
-        let answer = session.bus().watch_bus(request).await;
-        let mut stream = answer.map_err(|s| session.failure(s))?.into_inner();
-        let (mut before, mut shown) = (None, 0);
-        while let Some(answer) = stream.message().await.map_err(|s| session.failure(s))? {
-            let stats = answer.stats.unwrap_or_default();
-            let view = BusView::new(&stats, before.as_ref());
-            context.output.emit_item(&view, |page| watch_line(page, &view, shown == 0))?;
-            before = Some(stats);
-            shown += 1;
-            if count == Some(shown) {
-                return Ok(Exit::Ok);
-            }
-        }
-        return Ok(Exit::Ok);
+        return watch(&session, every, count, context).await;
     }
     let answer = session.bus().get_bus_stats(session.unary(v1::GetBusStatsRequest {})).await;
     let stats = answer.map_err(|s| session.failure(s))?.into_inner().stats.unwrap_or_default();
@@ -139,6 +127,29 @@ pub(super) async fn run(args: BusArgs, context: &mut Context) -> Result<Exit, Fa
         stats_page(page, &view, &pieces::moment(taken, style, TimeStyle::Relative, time::now()));
     })?;
     Ok(Exit::Ok)
+}
+
+/// Looks again and again, also when the server was away in between.
+async fn watch(
+    session: &Session,
+    every: Span,
+    count: Option<u64>,
+    context: &mut Context,
+) -> Result<Exit, Failure> {
+    let request = v1::WatchBusRequest { interval: Some(time::span_to_proto(every.0)) };
+    let mut watch = session.watch_bus(request);
+    let (mut link, mut before, mut shown) = (Link::default(), None, 0);
+    loop {
+        let answer = link.next(&mut watch, session, &mut context.output).await?;
+        let stats = answer.stats.unwrap_or_default();
+        let view = BusView::new(&stats, before.as_ref());
+        context.output.emit_item(&view, |page| watch_line(page, &view, shown == 0))?;
+        before = Some(stats);
+        shown += 1;
+        if count == Some(shown) {
+            return Ok(Exit::Ok);
+        }
+    }
 }
 
 /// Whether it is there, in a line.

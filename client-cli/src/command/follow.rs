@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use agentctl_api::client::{Resumable, Watch, WatchEvent};
+
+use crate::connect::Session;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::time;
@@ -10,12 +13,15 @@ use crate::time;
 #[derive(Debug, Default)]
 pub(super) struct Link {
     down: bool,
+    /// The newest record that was seen, or batch that was sent; 0: what is followed has no numbers.
+    pub(super) seq: u64,
 }
 
 impl Link {
     /// The stream is gone and comes back by itself.
-    pub(super) fn lost(&mut self, output: &mut Output, why: &Failure, seq: u64, wait: Duration) {
+    pub(super) fn lost(&mut self, output: &mut Output, why: &Failure, wait: Duration) {
         if !std::mem::replace(&mut self.down, true) {
+            let seq = self.seq;
             let behind = if seq == 0 { String::new() } else { format!(" behind #{seq}") };
             output.say(format!("! connection lost{behind}, waiting for the server"));
         }
@@ -25,7 +31,29 @@ impl Link {
     /// The stream works.
     pub(super) fn restored(&mut self, output: &mut Output) {
         if std::mem::take(&mut self.down) {
-            output.say("✔ connected again, nothing was missed");
+            let gapless = if self.seq == 0 { "" } else { ", nothing was missed" };
+            output.say(format!("✔ connected again{gapless}"));
+        }
+    }
+
+    /// The next item of `watch`, however long it takes and however often the server is away in between.
+    pub(super) async fn next<S: Resumable>(
+        &mut self,
+        watch: &mut Watch<S>,
+        session: &Session,
+        output: &mut Output,
+    ) -> Result<S::Item, Failure> {
+        loop {
+            match watch.next().await.map_err(|status| session.failure(status))? {
+                WatchEvent::Item(item) => {
+                    self.restored(output);
+                    return Ok(item);
+                }
+                WatchEvent::Resumed => self.restored(output),
+                WatchEvent::Interrupted { status, wait } => {
+                    self.lost(output, &session.failure(status), wait);
+                }
+            }
         }
     }
 }
@@ -100,11 +128,11 @@ mod tests {
     #[test]
     fn a_lost_connection_is_told_once_and_so_is_its_return() {
         let (mut output, _, err) = crate::output::tests::taped(crate::output::Format::Table);
-        let mut link = Link::default();
+        let mut link = Link { seq: 7, ..Link::default() };
         let why = Failure::new(crate::exit::Exit::Unreachable, "gone");
         link.restored(&mut output);
-        link.lost(&mut output, &why, 7, Duration::from_secs(1));
-        link.lost(&mut output, &why, 7, Duration::from_secs(2));
+        link.lost(&mut output, &why, Duration::from_secs(1));
+        link.lost(&mut output, &why, Duration::from_secs(2));
         link.restored(&mut output);
         link.restored(&mut output);
         assert_eq!(

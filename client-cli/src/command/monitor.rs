@@ -170,7 +170,8 @@ pub(super) async fn run(args: MonitorArgs, context: &mut Context) -> Result<Exit
             backoff.reset();
         }
         let wait = backoff.next_wait();
-        link.lost(&mut context.output, &why, feed.seq, wait);
+        link.seq = feed.seq;
+        link.lost(&mut context.output, &why, wait);
         feed.view.reconnects += 1;
         tokio::select! {
             () = tokio::time::sleep(wait) => {}

@@ -3,7 +3,6 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use agentctl_api::client::WatchEvent;
 use agentctl_api::v1;
 use clap::{Args, Subcommand};
 use v1::watch_proof_entries_request::Start;
@@ -478,21 +477,12 @@ async fn follow(
     let style = context.output.settings().time;
     let mut watch = session.watch_proof(request);
     let mut link = Link::default();
-    let mut last_seq = 0;
     loop {
-        let response = match watch.next().await.map_err(|s| session.failure(s))? {
-            WatchEvent::Item(response) => response,
-            WatchEvent::Resumed => continue,
-            WatchEvent::Interrupted { status, wait } => {
-                link.lost(&mut context.output, &session.failure(status), last_seq, wait);
-                continue;
-            }
-        };
-        link.restored(&mut context.output);
+        let response = link.next(&mut watch, session, &mut context.output).await?;
         if let Some(Item::Entry(entry)) = response.item
-            && entry.seq > last_seq
+            && entry.seq > link.seq
         {
-            last_seq = entry.seq;
+            link.seq = entry.seq;
             let view = EntryView::from(&entry);
             context.output.emit_item(&view, |page| page.line(entry_row(&entry, style)))?;
         }

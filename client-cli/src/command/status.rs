@@ -5,10 +5,9 @@ use clap::Args;
 
 use super::follow::Link;
 use super::{Context, pieces};
-use crate::connect::{self, Session};
+use crate::connect::Session;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::output::Output;
 use crate::page::{Page, Table};
 use crate::text;
 use crate::time::{self, TimeStyle};
@@ -63,22 +62,11 @@ async fn follow(
 ) -> Result<Exit, Failure> {
     let limit = context.global.timeout;
     let watching = async {
-        let mut backoff = agentctl_api::client::Backoff::default();
+        let mut watch = session.watch_status(v1::WatchStatusRequest { interval: None });
         let mut link = Link::default();
-        let mut started = false;
         loop {
-            let ended = follow_once(args, session, context, |output| {
-                started = true;
-                backoff.reset();
-                link.restored(output);
-            });
-            let status = ended.await?;
-            if !(started && connect::is_transient(&status)) {
-                return Err(session.failure(status));
-            }
-            let wait = backoff.next_wait();
-            link.lost(&mut context.output, &session.failure(status), 0, wait);
-            tokio::time::sleep(wait).await;
+            let answer = link.next(&mut watch, session, &mut context.output).await?;
+            show(args, &answer.status.unwrap_or_default(), context)?;
         }
     };
     match limit {
@@ -88,30 +76,6 @@ async fn follow(
             // Watching for a while is what was asked for.
             Err(_) => Ok(Exit::Ok),
         },
-    }
-}
-
-/// Shows one stream to its end, and returns why it ended.
-async fn follow_once(
-    args: &StatusArgs,
-    session: &Session,
-    context: &mut Context,
-    mut alive: impl FnMut(&mut Output),
-) -> Result<tonic::Status, Failure> {
-    let opened = session.agent().watch_status(v1::WatchStatusRequest { interval: None }).await;
-    let mut stream = match opened {
-        Ok(stream) => stream.into_inner(),
-        Err(status) => return Ok(status),
-    };
-    loop {
-        match stream.message().await {
-            Ok(Some(response)) => {
-                alive(&mut context.output);
-                show(args, &response.status.unwrap_or_default(), context)?;
-            }
-            Ok(None) => return Ok(tonic::Status::unavailable("the server ended the stream")),
-            Err(status) => return Ok(status),
-        }
     }
 }
 

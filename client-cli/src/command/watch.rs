@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use agentctl_api::client::WatchEvent;
 use agentctl_api::v1;
 use agentd_core::reason::Reason;
 use clap::Args;
@@ -288,17 +287,10 @@ impl<'a> Watch<'a> {
         let mut watch = self.session.watch_decisions(self.request());
         let mut link = Link::default();
         loop {
-            match watch.next().await.map_err(|status| self.session.failure(status))? {
-                WatchEvent::Item(response) => {
-                    link.restored(self.output);
-                    if self.take(&response)? {
-                        return Ok(Exit::Ok);
-                    }
-                }
-                WatchEvent::Resumed => link.restored(self.output),
-                WatchEvent::Interrupted { status, wait } => {
-                    link.lost(self.output, &self.session.failure(status), self.last_seq, wait);
-                }
+            link.seq = self.last_seq;
+            let response = link.next(&mut watch, self.session, self.output).await?;
+            if self.take(&response)? {
+                return Ok(Exit::Ok);
             }
         }
     }

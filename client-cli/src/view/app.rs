@@ -251,6 +251,60 @@ impl From<&v1::AppChange> for AppChangeView {
     }
 }
 
+/// The case for leaving one action on one app to the agent.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of the API, documented there")]
+pub struct GraduationView {
+    pub action: String,
+    pub level: String,
+    pub answered: u32,
+    pub agreed: u32,
+    pub unproven: u32,
+    pub differed: u32,
+    pub unneeded: u32,
+    pub held: u32,
+    pub failed: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub demote_time: Option<String>,
+    pub conditions: Vec<GraduationConditionView>,
+    pub ready: bool,
+}
+
+/// One condition of graduation.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of the API, documented there")]
+pub struct GraduationConditionView {
+    pub what: String,
+    pub value: String,
+    pub limit: String,
+    pub met: bool,
+}
+
+impl From<&v1::ActionGraduation> for GraduationView {
+    fn from(a: &v1::ActionGraduation) -> Self {
+        let condition = |c: &v1::GraduationCondition| GraduationConditionView {
+            what: c.what.clone(),
+            value: c.value.clone(),
+            limit: c.limit.clone(),
+            met: c.met,
+        };
+        Self {
+            action: a.action.clone(),
+            level: super::autonomy_level(a.level),
+            answered: a.answered,
+            agreed: a.agreed,
+            unproven: a.unproven,
+            differed: a.differed,
+            unneeded: a.unneeded,
+            held: a.held,
+            failed: a.failed,
+            demote_time: time::json(a.demote_time.as_ref()),
+            conditions: a.conditions.iter().map(condition).collect(),
+            ready: a.ready,
+        }
+    }
+}
+
 /// Two specifications, and where they differ.
 #[derive(Debug, Clone, Serialize)]
 #[expect(missing_docs, reason = "the fields are documented by their names")]

@@ -67,6 +67,9 @@ pub struct VerificationView {
     /// Entries under the largest signed checkpoint that they lead to; absent: under none at hand.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_good_checkpoint: Option<u64>,
+    /// Quorum of the policy that the checkpoint meets; absent: no policy was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quorum: Option<String>,
     /// The public key came with what it vouches for: whoever changed the one could change the other.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub key_came_with_it: bool,

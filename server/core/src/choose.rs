@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::action::{Action, Level};
 use crate::app::{Env, Millis};
 use crate::detect::{Finding, FindingKind, Signature, View, signature};
+use crate::graduation;
 use crate::plan::Plan;
 use crate::policy::Policy;
 use crate::signal::Reading;
@@ -303,7 +304,7 @@ fn drawable(choice: &Choice<'_>, options: &[Ranked]) -> Vec<usize> {
     }
     let supervised = |action: Action| {
         let level = choice.policy.level(action);
-        choice.app.profile.autonomy.map_or(level, |most| level.min(most)) <= Level::Propose
+        level.min(graduation::limit(choice.app, choice.policy.env, action)) <= Level::Propose
     };
     let harmless =
         |a: Action| matches!(a, Action::Restart | Action::ScaleUp | Action::RetryDeployment);

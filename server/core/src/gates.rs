@@ -217,13 +217,14 @@ fn judge(gate: &Gate, case: &Case<'_>) -> Verdict {
 }
 
 /// The most restrictive effect wins; among equals the lowest group and then the order of the catalogue of reasons names the primary
-/// one, so the order of the list cannot matter. No gate at all means that nobody looked: refuse.
+/// one, so the order of the list cannot matter. A name that is never an action is called that whatever else stands against it: it
+/// would be refused without the other obstacle too. No gate at all means that nobody looked: refuse.
 fn rule(verdicts: &[Verdict], action: Action) -> Ruling {
     let worst = verdicts.iter().map(|v| v.effect).max().unwrap_or(Effect::Refuse);
     let primary = verdicts
         .iter()
         .filter(|v| v.effect == worst)
-        .min_by_key(|v| (v.group, v.reason))
+        .min_by_key(|v| (v.reason != Some(Reason::UnsafeActionRefused), v.group, v.reason))
         .and_then(|v| v.reason);
     match (worst, primary) {
         (Effect::Pass, _) => Ruling::Permitted,

@@ -20,6 +20,7 @@ pub mod detect;
 pub mod digest;
 pub mod explain;
 pub mod gates;
+pub mod graduation;
 pub mod permit;
 pub mod plan;
 pub mod policy;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::action::Action;
+use crate::action::{Action, Level};
 use crate::app::AppName;
 use crate::signal::Metric;
 
@@ -53,6 +53,9 @@ pub enum Operation {
     Configure {
         /// Revision of the specification.
         revision: u32,
+        /// The level it raises the autonomy of the app to, if it does: that takes a second person.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        raises: Option<Level>,
     },
     /// Stop every instance, one at a time, and let the app go.
     Offboard {

@@ -54,6 +54,9 @@ pub struct Policy {
     pub approval: ApprovalRule,
     /// Learning.
     pub learning: Learning,
+    /// How the agent earns to go alone with an app, and how it loses that.
+    #[serde(default)]
+    pub graduation: Graduation,
     /// Where repositories may be fetched from.
     #[serde(default)]
     pub fetch: Fetch,
@@ -277,6 +280,29 @@ pub struct Learning {
     pub trust: u32,
 }
 
+/// How the agent earns to go alone with an app, and how it loses that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Graduation {
+    /// Least decisions about an action on an app that humans answered.
+    pub decisions: u32,
+    /// Least share of them that humans agreed with and that were verified.
+    pub agreement_permille: u32,
+    /// So many outcomes that failed or relapsed ...
+    pub failures: u32,
+    /// ... of the newest so many take back what was given by name.
+    pub of: u32,
+    /// A finding that is back within this span of its cure is a relapse.
+    pub relapse_ms: Millis,
+}
+
+impl Default for Graduation {
+    fn default() -> Self {
+        let (decisions, agreement_permille, relapse_ms) = (20, 900, 10 * MINUTE);
+        Self { decisions, agreement_permille, failures: 3, of: 6, relapse_ms }
+    }
+}
+
 /// A span in which nothing is done to the named apps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -361,6 +387,7 @@ impl Policy {
                 seed: 1,
                 trust: 5,
             },
+            graduation: Graduation::default(),
             fetch: Fetch::default(),
             sandbox: Sandbox::default_for(env),
             windows: Vec::new(),

@@ -17,6 +17,7 @@ use crate::choose::ccq::{Beliefs, Learned, Trial};
 use crate::choose::{Lesson, Proposal, Row, Value};
 use crate::detect::{Finding, FindingKind};
 use crate::gates::Surroundings;
+use crate::graduation::Demoted;
 use crate::plan::Fence;
 use crate::policy::Policy;
 use crate::signal::{Exit, Metric, Reading};
@@ -307,6 +308,8 @@ pub enum Body {
         /// What was done.
         what: String,
     },
+    /// The agent lost the autonomy of an action.
+    Demoted(Demoted),
     /// A sign of life.
     Heartbeat(Heartbeat),
     /// The agent changed its state.

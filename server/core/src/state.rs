@@ -9,6 +9,7 @@ use crate::app::{AppName, AppSpec, Env, Millis, Override};
 use crate::choose::ValueTable;
 use crate::choose::ccq::{Expectation, Knowledge};
 use crate::detect::{FindingKind, Signature};
+use crate::graduation::Standing;
 use crate::plan::{Fence, Plan};
 use crate::policy::Window;
 use crate::record::Author;
@@ -196,6 +197,9 @@ pub struct AppState {
     pub onboarded_at: Millis,
     /// Whether the open incident was escalated already.
     pub escalated: bool,
+    /// How far the agent's judgement counts with it.
+    #[serde(default, skip_serializing_if = "Standing::is_empty")]
+    pub standing: Standing,
     /// What ran before the deployment in flight: in force again if that is given up before it touched anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Box<Before>>,
@@ -297,7 +301,7 @@ pub struct Open {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
-    /// All wanted instances are ready and nothing is open.
+    /// All wanted instances are ready and nothing is open, but that it was otherwise too often of late.
     Healthy,
     /// Something is open, but at least one instance is ready.
     Degraded,
@@ -314,6 +318,9 @@ pub struct HealthChange {
     pub health: Health,
     /// When.
     pub at: Millis,
+    /// Part of something that was planned, such as a rolling restart that a human asked for: no sign of anything.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub planned: bool,
 }
 
 /// One remembered decision.
@@ -545,7 +552,10 @@ impl AppState {
             Health::Unknown
         } else if self.ready() == 0 {
             Health::Down
-        } else if self.open.is_empty() && self.ready() >= self.desired {
+        } else if self.open.keys().all(|kind| *kind == FindingKind::Flapping)
+            && self.ready() >= self.desired
+        {
+            // Flapping is about these very changes: counted as one of them it would hide all that follow.
             Health::Healthy
         } else {
             Health::Degraded

@@ -11,9 +11,13 @@
 //! | [`tile`] | paths of tiles, bundles of entries |
 //! | [`note`] | signed notes and their keys |
 //! | [`checkpoint`] | what a log signs |
+//! | [`cosignature`] | what a witness says of it |
+//! | [`policy`] | which witnesses have to say it |
 
 pub mod checkpoint;
+pub mod cosignature;
 pub mod note;
+pub mod policy;
 pub mod proof;
 pub mod tile;
 pub mod tree;
@@ -24,6 +28,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::chain::Hash;
 
 pub use checkpoint::Checkpoint;
+pub use cosignature::WitnessKey;
 pub use note::{Note, SignerKey, VerifierKey};
 
 /// Index of the leaf that record `seq` is; `None` for 0, which is no record.

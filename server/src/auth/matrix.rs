@@ -31,6 +31,7 @@ pub const MATRIX: &[(&str, Access)] = &[
     ("/agentctl.v1.OnboardingService/OffboardApp", OPERATE),
     ("/agentctl.v1.OnboardingService/GetAppUptime", READ),
     ("/agentctl.v1.OnboardingService/ListAppHistory", READ),
+    ("/agentctl.v1.OnboardingService/GetAppGraduation", READ),
     ("/agentctl.v1.PolicyService/ValidatePolicy", READ),
     ("/agentctl.v1.PolicyService/ApplyPolicy", RULE),
     ("/agentctl.v1.PolicyService/SimulatePolicy", READ),

@@ -17,6 +17,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("agentctl.v1.OnboardingService/OffboardApp", "--o-A"),
     ("agentctl.v1.OnboardingService/GetAppUptime", "v-oaA"),
     ("agentctl.v1.OnboardingService/ListAppHistory", "v-oaA"),
+    ("agentctl.v1.OnboardingService/GetAppGraduation", "v-oaA"),
     ("agentctl.v1.PolicyService/ValidatePolicy", "v-oaA"),
     ("agentctl.v1.PolicyService/ApplyPolicy", "----A"),
     ("agentctl.v1.PolicyService/SimulatePolicy", "v-oaA"),

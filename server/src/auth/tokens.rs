@@ -136,6 +136,11 @@ struct EntryForm {
     apps: Option<BTreeSet<String>>,
 }
 
+/// What a token is known by.
+pub(super) fn digest(token: &[u8]) -> [u8; 32] {
+    Sha256::digest(token).into()
+}
+
 impl TokenTable {
     /// Reads a token file, TOML or (by its extension) JSON.
     ///
@@ -194,13 +199,15 @@ impl TokenTable {
     /// The principal with this token. Takes the same time whichever entry matches, and if none does.
     #[must_use]
     pub fn find(&self, token: &[u8]) -> Option<Principal> {
-        if token.len() > MAX_TOKEN {
-            return None;
-        }
-        let digest: [u8; 32] = Sha256::digest(token).into();
+        if token.len() > MAX_TOKEN { None } else { self.find_digest(&digest(token)) }
+    }
+
+    /// As [`TokenTable::find`], by the digest of the token.
+    #[must_use]
+    pub fn find_digest(&self, digest: &[u8; 32]) -> Option<Principal> {
         let mut found = None;
         for entry in &self.entries {
-            if bool::from(entry.digest.ct_eq(&digest)) {
+            if bool::from(entry.digest.ct_eq(digest)) {
                 found = Some(&entry.principal);
             }
         }

@@ -39,12 +39,12 @@ impl Address {
         self.info.redis_settings().password().is_some()
     }
 
-    pub(super) fn info(&self) -> ConnectionInfo {
+    pub(crate) fn info(&self) -> ConnectionInfo {
         self.info.clone()
     }
 
     /// `text` without the credentials, in case the other side repeats them.
-    pub(super) fn scrub(&self, text: &str) -> String {
+    pub(crate) fn scrub(&self, text: &str) -> String {
         let settings = self.info.redis_settings();
         // Redis repeats the arguments of a command it does not know, cut to a length of its choice.
         let text = text.split("with args beginning with").next().unwrap_or_default();

@@ -5,7 +5,8 @@
 //! records are upper case, so the two cannot be mixed up. A batch is one transaction: it is there as a whole or not at all. If
 //! the answer to it was lost it is sent again, so a reader may see a `seq` twice, but never out of order.
 //!
-//! The login needs no more than `XADD` on that key, and `MULTI`, `EXEC`, `PING` and `SELECT`.
+//! The login needs no more than `XADD` on that key, and `MULTI`, `EXEC`, `PING` and `SELECT`; and what the copy of the checkpoint of
+//! the proof log needs, on a key of its own.
 
 use std::time::Duration;
 

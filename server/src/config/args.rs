@@ -70,6 +70,10 @@ pub struct ServerArgs {
     #[arg(long, value_name = "PATH", env = "AGENTD_PROOF_ANCHOR")]
     pub proof_anchor: Option<String>,
 
+    /// Policy file (C2SP tlog-policy) whose witnesses cosign the checkpoints of the proof log
+    #[arg(long, value_name = "PATH", env = "AGENTD_PROOF_WITNESSES")]
+    pub proof_witnesses: Option<String>,
+
     /// Redis to offer records to, redis://… or rediss://…; a password only through the environment or the file
     /// [default: a ring in memory]
     #[arg(long, value_name = "URL", env = "AGENTD_REDIS", hide_env_values = true)]
@@ -156,6 +160,7 @@ impl ServerArgs {
             "tls_key" => &self.tls_key,
             "proof_key" => &self.proof_key,
             "proof_anchor" => &self.proof_anchor,
+            "proof_witnesses" => &self.proof_witnesses,
             "demo_mode" => &self.demo_mode,
             "freeze" => &self.freeze,
             "dry_run" => &self.dry_run,

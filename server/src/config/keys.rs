@@ -137,11 +137,19 @@ pub const KEYS: &[Key] = &[
     )
     .example("/mnt/other-disk/agentd.checkpoint"),
     Key::new(
+        "proof_witnesses",
+        "--proof-witnesses",
+        "AGENTD_PROOF_WITNESSES",
+        "Policy file (C2SP tlog-policy) with the witnesses that cosign each checkpoint of the proof log, each with its URL. The same\n\
+         file serves `agentctl proof verify --policy`.",
+    )
+    .example("/etc/agentd/witnesses.policy"),
+    Key::new(
         "redis",
         REDIS_FLAG,
         "AGENTD_REDIS",
-        "Redis that records are offered to. Unless set: a ring in memory. With a password in it this file must be readable by\n\
-         its owner alone; as a flag a password is refused.",
+        "Redis that records are offered to, and that keeps a copy of the last checkpoint of the proof log. Unless set: a ring in\n\
+         memory. With a password in it this file must be readable by its owner alone; as a flag a password is refused.",
     )
     .example("redis://127.0.0.1:6379"),
     Key::new(

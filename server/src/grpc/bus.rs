@@ -1,7 +1,6 @@
 //! The bus service: how the bus does, now or again and again.
 
 use std::pin::Pin;
-use std::time::Duration;
 
 use agentctl_api::v1;
 use agentctl_api::v1::bus_service_server::BusService;
@@ -10,12 +9,9 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Services, outcome, pace, status, to_proto};
-use crate::agent::Gone;
+use super::pace::{self, Looks};
+use super::{Services, status, to_proto};
 use crate::tasks::OnFailure;
-
-/// A watcher that takes nothing for so long is let go.
-const STALL: Duration = Duration::from_secs(60);
 
 /// The service.
 #[derive(Debug)]
@@ -41,7 +37,8 @@ impl BusService for Service {
         let (items, stream) = mpsc::channel(1);
         let services = self.0.clone();
         self.0.tasks.spawn("watch-bus", OnFailure::Log, async move {
-            watch(&services, interval, &items).await;
+            let (name, services, items) = ("bus", &services, &items);
+            watch(&Looks { name, services, interval, items }).await;
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
@@ -66,28 +63,11 @@ fn stats(services: &Services) -> Result<v1::BusStats, Status> {
     })
 }
 
-async fn watch(
-    services: &Services,
-    interval: Duration,
-    items: &mpsc::Sender<Result<v1::WatchBusResponse, Status>>,
-) {
-    let stopping = services.tasks.stopping();
+async fn watch(looks: &Looks<'_, v1::WatchBusResponse>) {
     loop {
-        let item = stats(services).map(|stats| v1::WatchBusResponse { stats: Some(stats) });
-        let ends = item.is_err();
-        let room = tokio::time::timeout(STALL, items.reserve()).await;
-        let Ok(Ok(room)) = room else { return };
-        room.send(item);
-        if ends {
+        let look = stats(looks.services).map(|stats| v1::WatchBusResponse { stats: Some(stats) });
+        if !looks.show(look).await || !looks.wait().await {
             return;
-        }
-        tokio::select! {
-            () = stopping.cancelled() => {
-                let _ = items.try_send(Err(outcome::gone(Gone)));
-                return;
-            }
-            () = items.closed() => return,
-            () = tokio::time::sleep(interval) => {}
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::agent::Ask;
 use crate::specs;
 use crate::tasks::OnFailure;
 
+mod graduation;
 mod history;
 mod host;
 pub(super) mod latest;
@@ -101,6 +102,13 @@ impl OnboardingService for Service {
         request: Request<v1::ListAppHistoryRequest>,
     ) -> Result<Response<v1::ListAppHistoryResponse>, Status> {
         history::list(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_app_graduation(
+        &self,
+        request: Request<v1::GetAppGraduationRequest>,
+    ) -> Result<Response<v1::GetAppGraduationResponse>, Status> {
+        graduation::report(&self.0, &request.into_inner().name).await.map(Response::new)
     }
 }
 

@@ -15,8 +15,9 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::from_proto::{self, Greeting};
+use super::pace::{self, Looks};
 use super::status::{self, Violation};
-use super::{Services, outcome, pace, to_proto};
+use super::{Services, outcome, to_proto};
 use crate::agent::Gone;
 use crate::auth::Principal;
 use crate::tasks::OnFailure;
@@ -60,7 +61,8 @@ impl TelemetryService for Service {
         let (items, stream) = mpsc::channel(1);
         let services = self.0.clone();
         self.0.tasks.spawn("watch-signals", OnFailure::Log, async move {
-            tail::watch(&services, &apps, interval, &items).await;
+            let (name, services, items) = ("signals", &services, &items);
+            tail::watch(&Looks { name, services, interval, items }, &apps).await;
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }

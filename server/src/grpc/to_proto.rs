@@ -205,7 +205,7 @@ pub fn plan(
     let (from, to) = match plan.operation {
         Operation::Deploy { revision: to, .. } => (String::new(), revision(to)),
         Operation::Rollback { from, to, .. } => (revision(from), revision(to)),
-        Operation::Configure { revision: to } => (revision(plan.revision), revision(to)),
+        Operation::Configure { revision: to, .. } => (revision(plan.revision), revision(to)),
         Operation::Offboard { .. } => (revision(plan.revision), String::new()),
         _ => (revision(plan.revision), revision(plan.revision)),
     };
@@ -259,7 +259,13 @@ pub fn parameters(operation: &Operation) -> BTreeMap<String, String> {
         Operation::Rollback { to, instances, .. } => {
             named(&[("instances", instances.to_string()), ("revision", to.to_string())])
         }
-        Operation::Configure { revision } => named(&[("revision", revision.to_string())]),
+        Operation::Configure { revision, raises: None } => {
+            named(&[("revision", revision.to_string())])
+        }
+        Operation::Configure { revision, raises: Some(level) } => named(&[
+            ("raises_autonomy_to", level.as_str().to_owned()),
+            ("revision", revision.to_string()),
+        ]),
         Operation::Offboard { instances } => named(&[("instances", instances.to_string())]),
         Operation::AdjustThreshold { metric, enter, leave } => named(&[
             ("enter", explain::fact(&Fact::Micro(*enter))),

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::frame;
 use super::segment::Place;
+use super::spare::Spares;
 use super::store::{Access, Store, StoredFile};
 use super::{Damage, Error, Head, LogId, Status};
 
@@ -90,6 +91,7 @@ struct Extent {
 pub(super) struct Shared {
     pub(super) store: Arc<dyn Store>,
     pub(super) log_id: LogId,
+    pub(super) spares: Spares,
     extent: RwLock<Extent>,
     durable: watch::Sender<u64>,
     status: watch::Sender<Status>,
@@ -98,6 +100,7 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(
         store: Arc<dyn Store>,
+        spares: Spares,
         log_id: LogId,
         segments: Vec<SegmentMap>,
         chain: LineVerifier,
@@ -105,7 +108,7 @@ impl Shared {
     ) -> Self {
         let durable = watch::Sender::new(chain.next_seq().saturating_sub(1));
         let extent = RwLock::new(Extent { segments, chain });
-        Self { store, log_id, extent, durable, status: watch::Sender::new(status) }
+        Self { store, log_id, spares, extent, durable, status: watch::Sender::new(status) }
     }
 
     pub(super) fn head(&self) -> Head {
@@ -153,6 +156,15 @@ impl Shared {
         }
         extent.chain = chain;
         self.durable.send_replace(chain.next_seq().saturating_sub(1));
+    }
+
+    /// Takes the segments out whose records are all below `before`, but not the last one; answers with their first records.
+    pub(super) fn release(&self, before: u64) -> Vec<u64> {
+        let mut extent = self.extent.write().unwrap_or_else(PoisonError::into_inner);
+        let keeps = |segment: &SegmentMap| segment.next_seq > before;
+        let last = extent.segments.len().saturating_sub(1);
+        let kept = extent.segments.iter().position(keeps).unwrap_or(last).min(last);
+        extent.segments.drain(..kept).map(|segment| segment.first_seq).collect()
     }
 
     pub(super) fn durable(&self) -> watch::Receiver<u64> {

@@ -72,7 +72,13 @@ impl Reader {
         while !taken.full()
             && let Some(spot) = self.shared.locate(next)
         {
-            next = self.read_segment(&spot, next, &mut taken)?;
+            next = match self.read_segment(&spot, next, &mut taken) {
+                // Given up while it was being looked for.
+                Err(Error::Io { .. }) if next < self.oldest_seq() => {
+                    return Err(Error::Pruned { oldest: self.oldest_seq() });
+                }
+                other => other?,
+            };
         }
         Ok(taken.entries)
     }
@@ -147,6 +153,11 @@ impl Reader {
                     Look::Cut(_) => "the segment is cut short",
                     Look::Bad(why) => why,
                 };
+                // Somebody pruned it meanwhile: the file belongs to other records now.
+                let oldest = self.oldest_seq();
+                if seq < oldest {
+                    return Err(Error::Pruned { oldest });
+                }
                 let offset = offset + at as u64;
                 return Err(self.shared.damaged(Damage {
                     seq,

@@ -131,7 +131,9 @@ impl Segment {
         match walked.stop {
             Stop::Clean => {}
             Stop::Torn { at, why } => {
-                let written = bytes.iter().rposition(|b| *b != 0).map_or(at, |last| last + 1);
+                let written = stale_from(bytes, at, self.first_seq).unwrap_or_else(|| {
+                    bytes.iter().rposition(|b| *b != 0).map_or(at, |last| last + 1)
+                });
                 let bytes_cut = written.saturating_sub(at) as u64;
                 scan.torn = Some(Torn { segment: name, offset: at as u64, bytes_cut, why });
             }
@@ -258,10 +260,12 @@ pub(super) fn walk(
     let mut at = frame::HEADER_BYTES;
     let mut last_group = at;
     loop {
-        let mut group = Group::read(bytes, at, chain.next_seq());
+        let mut group = Group::read(bytes, at, chain.next_seq(), map.first_seq);
         let stop = match group.flaw {
             None => None,
-            Some(Flaw::End) if group.frames.is_empty() && rest_is_zero(bytes, at) => {
+            Some(Flaw::End)
+                if group.frames.is_empty() && nothing_follows(bytes, at, known, map, chain) =>
+            {
                 Some(Stop::Clean)
             }
             Some(flaw) => Some(judge(bytes, known, chain.next_seq(), &group, flaw)),
@@ -278,8 +282,45 @@ pub(super) fn walk(
     }
 }
 
-fn rest_is_zero(bytes: &[u8], at: usize) -> bool {
-    bytes.get(at..).unwrap_or_default().iter().all(|b| *b == 0)
+/// Whether what stands behind the zeros at `at` was written in this life of the segment: zeros were not, and neither were the
+/// stale records of an earlier life, which are all older than the first one here.
+fn nothing_follows(
+    bytes: &[u8],
+    at: usize,
+    known: Known,
+    map: &SegmentMap,
+    chain: &LineVerifier,
+) -> bool {
+    if bytes.get(at..).unwrap_or_default().iter().all(|b| *b == 0) {
+        return true;
+    }
+    if find_frame(bytes, at, &|frame| frame.seq >= chain.next_seq()).is_some() {
+        return false;
+    }
+    // All of a sealed segment had been durable, with the zeros that end it: the next one says whether records are missing.
+    known.sealed || stale_from(bytes, at, map.first_seq).is_some()
+}
+
+/// Where the first record of an earlier life of the segment stands behind `at`.
+fn stale_from(bytes: &[u8], at: usize, first_seq: u64) -> Option<usize> {
+    find_frame(bytes, at, &|frame| frame.seq < first_seq).map(|(at, _)| at)
+}
+
+/// The first sound frame behind `at` that is `wanted`, and its number. Frames begin at multiples of eight.
+fn find_frame(
+    bytes: &[u8],
+    at: usize,
+    wanted: &dyn Fn(&frame::Frame<'_>) -> bool,
+) -> Option<(usize, u64)> {
+    let mut at = at.next_multiple_of(8);
+    while at + frame::FRAME_HEAD_BYTES <= bytes.len() {
+        match frame::look(bytes, at) {
+            Look::Frame(f) if wanted(&f) => return Some((at, f.seq)),
+            Look::Frame(f) => at = f.end,
+            _ => at += 8,
+        }
+    }
+    None
 }
 
 /// The frames of one group, as far as they are sound.
@@ -301,7 +342,7 @@ enum Flaw {
 }
 
 impl<'a> Group<'a> {
-    fn read(bytes: &'a [u8], start: usize, first_seq: u64) -> Self {
+    fn read(bytes: &'a [u8], start: usize, first_seq: u64, segment: u64) -> Self {
         let mut group = Self { start, frames: Vec::new(), end: start, flaw: None };
         loop {
             let index = group.frames.len() as u64;
@@ -314,6 +355,7 @@ impl<'a> Group<'a> {
                     }
                     None
                 }
+                Look::Frame(f) if f.seq < segment => Some(Flaw::Bad("stale bytes follow a group")),
                 Look::Frame(f) => Some(Flaw::Stray { seq: f.seq }),
                 Look::Empty => Some(Flaw::End),
                 Look::Cut(_) => Some(Flaw::Bad("the file ends within a frame")),
@@ -359,20 +401,10 @@ fn judge(bytes: &[u8], known: Known, first_seq: u64, group: &Group<'_>, flaw: Fl
     }
 }
 
-/// The first record behind `at` whose group is later than the one that begins with `first_seq`. Frames begin at multiples of
-/// eight.
+/// The first record behind `at` whose group is later than the one that begins with `first_seq`.
 fn find_later_group(bytes: &[u8], at: usize, first_seq: u64) -> Option<u64> {
-    let mut at = at.next_multiple_of(8);
-    while at + frame::FRAME_HEAD_BYTES <= bytes.len() {
-        match frame::look(bytes, at) {
-            Look::Frame(f) if f.group().is_some_and(|group| group > first_seq) => {
-                return Some(f.seq);
-            }
-            Look::Frame(f) => at = f.end,
-            _ => at += 8,
-        }
-    }
-    None
+    let later = |frame: &frame::Frame<'_>| frame.group().is_some_and(|group| group > first_seq);
+    find_frame(bytes, at, &later).map(|(_, seq)| seq)
 }
 
 /// Checks the links of a group as a whole, then hands its records out.

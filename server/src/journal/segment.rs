@@ -1,7 +1,7 @@
 //! The segment that is being written: zeroed ahead of the records, so that a sync has only data to write.
 //!
-//! Each function says, on failure, whether the descriptor can still be used. After a failed sync it cannot: what the kernel
-//! shows of the file and what is on the disk may differ from then on.
+//! Each function says, on failure, what that leaves behind. After a failed sync it is not known: what the kernel shows of the
+//! file and what is on the disk may differ from then on.
 
 use std::io;
 use std::sync::Arc;
@@ -14,23 +14,42 @@ use super::store::{Access, Store, StoredFile};
 use crate::failpoint;
 
 const PAGE_BYTES: u64 = 4096;
+/// Zeros that end a group: where a frame would begin there is visibly none, whatever an earlier life of the file left behind it.
+const END_BYTES: u64 = frame::FRAME_HEAD_BYTES as u64;
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// What an error leaves behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    /// All as it was: only space is missing.
+    Settled,
+    /// Bytes that were written in part; re-reading through a fresh descriptor settles what is there.
+    Unsettled,
+    /// A sync failed. The kernel may have dropped what it could not write and call the next sync a success, so this process
+    /// must not sync again, nor acknowledge anything: it ends.
+    Unsynced,
+}
 
 /// Why nothing was appended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fault {
     pub(super) reason: String,
-    /// The state on disk is not known; only re-reading through a fresh descriptor settles it.
-    pub(super) unsettled: bool,
+    pub(super) left: Left,
 }
 
 impl Fault {
-    fn settled(what: &str) -> impl Fn(io::Error) -> Self {
-        move |e| Self { reason: format!("{what}: {e}"), unsettled: false }
+    pub(super) fn of(left: Left, what: &str) -> impl Fn(io::Error) -> Self {
+        move |e| Self { reason: format!("{what}: {e}"), left }
     }
 
-    fn unsettled(what: &str) -> impl Fn(io::Error) -> Self {
-        move |e| Self { reason: format!("{what}: {e}"), unsettled: true }
+    /// What could not be written in part or whole.
+    pub(super) fn unsettled(what: &str) -> impl Fn(io::Error) -> Self {
+        Self::of(Left::Unsettled, what)
+    }
+
+    /// What could not be synced.
+    pub(super) fn unsynced(what: &str) -> impl Fn(io::Error) -> Self {
+        Self::of(Left::Unsynced, what)
     }
 }
 
@@ -51,8 +70,8 @@ pub(super) struct Place {
 pub(super) struct Active {
     file: Box<dyn StoredFile>,
     place: Place,
-    /// Everything from the tail up to here is zeros on disk.
-    zeroed: u64,
+    /// The file has its space up to here, on disk: zeros, or stale bytes behind the zeros that end the last group.
+    claimed: u64,
 }
 
 impl Active {
@@ -66,21 +85,48 @@ impl Active {
         let name = segment_name(header.first_seq);
         let temporary = format!("{name}.tmp");
         let tail = frame::HEADER_BYTES as u64;
-        let zeroed = tail.saturating_add(ahead);
-        let file = fill_new(store.as_ref(), &temporary, header, zeroed).map_err(|e| {
+        let claimed = tail.saturating_add(ahead);
+        let file = fill_new(store.as_ref(), &temporary, header, claimed).map_err(|e| {
             // It would keep the space that is missing.
             let _ = store.remove(&temporary);
-            Fault::settled("begin a segment")(e)
+            Fault::of(Left::Settled, "begin a segment")(e)
         })?;
-        let named = failpoint::hit("journal.rotate.before_rename")
-            .and_then(|()| store.rename(&temporary, &name))
-            .and_then(|()| failpoint::hit("journal.rotate.after_rename"))
-            .and_then(|()| store.sync_names());
-        // From the rename on, the name may or may not survive a crash.
-        named.map_err(Fault::unsettled("name a segment"))?;
+        file.sync().map_err(Fault::unsynced("begin a segment"))?;
+        Self::named(store.as_ref(), (&temporary, file), header, claimed)
+    }
+
+    /// Makes it of the spare called `name`, whose space of `claimed` bytes is on disk.
+    pub(super) fn adopt(
+        store: &Arc<dyn Store>,
+        (spare, file): (&str, Box<dyn StoredFile>),
+        header: Header,
+        claimed: u64,
+    ) -> Result<Self, Fault> {
+        let mut begin = header.encode();
+        begin.resize(begin.len() + frame::FRAME_HEAD_BYTES, 0);
+        failpoint::hit("journal.rotate")
+            .and_then(|()| file.write_at(&begin, 0))
+            .map_err(Fault::of(Left::Settled, "begin a segment"))?;
+        file.sync().map_err(Fault::unsynced("begin a segment"))?;
+        Self::named(store.as_ref(), (spare, file), header, claimed)
+    }
+
+    fn named(
+        store: &dyn Store,
+        (temporary, file): (&str, Box<dyn StoredFile>),
+        header: Header,
+        claimed: u64,
+    ) -> Result<Self, Fault> {
         let Header { first_seq, prev, .. } = header;
+        // From the rename on, the name may or may not survive a crash.
+        failpoint::hit("journal.rotate.before_rename")
+            .and_then(|()| store.rename(temporary, &segment_name(first_seq)))
+            .and_then(|()| failpoint::hit("journal.rotate.after_rename"))
+            .map_err(Fault::unsettled("name a segment"))?;
+        store.sync_names().map_err(Fault::unsynced("name a segment"))?;
+        let tail = frame::HEADER_BYTES as u64;
         let place = Place { first_seq, prev, tail, last_group: tail };
-        Ok(Self { file, place, zeroed })
+        Ok(Self { file, place, claimed })
     }
 
     /// Opens a segment whose durable part is known, and makes the disk agree with that: rewrites the last group, because the
@@ -90,9 +136,13 @@ impl Active {
         let name = segment_name(place.first_seq);
         let failed = Fault::unsettled("open the last segment");
         let file = store.open(&name, Access::Write).map_err(&failed)?;
-        let mut active = Self { file, place, zeroed: place.tail };
+        let mut active = Self { file, place, claimed: place.tail };
         active.rewrite_tail(ahead).map_err(&failed)?;
-        store.sync_names().map_err(&failed)?;
+        let unsynced = Fault::unsynced("sync the last segment");
+        failpoint::hit("journal.reopen_sync")
+            .and_then(|()| active.file.sync())
+            .and_then(|()| store.sync_names())
+            .map_err(unsynced)?;
         Ok(active)
     }
 
@@ -110,18 +160,17 @@ impl Active {
         if len > wanted {
             self.file.set_len(wanted)?;
         }
-        self.zeroed = len.min(wanted);
-        write_zeros(self.file.as_ref(), tail, self.zeroed)?;
-        self.file.sync()
+        self.claimed = len.min(wanted);
+        write_zeros(self.file.as_ref(), tail, self.claimed)
     }
 
     pub(super) const fn place(&self) -> Place {
         self.place
     }
 
-    /// Zeroed bytes behind the records.
+    /// Bytes behind the records that the file has.
     pub(super) const fn ahead(&self) -> u64 {
-        self.zeroed.saturating_sub(self.place.tail)
+        self.claimed.saturating_sub(self.place.tail)
     }
 
     /// Whether it holds no record.
@@ -132,31 +181,44 @@ impl Active {
     /// Zeroes up to `ahead` bytes behind the records.
     pub(super) fn extend(&mut self, ahead: u64) -> Result<(), Fault> {
         let target = self.place.tail.saturating_add(ahead);
-        if target <= self.zeroed {
+        if target <= self.claimed {
             return Ok(());
         }
         // A write beyond the end that fails leaves at most zeros there.
         failpoint::hit("journal.extend")
-            .and_then(|()| write_zeros(self.file.as_ref(), self.zeroed, target))
-            .map_err(Fault::settled("claim space for the proof log"))?;
-        self.file.sync().map_err(Fault::unsettled("claim space for the proof log"))?;
-        self.zeroed = target;
+            .and_then(|()| write_zeros(self.file.as_ref(), self.claimed, target))
+            .map_err(Fault::of(Left::Settled, "claim space for the proof log"))?;
+        self.file.sync().map_err(Fault::unsynced("sync the space of the proof log"))?;
+        self.claimed = target;
         Ok(())
     }
 
-    /// Writes one group behind the records and syncs it. Nothing of it counts unless this succeeds.
-    pub(super) fn write_group(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+    /// Writes one group behind the records and syncs it. Nothing of it counts unless this succeeds. `bytes` is left with the zeros
+    /// that end it on disk.
+    pub(super) fn write_group(&mut self, bytes: &mut Vec<u8>) -> Result<(), Fault> {
         let tail = self.place.tail;
+        let end = tail.saturating_add(bytes.len() as u64);
+        // Behind the end of the file there is nothing stale, and the file must not grow by this.
+        let zeros = self.claimed.saturating_sub(end).min(END_BYTES);
+        if !failpoint::bug("journal.no_end") {
+            bytes.resize(bytes.len() + usize::try_from(zeros).unwrap_or(0), 0);
+        }
         self.write(bytes, tail).map_err(Fault::unsettled("write to the proof log"))?;
         if !failpoint::bug("journal.skip_fsync") {
-            failpoint::hit("journal.fsync")
-                .and_then(|()| self.file.sync())
-                .map_err(Fault::unsettled("sync the proof log"))?;
+            self.sync_group().map_err(Fault::unsynced("sync the proof log"))?;
         }
         self.place.last_group = tail;
-        self.place.tail = tail.saturating_add(bytes.len() as u64);
-        self.zeroed = self.zeroed.max(self.place.tail);
+        self.place.tail = end;
+        self.claimed = self.claimed.max(end);
         Ok(())
+    }
+
+    fn sync_group(&self) -> io::Result<()> {
+        let synced = failpoint::hit("journal.fsync").and_then(|()| self.file.sync());
+        if synced.is_err() && failpoint::bug("journal.retry_fsync") {
+            return self.file.sync();
+        }
+        synced
     }
 
     fn write(&self, bytes: &[u8], at: u64) -> io::Result<()> {
@@ -189,7 +251,6 @@ fn fill_new(
     let file = store.open(name, Access::Create)?;
     file.write_at(&header.encode(), 0)?;
     write_zeros(file.as_ref(), frame::HEADER_BYTES as u64, len)?;
-    file.sync()?;
     Ok(file)
 }
 

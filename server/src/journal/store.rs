@@ -28,6 +28,9 @@ pub(super) trait Store: Debug + Send + Sync + 'static {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes the names durable.
     fn sync_names(&self) -> io::Result<()>;
+    /// A sync failed, so nothing may be acknowledged any more: ends the process. In a model it ends the writer, which is all that
+    /// there is of a process; then it returns.
+    fn end_process(&self, reason: &str);
 }
 
 /// One open file.
@@ -98,6 +101,20 @@ impl Store for Disk {
     fn sync_names(&self) -> io::Result<()> {
         File::open(&self.dir)?.sync_all()
     }
+
+    fn end_process(&self, reason: &str) {
+        end_process(reason)
+    }
+}
+
+/// Ends the process because a sync failed. What the disk holds is not known from here on, and neither a retry nor a second
+/// descriptor can tell (Rebello et al., USENIX ATC 2020): only a start that reads the log again and writes its tail anew can.
+pub(crate) fn end_process(reason: &str) -> ! {
+    tracing::error!(
+        reason,
+        "a sync of the proof log failed: agentd ends here, nothing that waits is acknowledged; the next start recovers the log"
+    );
+    std::process::abort()
 }
 
 #[derive(Debug)]
@@ -147,15 +164,42 @@ pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
     sync_parent(dir)
 }
 
+/// Why a file was not replaced.
+#[derive(Debug)]
+pub(crate) enum NotReplaced {
+    /// It is as it was.
+    Unwritten(io::Error),
+    /// The new content or its name may not survive a crash.
+    Unsynced(io::Error),
+}
+
+impl NotReplaced {
+    fn into_inner(self) -> io::Error {
+        match self {
+            Self::Unwritten(error) | Self::Unsynced(error) => error,
+        }
+    }
+}
+
 /// Replaces the file at `path` so that after a crash either the old or the new content is there, whole.
 pub(crate) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    try_replace_file(path, content).map_err(NotReplaced::into_inner)
+}
+
+/// As [`replace_file`], and says what failed.
+pub(crate) fn try_replace_file(path: &Path, content: &[u8]) -> Result<(), NotReplaced> {
     let temporary = path.with_extension("tmp");
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    sync_parent(path)
+    let written = || -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&temporary)?;
+        file.write_all(content)?;
+        Ok(file)
+    };
+    let file = written().map_err(NotReplaced::Unwritten)?;
+    file.sync_all().map_err(NotReplaced::Unsynced)?;
+    std::fs::rename(&temporary, path).map_err(NotReplaced::Unwritten)?;
+    sync_parent(path).map_err(NotReplaced::Unsynced)
 }
 
 /// Makes the name of `path` durable.

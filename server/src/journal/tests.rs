@@ -7,6 +7,7 @@ mod kill;
 mod lossy;
 mod power;
 mod reading;
+mod recycled;
 
 use std::future::Future;
 use std::path::Path;

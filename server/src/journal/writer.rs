@@ -1,7 +1,8 @@
 //! The one thread that writes: drains what is queued, makes it durable as one group, then acknowledges.
 
-use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
 
 use agentd_core::chain::{Hash, LineVerifier};
 use bytes::Bytes;
@@ -11,13 +12,16 @@ use super::frame::{self, Header};
 use super::head::HeadMark;
 use super::index::{SegmentMap, Shared, segment_name};
 use super::scan::{self, LogScan};
-use super::segment::{Active, Fault, Place};
+use super::segment::{Active, Fault, Left, Place};
+use super::spare::UNREADY;
 use super::store::StoredFile;
 use super::{Config, Durable, Error, Status};
 use crate::failpoint;
 
 /// No further append joins a group of this many bytes of lines.
 const GROUP_BYTES: usize = 1 << 20;
+/// How long the thread looks for the next append before it sleeps.
+const LOOK_OUT: Duration = Duration::from_micros(50);
 
 /// What the handles ask for.
 #[derive(Debug)]
@@ -51,6 +55,8 @@ enum Health {
     NoRoom(String),
     /// The segment has to be opened afresh.
     Unsettled(String),
+    /// A sync failed: nothing is written, synced or answered any more.
+    Ended,
 }
 
 /// An append that joined the group.
@@ -71,6 +77,8 @@ pub(super) struct Writer {
     health: Health,
     head_file: Option<Box<dyn StoredFile>>,
     buffer: Vec<u8>,
+    /// Where a spare is asked for; none are made without it.
+    want_spare: Option<SyncSender<()>>,
 }
 
 impl Writer {
@@ -84,7 +92,14 @@ impl Writer {
         });
         let health = Health::Unsettled("the proof log is being opened".into());
         let (active, head_file, buffer) = (None, None, Vec::new());
-        Self { config, shared, active, place, chain: scan.chain, health, head_file, buffer }
+        let (chain, want_spare) = (scan.chain, None);
+        Self { config, shared, active, place, chain, health, head_file, buffer, want_spare }
+    }
+
+    /// Asks here for the segments it needs next.
+    pub(super) fn with_spares(mut self, want: SyncSender<()>) -> Self {
+        self.want_spare = Some(want);
+        self
     }
 
     /// Opens the last segment, which was just read, for writing.
@@ -96,7 +111,9 @@ impl Writer {
     /// Serves commands until no handle is left.
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut held = None;
-        while let Some(command) = held.take().or_else(|| commands.blocking_recv()) {
+        while self.health != Health::Ended
+            && let Some(command) = held.take().or_else(|| next(&mut commands))
+        {
             match command {
                 Command::Recover(reply) => {
                     let _ = reply.send(self.recover());
@@ -157,6 +174,9 @@ impl Writer {
             Err(fault) => {
                 let reason = fault.reason.clone();
                 self.fail(fault);
+                if self.health == Health::Ended {
+                    return;
+                }
                 for Waiting { reply, .. } in waiting {
                     let _ = reply.send(Err(Error::Unwritable { reason: reason.clone() }));
                 }
@@ -176,6 +196,7 @@ impl Writer {
             Health::NoRoom(reason) | Health::Unsettled(reason) => {
                 Some(Error::Unwritable { reason: reason.clone() })
             }
+            Health::Ended => Some(Error::Closed),
         }
     }
 
@@ -194,7 +215,7 @@ impl Writer {
             frame::encode(&mut bytes, *seq, index, last, *hash, line);
             frames.push((offset, bytes.len() as u64));
         }
-        let written = self.write_bytes(&bytes, reserve);
+        let written = self.write_bytes(&mut bytes, reserve);
         // One large group must not keep its memory for good.
         bytes.shrink_to(2 * GROUP_BYTES);
         self.buffer = bytes;
@@ -202,10 +223,10 @@ impl Writer {
         Ok(frames.into_iter().map(|(offset, end)| (tail + offset, tail + end)).collect())
     }
 
-    fn write_bytes(&mut self, bytes: &[u8], reserve: bool) -> Result<u64, Fault> {
+    fn write_bytes(&mut self, bytes: &mut Vec<u8>, reserve: bool) -> Result<u64, Fault> {
         if let Err(fault) = self.make_room(bytes.len() as u64) {
             let fits = self.active.as_ref().is_some_and(|a| bytes.len() as u64 <= a.ahead());
-            if fault.unsettled || !reserve || !fits {
+            if fault.left != Left::Settled || !reserve || !fits {
                 return Err(fault);
             }
             self.fail(fault);
@@ -221,24 +242,41 @@ impl Writer {
     fn make_room(&mut self, len: u64) -> Result<(), Fault> {
         let Config { segment_bytes, zero_ahead_bytes, reserve_bytes, .. } = self.config;
         let ahead = len.max(zero_ahead_bytes).saturating_add(reserve_bytes);
+        let needed = len.saturating_add(reserve_bytes);
         let active = self.active.as_mut().ok_or_else(not_open)?;
-        if !active.is_empty() && active.place().tail.saturating_add(len) > segment_bytes {
-            let next = self.create_segment(ahead)?;
+        let full = active.place().tail.saturating_add(len) > segment_bytes;
+        // Rather than stop for space, it goes on in a segment that has it; but not in many small ones.
+        let short = active.ahead() < needed && active.place().tail > segment_bytes / 4;
+        if !active.is_empty() && (full || short && self.shared.spares.is_ready()) {
+            let next = match self.adopt_spare(needed)? {
+                Some(next) => next,
+                None => self.create_segment(ahead)?,
+            };
             if let Some(full) = self.active.replace(next) {
                 full.seal();
             }
             return Ok(());
         }
-        if active.ahead() < len.saturating_add(reserve_bytes) {
+        if active.ahead() < needed {
             active.extend(ahead)?;
         }
         Ok(())
     }
 
+    /// The next segment, of a spare if there is one with `needed` bytes behind the header.
+    fn adopt_spare(&self, needed: u64) -> Result<Option<Active>, Fault> {
+        let needed = needed.saturating_add(frame::HEADER_BYTES as u64);
+        let Some((name, file, claimed)) = self.shared.spares.take(needed) else { return Ok(None) };
+        Active::adopt(&self.shared.store, (&name, file), self.next_header(), claimed).map(Some)
+    }
+
     fn create_segment(&self, ahead: u64) -> Result<Active, Fault> {
+        Active::create(&self.shared.store, self.next_header(), ahead)
+    }
+
+    fn next_header(&self) -> Header {
         let (log_id, first_seq) = (self.shared.log_id, self.chain.next_seq());
-        let header = Header { log_id, first_seq, prev: self.chain.head() };
-        Active::create(&self.shared.store, header, ahead)
+        Header { log_id, first_seq, prev: self.chain.head() }
     }
 
     /// Zeroes ahead after the acknowledgement, so that the next group finds the space ready.
@@ -248,26 +286,37 @@ impl Writer {
             return;
         }
         let Some(active) = self.active.as_mut() else { return };
-        let left = segment_bytes.saturating_sub(active.place().tail).min(zero_ahead_bytes);
-        if active.ahead() >= reserve_bytes.saturating_add(left / 2) {
+        let tail = active.place().tail;
+        let left = segment_bytes.saturating_sub(tail).min(zero_ahead_bytes);
+        let enough = active.ahead() >= reserve_bytes.saturating_add(left / 2);
+        let spare = self.shared.spares.is_ready() && tail > segment_bytes / 4;
+        if !spare && (!enough || tail > segment_bytes / 2) {
+            // Full means that one is being made.
+            let _ = self.want_spare.as_ref().map(|want| want.try_send(()));
+        }
+        if enough || spare {
             return;
         }
         match active.extend(reserve_bytes.saturating_add(left)) {
-            Err(fault) if fault.unsettled => self.fail(fault),
+            Err(fault) if fault.left != Left::Settled => self.fail(fault),
             // What is left in front of the reserve can be used up first.
             Err(_) | Ok(()) => {}
         }
     }
 
     fn fail(&mut self, fault: Fault) {
-        let reason = fault.reason;
+        let Fault { reason, left } = fault;
+        if left == Left::Unsynced {
+            self.shared.store.end_process(&reason);
+            (self.active, self.health) = (None, Health::Ended);
+            return;
+        }
         self.shared.set_status(Status::Unwritable { reason: reason.clone() });
-        self.health = if fault.unsettled {
-            // Never synced again: a second attempt could report success for pages that were dropped.
+        self.health = if left == Left::Settled {
+            Health::NoRoom(reason)
+        } else {
             self.active = None;
             Health::Unsettled(reason)
-        } else {
-            Health::NoRoom(reason)
         };
     }
 
@@ -279,9 +328,11 @@ impl Writer {
             Health::Writable => return Ok(()),
             Health::NoRoom(_) => self.make_room(self.config.zero_ahead_bytes),
             Health::Unsettled(_) => self.try_settle(true),
+            Health::Ended => return Err(Error::Closed),
         };
-        self.settled(done).map_err(|Fault { reason, .. }| match self.shared.status() {
+        self.settled(done).map_err(|Fault { reason, left }| match self.shared.status() {
             Status::Damaged(damage) => Error::Damaged(damage),
+            _ if left == Left::Unsynced => Error::Closed,
             Status::Writable | Status::Unwritable { .. } => Error::Unwritable { reason },
         })
     }
@@ -306,13 +357,14 @@ impl Writer {
     /// it first makes sure that all of it is still there.
     fn try_settle(&mut self, reread: bool) -> Result<(), Fault> {
         self.active = None;
-        self.remove_leftovers().map_err(|e| Fault {
-            reason: format!("clear the directory of the proof log: {e}"),
-            unsettled: true,
-        })?;
+        self.remove_leftovers()?;
         let ahead = self.config.zero_ahead_bytes.saturating_add(self.config.reserve_bytes);
         let active = match self.place {
-            None => self.create_segment(ahead).map_err(|f| Fault { unsettled: true, ..f })?,
+            None => self.create_segment(ahead).map_err(|fault| match fault.left {
+                // There is no segment that could be written.
+                Left::Settled => Fault { left: Left::Unsettled, ..fault },
+                Left::Unsettled | Left::Unsynced => fault,
+            })?,
             Some(place) => {
                 if reread {
                     self.reread(place)?;
@@ -324,20 +376,22 @@ impl Writer {
     }
 
     /// Removes half-made segments, and a segment that was named but never came into use.
-    fn remove_leftovers(&self) -> io::Result<()> {
+    fn remove_leftovers(&self) -> Result<(), Fault> {
+        const WHAT: &str = "clear the directory of the proof log";
         let store = &self.shared.store;
         let unused = self.place.map(|place| place.first_seq) != Some(self.chain.next_seq());
         let unused = unused.then(|| segment_name(self.chain.next_seq()));
-        let names = store.names()?;
-        let leftovers = names
-            .iter()
-            .filter(|name| name.ends_with(".seg.tmp") || Some(name.as_str()) == unused.as_deref());
+        let names = store.names().map_err(Fault::unsettled(WHAT))?;
+        let leftovers = names.iter().filter(|name| {
+            let half_made = name.ends_with(".seg.tmp") || name.ends_with(UNREADY);
+            half_made || Some(name.as_str()) == unused.as_deref()
+        });
         let mut removed = false;
         for name in leftovers {
-            store.remove(name)?;
+            store.remove(name).map_err(Fault::unsettled(WHAT))?;
             removed = true;
         }
-        if removed { store.sync_names() } else { Ok(()) }
+        if removed { store.sync_names().map_err(Fault::unsynced(WHAT)) } else { Ok(()) }
     }
 
     /// Reads the last segment again: what was acknowledged must be there; what was not may be, and is cut by the caller.
@@ -355,7 +409,7 @@ impl Writer {
             Err(Error::Io { verb, what, source }) => format!("cannot {verb} {what}: {source}"),
             Err(other) => other.to_string(),
         };
-        Err(Fault { reason, unsettled: true })
+        Err(Fault { reason, left: Left::Unsettled })
     }
 
     /// Notes the last durable record beside the log. Never synced and never relied on to be there, so a failure only loses
@@ -376,8 +430,22 @@ impl Writer {
     }
 }
 
+/// The next command. Whoever waits for one record after the other sends the next one right away: waking a thread would take as
+/// long as the disk does, so it is looked for a moment before sleeping.
+fn next(commands: &mut mpsc::Receiver<Command>) -> Option<Command> {
+    let begun = Instant::now();
+    while begun.elapsed() < LOOK_OUT {
+        match commands.try_recv() {
+            Ok(command) => return Some(command),
+            Err(mpsc::error::TryRecvError::Empty) => std::hint::spin_loop(),
+            Err(mpsc::error::TryRecvError::Disconnected) => return None,
+        }
+    }
+    commands.blocking_recv()
+}
+
 fn not_open() -> Fault {
-    Fault { reason: "the last segment is not open".into(), unsettled: true }
+    Fault { reason: "the last segment is not open".into(), left: Left::Unsettled }
 }
 
 /// Checks that the lines continue the log behind `chain` and adds them to the group.

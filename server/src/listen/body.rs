@@ -1,6 +1,8 @@
-//! The body of an answer: a stream keeps its deadline, and a panic in it ends with a status.
+//! The body of an answer: a stream keeps its deadline and does not outlive the token it was opened with, and a panic in it ends with a
+//! status.
 
 use std::fmt;
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use tonic::body::Body;
 
 use super::counters::Counters;
 use super::edge::RequestId;
+use crate::auth::Stay;
 use crate::grpc::status;
 
 /// A response body under guard.
@@ -26,8 +29,20 @@ pub(super) struct GuardedBody {
 
 struct Guard {
     deadline: Option<Pin<Box<Sleep>>>,
+    revoked: Option<Revoked>,
     id: RequestId,
     counters: Arc<Counters>,
+}
+
+/// Ready when the caller may not be here any more, with the reason.
+pub(super) type Revoked = Pin<Box<dyn Future<Output = Status> + Send>>;
+
+/// The end of a stay; one without a token has none.
+pub(super) fn revoked(stay: Option<Stay>) -> Revoked {
+    match stay {
+        Some(stay) => Box::pin(stay.over()),
+        None => Box::pin(std::future::pending()),
+    }
 }
 
 impl fmt::Debug for GuardedBody {
@@ -40,6 +55,7 @@ impl GuardedBody {
     pub(super) fn new(
         inner: Body,
         deadline: Option<Instant>,
+        revoked: Option<Revoked>,
         id: RequestId,
         counters: Arc<Counters>,
     ) -> Self {
@@ -47,7 +63,7 @@ impl GuardedBody {
             return Self { inner: Some(inner), guard: None };
         }
         let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
-        Self { inner: Some(inner), guard: Some(Guard { deadline, id, counters }) }
+        Self { inner: Some(inner), guard: Some(Guard { deadline, revoked, id, counters }) }
     }
 
     /// A body that is there already.
@@ -85,6 +101,10 @@ impl HttpBody for GuardedBody {
         if guard.deadline.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready()) {
             guard.counters.bump(&guard.counters.deadlines_passed);
             return this.end(&status::deadline_exceeded());
+        }
+        if let Some(Poll::Ready(why)) = guard.revoked.as_mut().map(|end| end.as_mut().poll(cx)) {
+            guard.counters.bump(&guard.counters.requests_denied);
+            return this.end(&why);
         }
         match catch_unwind(AssertUnwindSafe(|| Pin::new(inner).poll_frame(cx))) {
             Ok(polled) => polled,

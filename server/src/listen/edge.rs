@@ -22,7 +22,7 @@ use tower::{Service, ServiceExt as _};
 use super::body::GuardedBody;
 use super::counters::Counters;
 use super::page::Reader;
-use crate::auth::Authorizer;
+use crate::auth::{Authorizer, Stay};
 use crate::grpc::status::{self, Violation};
 use crate::pages::Pages;
 
@@ -119,14 +119,14 @@ impl<S> Edge<S> {
         connection: TcpConnectInfo,
         peer: SocketAddr,
         id: &RequestId,
-    ) -> Result<Option<Duration>, Status> {
-        let deadline = grpc_timeout(request.headers())?;
-        let principal = self.authorizer.admit(
-            request.uri().path(),
-            request.headers(),
-            peer.ip(),
-            Instant::now(),
-        )?;
+    ) -> Result<Terms, Status> {
+        let limit = grpc_timeout(request.headers())?;
+        let changes = self.authorizer.changes();
+        let (path, headers) = (request.uri().path(), request.headers());
+        let principal = self.authorizer.admit(path, headers, peer.ip(), Instant::now())?;
+        let stay = principal
+            .as_ref()
+            .and_then(|principal| Stay::of(&self.authorizer, changes, path, headers, principal));
         // No service needs the token any more, and what does not have it cannot leak it.
         request.headers_mut().remove(AUTHORIZATION);
         let extensions = request.extensions_mut();
@@ -135,8 +135,16 @@ impl<S> Edge<S> {
         }
         extensions.insert(id.clone());
         extensions.insert(connection);
-        Ok(deadline)
+        Ok(Terms { limit, stay })
     }
+}
+
+/// How long a request may last.
+struct Terms {
+    /// What its caller gave it.
+    limit: Option<Duration>,
+    /// While its caller may be here.
+    stay: Option<Stay>,
 }
 
 /// The edge of one connection: hyper's service.
@@ -173,8 +181,8 @@ where
         }
         let id = edge.request_id(request.headers());
         let info = TcpConnectInfo { local_addr: self.local, remote_addr: Some(self.peer) };
-        let limit = match edge.check(&mut request, info, self.peer, &id) {
-            Ok(limit) => limit,
+        let terms = match edge.check(&mut request, info, self.peer, &id) {
+            Ok(terms) => terms,
             Err(status) => {
                 edge.counters.bump(&edge.counters.requests_denied);
                 let answer = refused(&status, &id, &edge.counters);
@@ -189,14 +197,14 @@ where
             }
         };
         let serve = edge.routes.clone().oneshot(request);
-        Box::pin(guarded(serve, limit, id, Arc::clone(&edge.counters)))
+        Box::pin(guarded(serve, terms, id, Arc::clone(&edge.counters)))
     }
 }
 
 /// Runs one request: its deadline holds, and a panic in it is an answer.
 async fn guarded<F>(
     serve: F,
-    limit: Option<Duration>,
+    Terms { limit, stay }: Terms,
     id: RequestId,
     counters: Arc<Counters>,
 ) -> Result<Answer, Infallible>
@@ -212,9 +220,25 @@ where
         }
     });
     let deadline = limit.and_then(|limit| tokio::time::Instant::now().checked_add(limit));
+    let mut revoked = super::body::revoked(stay);
+    let served = async {
+        tokio::select! {
+            biased;
+            why = &mut revoked => Err(why),
+            answer = caught => Ok(answer),
+        }
+    };
     let outcome = match deadline {
-        None => Some(caught.await),
-        Some(deadline) => tokio::time::timeout_at(deadline, caught).await.ok(),
+        None => Some(served.await),
+        Some(deadline) => tokio::time::timeout_at(deadline, served).await.ok(),
+    };
+    let outcome = match outcome {
+        Some(Err(why)) => {
+            counters.bump(&counters.requests_denied);
+            return Ok(refused(&why, &id, &counters));
+        }
+        Some(Ok(answer)) => Some(answer),
+        None => None,
     };
     let response = match outcome {
         Some(Ok(Ok(response))) => response,
@@ -230,13 +254,13 @@ where
     };
     let (mut parts, body) = response.into_parts();
     stamp(&mut parts.headers, &id);
-    Ok(Response::from_parts(parts, GuardedBody::new(body, deadline, id, counters)))
+    Ok(Response::from_parts(parts, GuardedBody::new(body, deadline, Some(revoked), id, counters)))
 }
 
 fn refused(status: &Status, id: &RequestId, counters: &Arc<Counters>) -> Answer {
     let (mut parts, ()) = status.clone().into_http::<()>().into_parts();
     stamp(&mut parts.headers, id);
-    let body = GuardedBody::new(Body::empty(), None, id.clone(), Arc::clone(counters));
+    let body = GuardedBody::new(Body::empty(), None, None, id.clone(), Arc::clone(counters));
     Response::from_parts(parts, body)
 }
 

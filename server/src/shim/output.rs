@@ -91,9 +91,9 @@ impl Output {
     ///
     /// # Errors
     /// If somebody removed the pipes.
-    pub(super) fn writers(&self) -> io::Result<(OwnedFd, OwnedFd)> {
+    pub(super) fn writers(&self) -> io::Result<[OwnedFd; 2]> {
         let [out, err] = &self.streams;
-        Ok((open_pipe(out.name, OFlags::empty())?, open_pipe(err.name, OFlags::empty())?))
+        Ok([open_pipe(out.name, OFlags::empty())?, open_pipe(err.name, OFlags::empty())?])
     }
 
     /// Changes the limits of the files.

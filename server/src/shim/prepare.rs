@@ -139,15 +139,16 @@ pub(super) fn exec_error(path: &CString, source: io::Error) -> Error {
 
 fn limits(config: &Config) -> Vec<(Resource, Rlimit)> {
     let wanted: ResourceLimits = config.limits;
-    // The kernel counts what a user has, not what an app has.
-    let there = if config.user.is_some() { 0 } else { procfs::tasks_of(getuid().as_raw()) };
+    // The kernel counts what a user has, not what an app has. Counting reads all of `/proc`: a millisecond between the death of an
+    // app and its next start, so it is done only where the app has such a limit.
+    let there = || if config.user.is_some() { 0 } else { procfs::tasks_of(getuid().as_raw()) };
     [
         (Resource::Nofile, wanted.open_files),
         (Resource::As, wanted.address_space_bytes),
         (Resource::Core, wanted.core_bytes),
         (Resource::Fsize, wanted.file_bytes),
         (Resource::Data, wanted.data_bytes),
-        (Resource::Nproc, wanted.processes.map(|more| there.saturating_add(more))),
+        (Resource::Nproc, wanted.processes.map(|more| there().saturating_add(more))),
         (Resource::Cpu, wanted.cpu_seconds),
     ]
     .into_iter()

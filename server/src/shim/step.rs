@@ -8,7 +8,7 @@ use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Command as Program, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -134,14 +134,14 @@ fn launch(step: &Step) -> Result<u32, String> {
     let config = &step.config;
     let io = |error: io::Error| chain(&error);
     let prepared = prepare::prepare(config).map_err(|error| chain(&error))?;
-    let said = || io::stderr().as_fd().try_clone_to_owned().map(Stdio::from).map_err(io);
-    let mut program = Program::new("/");
-    program.stdin(Stdio::null()).stdout(said()?).stderr(said()?).current_dir(&prepared.cwd);
+    let said = || io::stderr().as_fd().try_clone_to_owned().map_err(io);
     let path = prepared.path.clone();
     let image = Image {
         path: prepared.path,
         argv: prepared.argv,
         env: prepared.env,
+        cwd: prepared.cwd,
+        output: [said()?, said()?],
         listener: None,
         born: None,
         limits: prepared.limits,
@@ -149,8 +149,7 @@ fn launch(step: &Step) -> Result<u32, String> {
         confinement: confinement(step),
     };
     // Reaped with everything else.
-    let child = spawn(&mut program, image).map_err(|error| chain(&exec_error(&path, error)))?;
-    Ok(child.id())
+    spawn(image).map_err(|error| chain(&exec_error(&path, error)))
 }
 
 /// Only root can close what is open to others.

@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use agentd_core::chain::Hash;
 use agentd_core::tlog::note::NOTE_BYTES_MAX;
 use agentd_core::tlog::tree::Frontier;
 use agentd_core::tlog::{Checkpoint, Note, SignerKey, checkpoint};
 
+use super::elsewhere::Copy;
 use super::files::HashFiles;
 use super::worker::Base;
 use super::{Config, Error, Published, key};
@@ -26,7 +27,10 @@ pub(super) struct Claims {
 
 #[derive(Debug)]
 struct Claim {
-    path: PathBuf,
+    /// Where it stands.
+    place: String,
+    /// It is the log's own, not a copy elsewhere.
+    own: bool,
     published: Published,
     /// The root that the records lead to at this size, and the bytes of their lines.
     found: Option<(Hash, u64)>,
@@ -50,7 +54,10 @@ impl Claims {
     pub(super) fn load(config: &Config) -> Result<Self, Error> {
         let key = key::load(&config.key)?;
         let mut claims = Self { key, frontier: Frontier::new(), bytes: 0, claims: Vec::new() };
-        for path in std::iter::once(config.checkpoint()).chain(config.anchor.clone()) {
+        let own = (config.checkpoint(), true);
+        for (path, own) in
+            std::iter::once(own).chain(config.anchor.clone().map(|path| (path, false)))
+        {
             let Some(text) = read(&path)? else { continue };
             let Some(key) = &claims.key else {
                 let key = config.key.clone();
@@ -58,7 +65,15 @@ impl Claims {
             };
             let published = open(&text, key)
                 .map_err(|source| Error::Checkpoint { path: path.clone(), source })?;
-            claims.claims.push(Claim { path, published, found: None });
+            let place = path.display().to_string();
+            claims.claims.push(Claim { place, own, published, found: None });
+        }
+        if let (Some(key), Some(address)) = (&claims.key, &config.redis) {
+            let mut copy = Copy::new(address.clone(), config.env, key.verifier().name());
+            if let Some(published) = copy.load(key) {
+                let place = copy.place();
+                claims.claims.push(Claim { place, own: false, published, found: None });
+            }
         }
         claims.check();
         Ok(claims)
@@ -91,7 +106,7 @@ impl Claims {
         {
             journal.distrust(damage);
         }
-        let own = self.claims.iter().find(|claim| claim.path == config.checkpoint());
+        let own = self.claims.iter().find(|claim| claim.own);
         let mut base =
             Base { published: own.map(|claim| claim.published.clone()), ..Base::default() };
         if let Some((claim, (root, bytes))) = own.and_then(|own| Some((own, own.found?)))
@@ -108,7 +123,7 @@ impl Claims {
         let kept = self.claims.iter().filter(|claim| claim.holds()).map(Claim::size).max();
         let claim = self.claims.iter().filter(|claim| !claim.holds()).min_by_key(|c| c.size())?;
         let (size, entries) = (claim.size(), self.frontier.size());
-        let segment = claim.path.display().to_string();
+        let segment = claim.place.clone();
         let (seq, why) = match claim.found {
             None => {
                 let why = format!(

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "failpoints")]
 mod kill;
+mod witness;
 
 use std::fs;
 use std::path::Path;

@@ -6,14 +6,18 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
 use agentd_core::chain::leaf_hash;
-use agentd_core::tlog::tree::Frontier;
-use agentd_core::tlog::{Checkpoint, SignerKey};
+use agentd_core::tlog::tree::{self, Frontier};
+use agentd_core::tlog::{Checkpoint, Note, SignerKey};
 use tokio::sync::watch;
 
-use super::files::Writer;
+use super::elsewhere::{Copy, Kept};
+use super::files::{HashFiles, Writer};
+use super::witness::Witnesses;
 use super::{Config, Progress, Published, claims};
 use crate::failpoint;
-use crate::journal::{Damage, Journal, Status, replace_file};
+use crate::journal::{
+    Damage, Journal, NotReplaced, Status, end_process, replace_file, try_replace_file,
+};
 
 /// Records that are read at once.
 const READ_RECORDS: usize = 2_048;
@@ -58,17 +62,28 @@ pub(super) struct Worker {
     /// Open while nothing went wrong since.
     files: Option<Writer>,
     progress: watch::Sender<Progress>,
+    /// The copy in Redis.
+    copy: Option<Copy>,
+    witnesses: Option<Witnesses>,
 }
 
 impl Worker {
-    pub(super) const fn new(
+    pub(super) fn new(
         config: Config,
         key: SignerKey,
         journal: Journal,
         base: Base,
         progress: watch::Sender<Progress>,
     ) -> Self {
-        Self { config, key, journal, base, files: None, progress }
+        let origin = key.verifier();
+        let copy = config.redis.clone();
+        let copy = copy.map(|address| Copy::new(address, config.env, origin.name()));
+        Self { config, key, journal, base, files: None, progress, copy, witnesses: None }
+    }
+
+    /// Has these cosign each checkpoint.
+    pub(super) fn with_witnesses(self, witnesses: Option<Witnesses>) -> Self {
+        Self { witnesses, ..self }
     }
 
     /// Publishes until no handle is left, and then once more.
@@ -130,7 +145,9 @@ impl Worker {
             return Err(Failure::Missing(path));
         }
         integrate(files, &self.journal, durable)?;
-        files.sync().map_err(disk("sync the hashes"))?;
+        if let Err(error) = files.sync() {
+            end_process(&format!("sync the lines and hashes: {error}"));
+        }
         let frontier = files.frontier().clone();
         let line_bytes = files.line_bytes();
         let origin = self.key.verifier().name().to_owned();
@@ -139,7 +156,9 @@ impl Worker {
             let note = checkpoint.sign(&self.key)?;
             let text = note.to_string();
             self.anchor(&checkpoint, &text)?;
-            store(&self.config.checkpoint(), &text).map_err(disk("write the checkpoint"))?;
+            let note = self.cosigned(&checkpoint, note);
+            store(&self.config.checkpoint(), &note.to_string())
+                .map_err(disk("write the checkpoint"))?;
             self.base.published = Some(Published { checkpoint, note });
         }
         self.base.frontier = frontier;
@@ -147,27 +166,55 @@ impl Worker {
         Ok(())
     }
 
-    /// Writes the copy on the second path, unless it already promises more than this log has: then another log writes there too,
-    /// or this one was set back while it ran.
-    fn anchor(&self, checkpoint: &Checkpoint, text: &str) -> Result<(), Failure> {
+    /// The note with what the witnesses make of it.
+    fn cosigned(&mut self, checkpoint: &Checkpoint, note: Note) -> Note {
+        let Some(witnesses) = &mut self.witnesses else { return note };
+        let dir = &self.config.dir;
+        let growth = |old| {
+            let Some(spans) = tree::consistency(old, checkpoint.size) else { return Ok(None) };
+            let mut files = HashFiles::new(dir);
+            tree::resolve(&spans, &mut |node| files.node(node)).map(Some)
+        };
+        let signatures = witnesses.cosign(checkpoint, &note, &growth);
+        // More than a note has room for cannot come of the witnesses of a policy.
+        note.with_signatures(signatures).unwrap_or(note)
+    }
+
+    /// Writes the copies elsewhere, unless one already promises more than this log has: then another log writes there too, or this
+    /// one was set back while it ran.
+    fn anchor(&mut self, checkpoint: &Checkpoint, text: &str) -> Result<(), Failure> {
+        if let Some(copy) = &mut self.copy
+            && let Kept::More(found) = copy.replace(checkpoint, text, &self.key)
+        {
+            let place = copy.place();
+            return Err(self.set_back(place, &found, checkpoint));
+        }
         let Some(path) = &self.config.anchor else { return Ok(()) };
         if let Some(found) = claims::read(path).map_err(Failure::Anchor)? {
             let found = claims::open(&found, &self.key)?.checkpoint;
             if found.size > checkpoint.size {
-                let damage = Damage {
-                    seq: checkpoint.size.saturating_add(1),
-                    segment: path.display().to_string(),
-                    offset: 0,
-                    why: format!(
-                        "a checkpoint over {} records was published elsewhere, this log has {}",
-                        found.size, checkpoint.size
-                    ),
-                };
-                self.journal.distrust(damage.clone());
-                return Err(Failure::Damaged(damage));
+                return Err(self.set_back(path.display().to_string(), &found, checkpoint));
             }
         }
-        store(path, text).map_err(disk("write the copy of the checkpoint"))
+        // Another disk, and a file that is made anew each time: a failure there says nothing about this log.
+        replace_file(path, text.as_bytes()).map_err(disk("write the copy of the checkpoint"))
+    }
+}
+
+impl Worker {
+    /// Another copy of the log went further than this one: nothing is appended to it any more.
+    fn set_back(&self, place: String, found: &Checkpoint, own: &Checkpoint) -> Failure {
+        let damage = Damage {
+            seq: own.size.saturating_add(1),
+            segment: place,
+            offset: 0,
+            why: format!(
+                "a checkpoint over {} records was published elsewhere, this log has {}",
+                found.size, own.size
+            ),
+        };
+        self.journal.distrust(damage.clone());
+        Failure::Damaged(damage)
     }
 }
 
@@ -199,8 +246,12 @@ fn integrate(files: &mut Writer, journal: &Journal, durable: u64) -> Result<(), 
     Ok(())
 }
 
+/// The checkpoint of the log itself, on the disk of the log.
 fn store(path: &Path, text: &str) -> io::Result<()> {
     failpoint::hit("tlog.before_checkpoint")?;
-    replace_file(path, text.as_bytes())?;
-    failpoint::hit("tlog.after_checkpoint")
+    match try_replace_file(path, text.as_bytes()) {
+        Ok(()) => failpoint::hit("tlog.after_checkpoint"),
+        Err(NotReplaced::Unwritten(error)) => Err(error),
+        Err(NotReplaced::Unsynced(error)) => end_process(&format!("sync the checkpoint: {error}")),
+    }
 }

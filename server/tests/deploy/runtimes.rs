@@ -3,11 +3,13 @@
 use std::os::unix::fs::MetadataExt as _;
 
 use agentd_core::action::Action;
+use agentd_core::app::Probe;
 use agentd_core::state::Outcome;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::git;
 use super::server::Server;
+use super::tools;
 
 const PYTHON: &str = "\
 import http.server, os, socket
@@ -53,14 +55,63 @@ func main() {
 }
 ";
 
+const RUST: &str = "\
+use std::io::{Read, Write};
+use std::os::fd::FromRawFd;
+use std::os::unix::fs::MetadataExt;
+
+fn main() {
+    let listener = unsafe { std::net::TcpListener::from_raw_fd(3) };
+    let body = format!(\"rust {}\", std::fs::metadata(\"/proc/self\").unwrap().uid());
+    for mut caller in listener.incoming().flatten() {
+        let _ = caller.read(&mut [0; 4096]);
+        let head = format!(\"content-length: {}\\r\\nconnection: close\", body.len());
+        let _ = write!(caller, \"HTTP/1.1 200 OK\\r\\n{head}\\r\\n\\r\\n{body}\");
+    }
+}
+";
+
+const JAVA: &str = "\
+import com.sun.net.httpserver.HttpServer;
+import java.net.InetSocketAddress;
+import java.nio.file.Files;
+import java.nio.file.Path;
+
+public class Main {
+    public static void main(String[] args) throws Exception {
+        String[] at = System.getenv(\"ADDRESS\").split(\":\");
+        byte[] body = (\"java \" + Files.getAttribute(Path.of(\"/proc/self\"), \"unix:uid\")).getBytes();
+        HttpServer server = HttpServer.create(new InetSocketAddress(at[0], Integer.parseInt(at[1])), 0);
+        server.createContext(\"/\", exchange -> {
+            exchange.sendResponseHeaders(200, body.length);
+            exchange.getResponseBody().write(body);
+            exchange.close();
+        });
+        server.start();
+    }
+}
+";
+
 /// Deploys an app of one runtime, checks that it answers as the user it should be, and that its crash is healed.
 async fn deployed(runtime: &str, tools: &[&str], files: &[(&str, &str)]) {
-    if !tools.iter().all(|tool| git::is_there(tool)) {
-        return;
+    if tools.iter().all(|tool| git::is_there(tool)) {
+        let server = Server::start().await;
+        server.git.commit("web", files);
+        heals(&server, runtime).await;
     }
-    let server = Server::start().await;
-    server.git.commit("web", files);
-    assert!(server.deploy(server.request("web", runtime), false).await);
+}
+
+/// As [`deployed`], of what is in the repository of a server.
+async fn heals(server: &Server, runtime: &str) {
+    let mut request = server.request("web", runtime);
+    if runtime == "java" {
+        // It has no way to a socket that it is handed, so it listens by itself.
+        let address = request.listen.take().unwrap();
+        let probe = Probe::Http { url: format!("http://{address}/") };
+        request.health.as_mut().unwrap().probe = probe;
+        request.environment.insert("ADDRESS".to_owned(), address);
+    }
+    assert!(server.deploy(request, false).await);
     server.wait_concluded(Action::Deploy, Outcome::Verified, 1).await;
     let is_root = rustix::process::geteuid().is_root();
     let release = server.releases("web").join(server.current("web").unwrap());
@@ -158,6 +209,48 @@ async fn a_node_app_with_a_package_of_its_own() {
 async fn a_go_app() {
     let files = [("go.mod", "module example.com/web\n\ngo 1.20\n"), ("main.go", GO)];
     deployed("go", &["git", "go"], &files).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rust_app() {
+    if !["git", "cc"].iter().all(|tool| git::is_there(tool)) {
+        return;
+    }
+    let place = tools::open_directory();
+    let Some(path) = tools::rust(place.path()) else { return };
+    let manifest = "[package]\nname = \"web\"\nversion = \"1.0.0\"\nedition = \"2021\"\n";
+    let lock = "version = 3\n\n[[package]]\nname = \"web\"\nversion = \"1.0.0\"\n";
+    let files = [("Cargo.toml", manifest), ("Cargo.lock", lock), ("src/main.rs", RUST)];
+    let more = format!("{}:/usr/bin:/bin", path.display());
+    let server = Server::with(|policy| policy.sandbox.path = more).await;
+    server.git.commit("web", &files);
+    heals(&server, "rust").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_java_app_that_maven_builds() {
+    if !["git", "java", "javac", "mvn"].iter().all(|tool| git::is_there(tool)) {
+        return;
+    }
+    let place = tools::open_directory();
+    let Some(repository) = tools::maven(place.path()) else { return };
+    let pom = tools::pom(&repository);
+    let files = [("pom.xml", pom.as_str()), ("src/main/java/Main.java", JAVA)];
+    let server = Server::start().await;
+    server.git.commit("web", &files);
+    heals(&server, "java").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_java_app_that_is_built_already() {
+    if !["git", "java", "javac", "jar"].iter().all(|tool| git::is_there(tool)) {
+        return;
+    }
+    let server = Server::start().await;
+    server.git.commit("web", &[("Main.java", JAVA)]);
+    tools::jar(&server.git.tree("web"));
+    server.git.commit_all("web");
+    heals(&server, "java").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

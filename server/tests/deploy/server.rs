@@ -63,10 +63,16 @@ fn policy(git: &GitServer, tools: &Path) -> Policy {
 
 impl Server {
     pub(super) async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// As [`Server::start`], with another policy.
+    pub(super) async fn with(change: impl FnOnce(&mut Policy)) -> Self {
         let dir = tempfile::Builder::new().prefix("agentd-deploy-").tempdir().unwrap();
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let git = GitServer::start();
-        let policy = policy(&git, Path::new("/usr/bin"));
+        let mut policy = policy(&git, Path::new("/usr/bin"));
+        change(&mut policy);
         let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
         std::fs::write(path("policy.toml"), toml::to_string(&policy).unwrap()).unwrap();
         std::fs::write(path("agentd.toml"), "").unwrap();

@@ -10,6 +10,7 @@ use agentd_core::chain::{self, Hash, LINE_BYTES_MAX, LineVerifier};
 use agentd_core::record::Record;
 use agentd_core::replay::Replay;
 use agentd_core::tlog::Checkpoint;
+use agentd_core::tlog::policy::Policy;
 use agentd_core::tlog::proof::FILE_BYTES_MAX;
 use clap::Args;
 use serde::Deserialize;
@@ -29,7 +30,7 @@ mod claims;
 mod proof_file;
 mod static_tree;
 
-use claims::Claims;
+use claims::{Belief, Claims};
 
 #[derive(Debug, Default, Args)]
 pub(super) struct VerifyArgs {
@@ -45,6 +46,9 @@ pub(super) struct VerifyArgs {
     /// Public key of the log, or a file with it [default: the one that was seen before]
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
+    /// Policy (C2SP tlog-policy): the checkpoint also has to be signed by one of its logs and cosigned by a quorum of its witnesses
+    #[arg(long, value_name = "FILE", value_parser = claims::policy)]
+    policy: Option<Policy>,
     /// File with the entry that a .tlog-proof is about, where it does not carry it
     #[arg(long, value_name = "FILE")]
     entry: Option<PathBuf>,
@@ -53,14 +57,21 @@ pub(super) struct VerifyArgs {
     replay: bool,
 }
 
+impl VerifyArgs {
+    /// Whom a checkpoint has to be signed by.
+    fn belief(&self) -> Belief<'_> {
+        Belief { key: self.key.as_deref(), policy: self.policy.as_ref() }
+    }
+}
+
 pub(super) async fn run(args: VerifyArgs, context: &mut Context) -> Result<Exit, Failure> {
     let directory = context.global.data_dir.clone();
-    let view = match (args.file.clone(), directory) {
+    let quorum = args.policy.as_ref().map(|policy| policy.quorum().to_owned());
+    let mut view = match (args.file.clone(), directory) {
         _ if args.server => download(&args, context).await?,
         (Some(path), _) if path.is_dir() => {
             if static_tree::is_one(&path) {
-                blocking(move || static_tree::verify(&path, args.key.as_deref(), args.replay))
-                    .await?
+                blocking(move || static_tree::verify(&path, args.belief(), args.replay)).await?
             } else {
                 blocking(move || verify_dir(&path, &args)).await?
             }
@@ -73,8 +84,17 @@ pub(super) async fn run(args: VerifyArgs, context: &mut Context) -> Result<Exit,
             None => blocking(move || verify_file(&path, &args)).await?,
         },
         (None, Some(dir)) => blocking(move || verify_dir(Path::new(&dir), &args)).await?,
+        (None, None) if quorum.is_some() => {
+            return Err(Failure::usage("--policy is for what is checked here, not by the server")
+                .hint("add --server to download the log, or name a FILE or DIR"));
+        }
         (None, None) => by_the_server(args.replay, context).await?,
     };
+    if quorum.is_some() && view.valid && view.last_good_checkpoint.is_none() {
+        return Err(Failure::usage("there is no checkpoint that --policy could be applied to")
+            .hint("give one with --checkpoint; `agentctl proof checkpoint --note` shows it"));
+    }
+    view.quorum = quorum.filter(|_| view.valid);
     context.output.emit(&view, |page| verification_page(page, &view))?;
     Ok(if view.valid { Exit::Ok } else { Exit::ProofFailed })
 }
@@ -96,7 +116,7 @@ fn proof_of(path: &Path, args: &VerifyArgs) -> Result<Option<proof_file::ProofFi
     file.read_to_end(&mut beginning).map_err(|error| {
         Failure::because(Exit::Failure, &format!("cannot read `{}`", path.display()), &error)
     })?;
-    proof_file::verify(&beginning, args.entry.as_deref(), args.key.as_deref()).map(Some)
+    proof_file::verify(&beginning, args.entry.as_deref(), args.belief()).map(Some)
 }
 
 /// Checks the log of a server here, entry by entry.
@@ -104,11 +124,11 @@ async fn download(args: &VerifyArgs, context: &mut Context) -> Result<Verificati
     let started = Instant::now();
     let session = context.connect().await?;
     let logs = KnownLogs::of_user();
-    let mut claims = claims::read_all(&args.checkpoint, args.key.as_deref())?;
+    let belief = args.belief();
+    let mut claims = claims::read_all(&args.checkpoint, belief)?;
     let (known, meeting) = meet(&session, &logs, 0).await?;
-    if let Some(key) = &args.key
-        && claims::trust(known.key.name(), Some(key), None)?.key != known.key
-    {
+    belief.hold(&known.note)?;
+    if args.key.is_some() && claims::trust(known.key.name(), belief, None)?.key != known.key {
         return Err(Failure::new(
             Exit::ProofFailed,
             "the log is signed with another key than --key",
@@ -174,7 +194,7 @@ pub(in crate::command) fn from_server(
 }
 
 fn verify_file(path: &Path, args: &VerifyArgs) -> Result<VerificationView, Failure> {
-    let claims = claims::read_all(&args.checkpoint, args.key.as_deref())?;
+    let claims = claims::read_all(&args.checkpoint, args.belief())?;
     let unreadable = |error: &io::Error| {
         let exit =
             if error.kind() == io::ErrorKind::NotFound { Exit::NotFound } else { Exit::Failure };
@@ -199,13 +219,13 @@ pub(in crate::command) fn verify_lines(
 
 fn verify_dir(dir: &Path, args: &VerifyArgs) -> Result<VerificationView, Failure> {
     let started = Instant::now();
-    let mut claims = claims::read_all(&args.checkpoint, args.key.as_deref())?;
+    let mut claims = claims::read_all(&args.checkpoint, args.belief())?;
     let log = if dir.join("proof").is_dir() { dir.join("proof") } else { dir.to_owned() };
     let (signed, beside) = (log.join("checkpoint"), log.join("log.vkey"));
     let (mut origin, mut own) = (None, false);
     // Read before the entries: those it covers are there then.
     if signed.is_file() {
-        let (known, came_with_it) = claims::read(&signed, args.key.as_deref(), Some(&beside))?;
+        let (known, came_with_it) = claims::read(&signed, args.belief(), Some(&beside))?;
         origin = Some(known.checkpoint.origin.clone());
         own = came_with_it;
         claims.push(known.checkpoint);
@@ -463,6 +483,9 @@ pub(in crate::command) fn verification_page(page: &mut Page, view: &Verification
     if let (Some(size), Some(root)) = (view.last_good_checkpoint, &view.root_hash) {
         let covered = text::count(size, "entry", "entries");
         page.line(format!("✔ signed checkpoint over {covered}  root of all {}", short_hash(root)));
+    }
+    if let Some(quorum) = &view.quorum {
+        page.line(format!("✔ quorum `{quorum}` of the policy"));
     }
     if view.key_came_with_it {
         page.line("! the key came with the files: give one from elsewhere with --key");

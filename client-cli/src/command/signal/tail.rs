@@ -6,6 +6,7 @@ use agentctl_api::v1;
 use clap::Args;
 use serde::Serialize;
 
+use crate::command::follow::Link;
 use crate::command::{Context, pieces};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -68,11 +69,12 @@ async fn follow(args: TailArgs, context: &mut Context) -> Result<Exit, Failure> 
         apps: args.apps,
         interval: Some(time::span_to_proto(args.every.0)),
     };
-    let answer = session.telemetry().watch_signals(request).await;
-    let mut stream = answer.map_err(|s| session.failure(s))?.into_inner();
+    let mut watch = session.watch_signals(request);
+    let mut link = Link::default();
     let style = context.output.settings().time;
     let mut shown = 0;
-    while let Some(answer) = stream.message().await.map_err(|s| session.failure(s))? {
+    loop {
+        let answer = link.next(&mut watch, &session, &mut context.output).await?;
         for reading in &answer.readings {
             context.output.emit_item(&ReadingView::from(reading), |page| {
                 page.line(row(reading, style));
@@ -83,7 +85,6 @@ async fn follow(args: TailArgs, context: &mut Context) -> Result<Exit, Failure> 
             }
         }
     }
-    Ok(Exit::Ok)
 }
 
 /// `14:02:11  my-api  cpu 61%  p99 180ms  cpu_high`.

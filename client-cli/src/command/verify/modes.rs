@@ -9,10 +9,10 @@ use crate::command::scratch::{Rules, Scratch};
 use crate::command::{Context, demo as demonstration, proof};
 use crate::failure::Failure;
 
-/// Events a demonstration leaves behind. A decision that is refused for several reasons has an event for the first of them: that the
-/// unsafe name was among the reasons is in the record of the decision, which is where the check above reads it.
-const EVENTS: [&str; 6] = [
+/// Events a demonstration leaves behind.
+const EVENTS: [&str; 7] = [
     "DEMO_MODE_BLOCK",
+    "UNSAFE_ACTION_REFUSED",
     "RL_INTAKE_VALIDATED",
     "EXECUTION_GATE_PASSED",
     "ORCH_EXEC",

@@ -4,8 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::action::Action;
-use crate::app::{Instances, Override};
+use crate::action::{Action, Level};
+use crate::app::{Env, Instances, Override};
+use crate::graduation;
 use crate::plan::{Operation, Plan, Target};
 use crate::policy::Policy;
 use crate::signal::Metric;
@@ -18,6 +19,9 @@ pub struct Params {
     pub instances: Option<u32>,
     /// The revision, for `DEPLOY` and `ROLLBACK`.
     pub revision: Option<u32>,
+    /// The level a change of settings raises the autonomy to, for `CONFIGURE`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raises: Option<Level>,
     /// The new threshold, for `ADJUST_THRESHOLDS`.
     pub threshold: Option<(Metric, Override)>,
 }
@@ -50,6 +54,9 @@ pub enum PlanError {
     /// No deployment has failed since the last one that succeeded.
     #[error("no failed deployment to retry")]
     NoFailedDeployment,
+    /// In prod the agent earns what it may do alone.
+    #[error("no action has graduated on this app")]
+    NotGraduated,
     /// The policy has no such threshold, or nobody said which.
     #[error("no such threshold")]
     NoSuchThreshold,
@@ -79,7 +86,7 @@ pub fn prepare(
         Action::RetryDeployment => retry(app)?,
         Action::Rollback => rollback(app, params)?,
         Action::Deploy => deploy(app, params)?,
-        Action::Configure => configure(app, params)?,
+        Action::Configure => configure(app, params, policy)?,
         Action::Offboard => Operation::Offboard { instances: app.desired },
         Action::AdjustThresholds => adjust(params, policy)?,
     };
@@ -169,9 +176,14 @@ fn deploy(app: &AppState, params: &Params) -> Result<Operation, PlanError> {
     Ok(Operation::Deploy { revision, instances })
 }
 
-fn configure(app: &AppState, params: &Params) -> Result<Operation, PlanError> {
+fn configure(app: &AppState, params: &Params, policy: &Policy) -> Result<Operation, PlanError> {
     let revision = params.revision.filter(|revision| *revision != app.profile.revision);
-    Ok(Operation::Configure { revision: revision.ok_or(PlanError::NoSuchRevision)? })
+    let revision = revision.ok_or(PlanError::NoSuchRevision)?;
+    let earns = policy.env == Env::Prod && params.raises == Some(Level::Auto);
+    if earns && !graduation::any_graduated(app, policy) {
+        return Err(PlanError::NotGraduated);
+    }
+    Ok(Operation::Configure { revision, raises: params.raises })
 }
 
 /// Bounds are those of the policy, not of the value in force: otherwise small steps could walk anywhere.

@@ -347,8 +347,11 @@ fn frozen_stage_and_unsupervised_prod_never_explore() {
     let mut frozen = exploring(Env::Dev, 1_000_000);
     frozen.frozen = true;
     let mut graduated = exploring(Env::Prod, 1_000_000);
-    graduated.policy.levels.insert(Action::Restart, Level::Auto);
-    graduated.policy.levels.insert(Action::ScaleUp, Level::Auto);
+    graduated.app.profile.autonomy = Some(Level::Auto);
+    for action in [Action::Restart, Action::ScaleUp] {
+        graduated.policy.levels.insert(action, Level::Auto);
+        graduated.app.standing.graduated.insert(action);
+    }
     for story in [frozen, exploring(Env::Stage, 1_000_000), exploring(Env::Dev, 0), graduated] {
         let usual = |p: &Proposal| {
             !p.explored && p.action == Action::Restart && p.propensity_ppm == 1_000_000

@@ -65,6 +65,7 @@ pub(crate) fn app(name: &str, desired: u32, onboarded_at: Millis) -> AppState {
         adjusted: Default::default(),
         onboarded_at,
         escalated: false,
+        standing: Default::default(),
         before: None,
         expired_at: None,
     }
@@ -199,7 +200,7 @@ impl Story {
     }
 
     pub(crate) fn health_was(&mut self, health: Health, ago: Millis) {
-        self.app.states.push_back(HealthChange { health, at: self.now - ago });
+        self.app.states.push_back(HealthChange { health, at: self.now - ago, planned: false });
     }
 
     /// An attempt is in flight and nothing has been carried out yet.

@@ -457,7 +457,11 @@ fn any_story() -> impl Strategy<Value = Story> {
             }
             for (healthy, at) in turns {
                 let health = if healthy { Health::Healthy } else { Health::Down };
-                story.app.states.push_back(crate::state::HealthChange { health, at });
+                story.app.states.push_back(crate::state::HealthChange {
+                    health,
+                    at,
+                    planned: false,
+                });
             }
             if let Some(rule) = story.policy.thresholds.get_mut(&CPU) {
                 (rule.k, rule.n) = (k, n);

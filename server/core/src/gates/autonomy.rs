@@ -2,12 +2,14 @@
 //! what the mode allows: an exploratory choice is never carried out alone in prod or in a demonstration.
 //!
 //! A human's request is the human's own decision where mistakes are cheap (dev, stage). What the compiled ceiling leaves to humans
-//! for ever (a rollback) needs a second person everywhere; in prod so does what the policy does not leave to the agent, and every
+//! for ever (a rollback) needs a second person everywhere, and so does letting the agent go further with an app than before; in prod so does what the policy does not leave to the agent, and every
 //! deployment.
 
 use super::{Case, Gate, Judgement};
 use crate::action::{Level, ceiling};
 use crate::app::Env;
+use crate::graduation;
+use crate::plan::Operation;
 use crate::reason::Reason;
 use crate::verdict::Fact;
 
@@ -40,7 +42,7 @@ pub(super) fn needs(case: &Case<'_>) -> (Level, Needs) {
     if case.is_human() {
         let prod =
             case.around.env == Env::Prod && (granted < Level::Auto || !action.is_selectable());
-        let second = prod || ceiling(action) < Level::Auto;
+        let second = prod || ceiling(action) < Level::Auto || raises(case);
         let needs = match granted {
             Level::Off => Needs::AnotherPolicy,
             _ if second => Needs::AHuman,
@@ -50,13 +52,19 @@ pub(super) fn needs(case: &Case<'_>) -> (Level, Needs) {
     }
     let tame = case.around.env == Env::Prod || case.around.demo;
     let mode = if case.proposal.explored && tame { Level::Propose } else { Level::Auto };
-    let level = granted.min(case.app.profile.autonomy.unwrap_or(Level::Auto)).min(mode);
+    let level = granted.min(graduation::limit(case.app, case.around.env, action)).min(mode);
     let needs = match level {
         Level::Off | Level::Shadow => Needs::AnotherPolicy,
         Level::Propose => Needs::AHuman,
         Level::Auto => Needs::Nobody,
     };
     (level, needs)
+}
+
+/// Whether it lets the agent go further than before.
+fn raises(case: &Case<'_>) -> bool {
+    let operation = case.proposal.plan.as_ref().map(|plan| &plan.operation);
+    matches!(operation, Some(Operation::Configure { raises: Some(_), .. }))
 }
 
 fn judge(case: &Case<'_>) -> Judgement {
@@ -93,6 +101,14 @@ mod tests {
 
     fn level(s: &mut Scene, level: Level) {
         s.policy.levels.insert(s.proposal.action, level);
+    }
+
+    /// A restart in prod that the policy and the app leave to the agent, which earned it.
+    fn graduated(s: &mut Scene) {
+        at(s, Env::Prod, Action::Restart);
+        level(s, Level::Auto);
+        s.app.profile.autonomy = Some(Level::Auto);
+        s.app.standing.graduated.insert(Action::Restart);
     }
 
     #[test]
@@ -175,14 +191,6 @@ mod tests {
                     held(),
                 ),
                 (
-                    "graduated in prod",
-                    |s| {
-                        at(s, Env::Prod, Action::Restart);
-                        level(s, Level::Auto);
-                    },
-                    pass(),
-                ),
-                (
                     "what is blocked names what is allowed",
                     |s| at(s, Env::Prod, Action::Restart),
                     held().limit(Fact::Actions(vec![
@@ -190,6 +198,50 @@ mod tests {
                         Action::Observe,
                         Action::Escalate,
                     ])),
+                ),
+            ],
+        );
+    }
+
+    #[test]
+    fn in_prod_it_takes_the_policy_the_app_and_what_was_earned() {
+        let held = || hold(Reason::ActionEligibilityFailed);
+        check(
+            &GATE,
+            &[
+                (
+                    "in prod the policy alone gives nothing",
+                    |s| {
+                        at(s, Env::Prod, Action::Restart);
+                        level(s, Level::Auto);
+                    },
+                    held(),
+                ),
+                (
+                    "in prod the app alone gives nothing",
+                    |s| {
+                        at(s, Env::Prod, Action::Restart);
+                        level(s, Level::Auto);
+                        s.app.profile.autonomy = Some(Level::Auto);
+                    },
+                    held(),
+                ),
+                ("graduated in prod", graduated, pass()),
+                (
+                    "graduated in prod and taken back",
+                    |s| {
+                        graduated(s);
+                        s.app.standing.demoted.insert(Action::Restart, 1);
+                    },
+                    held(),
+                ),
+                (
+                    "another action was taken back",
+                    |s| {
+                        graduated(s);
+                        s.app.standing.demoted.insert(Action::ScaleUp, 1);
+                    },
+                    pass(),
                 ),
             ],
         );
@@ -226,6 +278,17 @@ mod tests {
                         s.grant();
                     },
                     pass(),
+                ),
+                ("settings in stage", |s| asks(s, Env::Stage, Action::Configure), pass()),
+                (
+                    "more autonomy in stage",
+                    |s| {
+                        asks(s, Env::Stage, Action::Configure);
+                        let raises = Some(Level::Auto);
+                        let plan = s.proposal.plan.as_mut().unwrap();
+                        plan.operation = Operation::Configure { revision: 3, raises };
+                    },
+                    held(),
                 ),
                 (
                     "the app's limit is the agent's",

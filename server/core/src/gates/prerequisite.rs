@@ -69,7 +69,7 @@ fn misfit(case: &Case<'_>, plan: &Plan) -> Option<&'static str> {
             Some("the number of instances is out of bounds")
         }
         Operation::Rollback { from, to, .. } if from == to => Some("no other revision"),
-        Operation::Configure { revision } if *revision == profile.revision => {
+        Operation::Configure { revision, .. } if *revision == profile.revision => {
             Some("no other revision")
         }
         Operation::Offboard { instances } if *instances != app.desired => {

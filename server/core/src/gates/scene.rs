@@ -101,6 +101,7 @@ fn app(name: &AppName) -> AppState {
         adjusted: BTreeMap::new(),
         onboarded_at: 0,
         escalated: false,
+        standing: Default::default(),
         before: None,
         expired_at: None,
     }
@@ -236,7 +237,7 @@ impl Scene {
                 leave: MICRO / 2,
             },
             Action::Rollback => Operation::Rollback { from: 2, to: 1, instances: from },
-            Action::Configure => Operation::Configure { revision: 3 },
+            Action::Configure => Operation::Configure { revision: 3, raises: None },
             Action::Offboard => Operation::Offboard { instances: from },
         };
         self.operation(operation);
@@ -339,7 +340,7 @@ impl Scene {
     }
 
     pub(crate) fn health(&mut self, health: Health, ago: Millis) {
-        self.app.states.push_back(HealthChange { health, at: NOW - ago });
+        self.app.states.push_back(HealthChange { health, at: NOW - ago, planned: false });
     }
 
     pub(crate) fn hear(&mut self, metric: Metric, source: &str, ago: Millis) {

@@ -8,6 +8,7 @@ use chrono::DateTime;
 use crate::action::{Action, Level, ceiling};
 use crate::app::{Env, Millis};
 use crate::detect::claim_of;
+use crate::graduation::{ALONE, ANSWERS};
 use crate::signal::{Metric, Series};
 use crate::state::{DECISIONS, EXITS, STATES};
 
@@ -61,6 +62,7 @@ pub fn lint(policy: &Policy) -> Vec<Fault> {
     stability(policy, &mut faults);
     verification(policy, &mut faults);
     learning(policy, &mut faults);
+    graduation(policy, &mut faults);
     repositories::lint(&policy.fetch, &policy.sandbox, &mut faults);
     windows(policy, &mut faults);
     size(policy, &mut faults);
@@ -282,6 +284,17 @@ fn verification(policy: &Policy, faults: &mut Faults) {
     let possible = rule.min_uptime_ms < rule.deadline_ms;
     faults.unless(possible, "verification.min_uptime_ms", rule.min_uptime_ms, text, fix);
     faults.span("approval.ttl_ms", policy.approval.ttl_ms);
+}
+
+/// More than is remembered could never be reached, and half of the answers against it is no case for anything.
+fn graduation(policy: &Policy, faults: &mut Faults) {
+    let rule = &policy.graduation;
+    faults.within("graduation.decisions", rule.decisions.into(), 1, ANSWERS as u64);
+    let share = rule.agreement_permille.into();
+    faults.within("graduation.agreement_permille", share, 500, 1_000);
+    faults.within("graduation.of", rule.of.into(), 1, ALONE as u64);
+    faults.within("graduation.failures", rule.failures.into(), 1, rule.of.max(1).into());
+    faults.span("graduation.relapse_ms", rule.relapse_ms);
 }
 
 fn learning(policy: &Policy, faults: &mut Faults) {

@@ -60,6 +60,7 @@ impl Body {
             Self::Escalated { .. } => "ESCALATED",
             Self::Repeated { .. } => "DECISION_REPEATED",
             Self::Injected { .. } => "FAILURE_INJECTED",
+            Self::Demoted(_) => "AUTONOMY_DEMOTED",
             Self::Heartbeat(_) => "HEARTBEAT",
             Self::Transition { .. } => "STATE_TRANSITION",
         }

@@ -4,6 +4,7 @@ use crate::action::Action;
 use crate::app::{AppName, AppSpec, Millis, Source};
 use crate::choose::{Lesson, ccq};
 use crate::detect::FindingKind;
+use crate::graduation;
 use crate::plan::Operation;
 use crate::policy::Policy;
 use crate::record::{Body, Calibrated, Concluded, Decided, Observation, Record, Request};
@@ -58,6 +59,7 @@ fn account(state: &mut State, record: &Record) {
 /// each other's effects before any of them is durable.
 pub(crate) fn evolve_app(app: &mut AppState, record: &Record, policy: &Policy) {
     let at = record.at;
+    graduation::follow(app, record, policy);
     match &record.body {
         Body::Observed { slot, what } => observe(app, *slot, what, at),
         Body::Raised(finding) => {
@@ -74,7 +76,8 @@ pub(crate) fn evolve_app(app: &mut AppState, record: &Record, policy: &Policy) {
             app.cleared.insert(*kind, at);
         }
         Body::HealthChanged { health } => {
-            push_bounded(&mut app.states, HealthChange { health: *health, at }, STATES);
+            let planned = app.attempt.as_ref().is_some_and(|attempt| attempt.trigger.is_empty());
+            push_bounded(&mut app.states, HealthChange { health: *health, at, planned }, STATES);
             app.healthy_since = (*health == super::Health::Healthy).then_some(at);
         }
         Body::Decided(decided) => remember(app, decided, record.seq, at),
@@ -398,6 +401,7 @@ pub(crate) fn new_app(spec: &AppSpec, digest: &str, revision: u32, at: Millis) -
         adjusted: Default::default(),
         onboarded_at: at,
         escalated: false,
+        standing: Default::default(),
         before: None,
         expired_at: None,
     }
@@ -442,7 +446,9 @@ fn rollback_target(history: &SpecHistory) -> Option<u32> {
 /// its outcome.
 fn switch_revision(state: &mut State, app: Option<&AppName>, attempt: &Attempt) {
     let (to, rollback) = match attempt.plan.operation {
-        Operation::Deploy { revision, .. } | Operation::Configure { revision } => (revision, false),
+        Operation::Deploy { revision, .. } | Operation::Configure { revision, .. } => {
+            (revision, false)
+        }
         Operation::Rollback { to, .. } => (to, true),
         _ => return,
     };

@@ -8,6 +8,7 @@ use crate::choose::ccq::{Beliefs, Expectation};
 use crate::choose::{self, Choice, Grant, Proposal, Row, Source};
 use crate::detect::{self, Finding, FindingKind, Signature, View};
 use crate::gates::{self, Case, CommonCause, PendingPlan, Surroundings};
+use crate::graduation;
 use crate::plan::Plan;
 use crate::record::{Body, Concluded, Decided, Trigger};
 use crate::signal::Reading;
@@ -40,6 +41,7 @@ pub(super) fn on_stale(ctx: &mut Context<'_>, reading: &Reading) {
 pub(super) fn consider(ctx: &mut Context<'_>, app: &mut AppState, reading: &Reading) {
     look(ctx, app, reading);
     verify::judge_attempt(ctx, app, reading);
+    demote(ctx, app);
     note_health(ctx, app);
     clear_approval(ctx, app);
     let seen = seen(&View { app, policy: ctx.policy, reading, now: ctx.now }, Trigger::Reading);
@@ -75,6 +77,13 @@ pub(crate) fn seen(view: &View<'_>, trigger: Trigger) -> Vec<Finding> {
         return detect::suspicions(view);
     }
     findings
+}
+
+/// What the agent was given by name and did not live up to is taken back, before it is used again.
+fn demote(ctx: &mut Context<'_>, app: &mut AppState) {
+    while let Some(demoted) = graduation::lost(app, ctx.policy) {
+        ctx.write_app(app, None, Body::Demoted(demoted));
+    }
 }
 
 /// Runs the detectors and records what opened and what closed.

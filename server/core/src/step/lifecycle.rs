@@ -1,13 +1,14 @@
 //! The life of an app under control: it is taken in, changed, and let go.
 
-use crate::action::Action;
+use crate::action::{Action, Level};
 use crate::app::{self, AppName, AppSpec, Field, OnboardRequest, Violation, revalidate, validate};
 use crate::choose::{self, Params, Source};
+use crate::graduation;
 use crate::record::{Body, Decided, Trigger};
 use crate::signal::Reading;
 use crate::state::{APPS, AppState, ApprovalState, Scope, SpecHistory, new_app};
 
-use super::request::{clip, is_answered, proposal_with, request_of};
+use super::request::{clip, is_answered, proposal_with, request_of, settle, source_of};
 use super::{By, Context, Failure, Input, Reply, Update, decide};
 
 /// Onboarding: validate everything, record the specification, decide on its deployment. An update is the same for what an app
@@ -39,7 +40,8 @@ pub(super) fn onboard(ctx: &mut Context<'_>, input: &Input) {
         return;
     }
     let instances = spec.instances.desired;
-    let put = Put { action: Action::Deploy, instances, reason: "onboarding", spec: &spec };
+    let (action, reason) = (Action::Deploy, "onboarding");
+    let put = Put { action, instances, raises: None, reason, spec: &spec };
     let (seq, decision, _) = put_in_force(ctx, &put, by);
     ctx.reply = Reply::Onboarded { spec: Box::new(spec), seq: Some(seq), decision: Some(decision) };
 }
@@ -85,7 +87,10 @@ fn change(
     // Who names the repository and nothing else wants what is in it now: a branch leads somewhere else from time to time.
     let anew = wanted.fields.iter().eq(&[Field::Source])
         && matches!(spec.source, app::Source::Repo { .. });
-    if spec == *current && !anew {
+    // Who names the autonomy and nothing else wants what it says to be given, though it says so already.
+    let named = wanted.fields.iter().eq(&[Field::Autonomy]);
+    let raises = graduation::raised(app, ctx.policy, spec.autonomy, named);
+    if spec == *current && !anew && raises.is_none() {
         ctx.reply = Reply::Updated { spec: Box::new(spec), seq: None, decided: None };
         return;
     }
@@ -98,9 +103,12 @@ fn change(
         asked => asked,
     };
     let settings = !anew && current.runs_like(&spec) && bounds.contains(&app.desired);
+    if let Some(level) = raises.filter(|_| !settings) {
+        return refuse(ctx, &merged, vec![alone(level)], false, by);
+    }
     let action = if settings { Action::Configure } else { Action::Deploy };
     let mark = ctx.mark();
-    let put = Put { action, instances, reason: "update", spec: &spec };
+    let put = Put { action, instances, raises, reason: "update", spec: &spec };
     let (seq, _, decided) = put_in_force(ctx, &put, by);
     let seq = if by.validate_only {
         ctx.rewind(mark);
@@ -110,6 +118,13 @@ fn change(
     };
     let decided = Some(Box::new(decided));
     ctx.reply = Reply::Updated { spec: Box::new(spec), seq, decided };
+}
+
+/// A second person approves that the agent may go further, and it is that what they look at.
+fn alone(level: Level) -> Violation {
+    let rule = "must be raised by itself: this update also deploys something";
+    let fix = "deploy first, and raise the autonomy with an update of its own";
+    Violation::new("autonomy", "INVALID", level.as_str(), rule, fix)
 }
 
 /// Whether the app is still what the caller saw.
@@ -128,13 +143,14 @@ fn is_current(ctx: &Context<'_>, name: &AppName, etag: Option<&str>) -> Result<(
 struct Put<'a> {
     action: Action,
     instances: u32,
+    raises: Option<Level>,
     reason: &'static str,
     spec: &'a AppSpec,
 }
 
 /// Records the specification and decides on putting it in force.
 fn put_in_force(ctx: &mut Context<'_>, put: &Put<'_>, by: &By) -> (u64, u64, Decided) {
-    let Put { action, instances, reason, spec } = *put;
+    let Put { action, instances, raises, reason, spec } = *put;
     let name = spec.name.clone();
     let actor = || by.principal.clone();
     let started = Body::OnboardingStarted { name: name.to_string() };
@@ -160,8 +176,8 @@ fn put_in_force(ctx: &mut Context<'_>, put: &Put<'_>, by: &By) -> (u64, u64, Dec
     }
     let reading = Reading::silent(name, ctx.now, None);
     let source = Source::Human { principal: actor(), reason: reason.to_owned() };
-    let params =
-        Params { revision: Some(revision), instances: Some(instances), ..Params::default() };
+    let (revision, instances) = (Some(revision), Some(instances));
+    let params = Params { revision, instances, raises, ..Params::default() };
     let plan = choose::prepare(action, &app, &params, ctx.policy);
     let proposal = proposal_with(action, plan, source, None);
     let (decision, decided) = decide::decide(ctx, &mut app, &reading, proposal, Trigger::Human);
@@ -209,27 +225,9 @@ pub(super) fn offboard(ctx: &mut Context<'_>, input: &Input) {
         return;
     }
     let mut app = app.clone();
-    let principal = by.principal.clone();
-    let source = if by.human {
-        Source::Human { principal, reason: clip(reason, 1_024) }
-    } else {
-        Source::Other { principal }
-    };
     let plan = choose::prepare(Action::Offboard, &app, &Params::default(), ctx.policy);
-    let proposal = proposal_with(Action::Offboard, plan, source, None);
-    let mark = ctx.mark();
-    let (seq, decided) = decide::decide(ctx, &mut app, reading, proposal, Trigger::Human);
-    let ruling = decided.ruling.clone();
-    let seq = if by.validate_only {
-        ctx.rewind(mark);
-        None
-    } else {
-        if let Some(request) = request_of(by) {
-            ctx.write_as(by.principal.clone(), Some(name), Some(seq), Body::Answered { request });
-        }
-        Some(seq)
-    };
-    ctx.reply = Reply::Decided { seq, ruling, decided: Box::new(decided) };
+    let proposal = proposal_with(Action::Offboard, plan, source_of(by, reason), None);
+    settle(ctx, &mut app, proposal, reading, by);
 }
 
 /// Every instance is stopped: what still waits for the app ends, and the app is history.

@@ -82,22 +82,39 @@ pub(super) fn act(ctx: &mut Context<'_>, input: &Input) {
             return;
         }
     };
-    let source = if by.human {
-        Source::Human { principal: by.principal.clone(), reason: clip(reason, 1_024) }
-    } else {
-        Source::Other { principal: by.principal.clone() }
-    };
     let plan = choose::prepare(action, &app, params, ctx.policy);
-    let proposal = proposal_with(action, plan, source, Some(clip(asked, 64)));
+    let proposal = proposal_with(action, plan, source_of(by, reason), Some(clip(asked, 64)));
+    settle(ctx, &mut app, proposal, reading, by);
+}
+
+/// Who asks: a human with a right to act, or somebody whom the first gate refuses.
+pub(super) fn source_of(by: &By, reason: &str) -> Source {
+    let principal = by.principal.clone();
+    if by.human {
+        Source::Human { principal, reason: clip(reason, 1_024) }
+    } else {
+        Source::Other { principal }
+    }
+}
+
+/// What somebody wants is judged, recorded as the answer to their request, and told. A request that only asks leaves no trace.
+pub(super) fn settle(
+    ctx: &mut Context<'_>,
+    app: &mut AppState,
+    proposal: Proposal,
+    reading: &Reading,
+    by: &By,
+) {
     let mark = ctx.mark();
-    let (seq, decided) = decide::decide(ctx, &mut app, reading, proposal, Trigger::Human);
+    let (seq, decided) = decide::decide(ctx, app, reading, proposal, Trigger::Human);
     let ruling = decided.ruling.clone();
     let seq = if by.validate_only {
         ctx.rewind(mark);
         None
     } else {
         if let Some(request) = request_of(by) {
-            ctx.write_as(by.principal.clone(), Some(name), Some(seq), Body::Answered { request });
+            let (actor, name) = (by.principal.clone(), app.profile.name.clone());
+            ctx.write_as(actor, Some(&name), Some(seq), Body::Answered { request });
         }
         Some(seq)
     };
@@ -206,14 +223,14 @@ fn params_of(operation: &Operation) -> Params {
         Operation::Scale { to, .. } => Params { instances: Some(*to), ..Params::default() },
         Operation::Rollback { to, .. } => Params { revision: Some(*to), ..Params::default() },
         Operation::Deploy { revision, instances } => {
-            Params { revision: Some(*revision), instances: Some(*instances), threshold: None }
+            Params { revision: Some(*revision), instances: Some(*instances), ..Params::default() }
         }
         Operation::AdjustThreshold { metric, enter, leave } => {
             let threshold = Some((*metric, Override { enter: *enter, leave: *leave }));
             Params { threshold, ..Params::default() }
         }
-        Operation::Configure { revision } => {
-            Params { revision: Some(*revision), ..Params::default() }
+        Operation::Configure { revision, raises } => {
+            Params { revision: Some(*revision), raises: *raises, ..Params::default() }
         }
         Operation::Restart { .. } | Operation::Offboard { .. } => Params::default(),
     }

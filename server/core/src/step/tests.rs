@@ -16,6 +16,8 @@ mod stale;
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 
+mod mission;
+
 #[test]
 fn an_app_is_onboarded_crashes_is_restarted_and_every_step_is_on_record_in_order() {
     let mut world = World::new(Env::Stage);
@@ -407,6 +409,29 @@ fn every_unsafe_name_is_refused_on_record_and_nothing_is_done() {
     let reply = world.act(&app, "make_coffee", World::by("olivia"));
     assert_eq!(reply, Reply::Failed(Failure::UnknownAction("make_coffee".to_owned())));
     world.assert_replays();
+}
+
+#[test]
+fn in_a_demonstration_an_unsafe_name_is_still_called_unsafe_and_a_direct_request_a_hand_behind_it()
+{
+    let mut world = World::new(Env::Stage);
+    let app = world.onboard("web", 1);
+    world.state.mode.demo = true;
+    let mut refused = |name: &str| match world.act(&app, name, World::by("olivia")) {
+        Reply::Decided { ruling: Ruling::Refused { reason, .. }, .. } => reason,
+        other => panic!("{name}: {other:?}"),
+    };
+    assert_eq!(refused("restart"), Reason::DemoModeBlock);
+    for name in crate::action::UNSAFE_NAMES {
+        assert_eq!(refused(name), Reason::UnsafeActionRefused, "{name}");
+    }
+    assert_eq!(world.count("UNSAFE_ACTION_REFUSED"), crate::action::UNSAFE_NAMES.len());
+    assert_eq!(world.count("DEMO_MODE_BLOCK"), 1);
+    let against = &world.last_decision().verdicts;
+    assert!(
+        against.iter().any(|v| v.reason == Some(Reason::DemoModeBlock)),
+        "and that it was asked"
+    );
 }
 
 #[test]

@@ -42,10 +42,10 @@ pub fn is_key_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+')
 }
 
-fn key_id(name: &str, public: &VerifyingKey) -> u32 {
+pub(super) fn key_id(name: &str, kind: u8, public: &VerifyingKey) -> u32 {
     let mut sha = Sha256::new();
     sha.update(name.as_bytes());
-    sha.update([b'\n', ED25519]);
+    sha.update([b'\n', kind]);
     sha.update(public.as_bytes());
     let [a, b, c, d, ..]: [u8; 32] = sha.finalize().into();
     u32::from_be_bytes([a, b, c, d])
@@ -61,13 +61,19 @@ pub struct VerifierKey {
 
 impl VerifierKey {
     fn new(name: &str, public: VerifyingKey) -> Self {
-        Self { name: name.to_owned(), id: key_id(name, &public), public }
+        Self { name: name.to_owned(), id: key_id(name, ED25519, &public), public }
     }
 
     /// Its name; for a log, its origin.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The public key alone: two names of it are one key.
+    #[must_use]
+    pub fn public(&self) -> &[u8; 32] {
+        self.public.as_bytes()
     }
 }
 
@@ -83,30 +89,40 @@ impl FromStr for VerifierKey {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let bad = Error::Key;
-        let (name, rest) = text.split_once('+').ok_or(bad("it has the form name+hash+key"))?;
-        let (id, key) = rest.split_once('+').ok_or(bad("it has the form name+hash+key"))?;
-        if !is_key_name(name) {
-            return Err(bad("the name is empty or holds spaces"));
-        }
-        let bytes = decode(key).ok_or(bad("the key is no base64"))?;
-        let (kind, public) = bytes.split_first().ok_or(bad("the key is empty"))?;
-        if *kind != ED25519 {
-            return Err(bad("only Ed25519 keys (type 1) are known"));
-        }
-        let public = public.try_into().map_err(|_why| bad("an Ed25519 key has 32 bytes"))?;
-        let public =
-            VerifyingKey::from_bytes(public).map_err(|_why| bad("no point of the curve"))?;
-        let key = Self::new(name, public);
-        let stated = (id.len() == 8).then(|| u32::from_str_radix(id, 16).ok()).flatten();
-        if stated != Some(key.id) {
-            return Err(bad("the hash is not the one of this name and key"));
-        }
-        if public.is_weak() {
-            return Err(bad("a weak point of the curve, for which anything is signed"));
-        }
-        Ok(key)
+        let (name, _, public) =
+            parse_public(text, ED25519, "only Ed25519 keys (type 1) are known")?;
+        Ok(Self::new(name, public))
     }
+}
+
+/// Name, short id and point of the key in `text`, which is of this kind, or of an `other` one and refused.
+pub(super) fn parse_public<'a>(
+    text: &'a str,
+    kind: u8,
+    other: &'static str,
+) -> Result<(&'a str, u32, VerifyingKey), Error> {
+    let bad = Error::Key;
+    let (name, rest) = text.split_once('+').ok_or(bad("it has the form name+hash+key"))?;
+    let (stated, key) = rest.split_once('+').ok_or(bad("it has the form name+hash+key"))?;
+    if !is_key_name(name) {
+        return Err(bad("the name is empty or holds spaces"));
+    }
+    let bytes = decode(key).ok_or(bad("the key is no base64"))?;
+    let (found, public) = bytes.split_first().ok_or(bad("the key is empty"))?;
+    if *found != kind {
+        return Err(bad(other));
+    }
+    let public = public.try_into().map_err(|_why| bad("an Ed25519 key has 32 bytes"))?;
+    let public = VerifyingKey::from_bytes(public).map_err(|_why| bad("no point of the curve"))?;
+    let id = key_id(name, kind, &public);
+    let stated = (stated.len() == 8).then(|| u32::from_str_radix(stated, 16).ok()).flatten();
+    if stated != Some(id) {
+        return Err(bad("the hash is not the one of this name and key"));
+    }
+    if public.is_weak() {
+        return Err(bad("a weak point of the curve, for which anything is signed"));
+    }
+    Ok((name, id, public))
 }
 
 /// What a log signs with. Its text holds the secret; `Debug` does not show it.
@@ -250,6 +266,20 @@ impl Note {
         &self.signatures
     }
 
+    /// The same text with these signatures too; one by a key that signed it already takes the place of the older one.
+    ///
+    /// # Errors
+    /// They are more than a note may have.
+    pub fn with_signatures(&self, more: Vec<Signature>) -> Result<Self, Error> {
+        let mut signatures = self.signatures.clone();
+        signatures.retain(|old| !more.iter().any(|new| new.id == old.id && new.name == old.name));
+        signatures.extend(more);
+        if signatures.len() > SIGNATURES_MAX {
+            return Err(Error::Malformed("more signatures than are looked at"));
+        }
+        Ok(Self { text: self.text.clone(), signatures })
+    }
+
     /// Checks that `key` signed the text.
     ///
     /// # Errors
@@ -265,6 +295,23 @@ impl Note {
                 .is_ok_and(|bytes| key.public.verify_strict(self.text.as_bytes(), &bytes).is_ok())
         });
         if sound { Ok(()) } else { Err(Error::Forged(key.name.clone())) }
+    }
+}
+
+impl Signature {
+    /// Reads signature lines, one after the other: what a witness answers with.
+    ///
+    /// # Errors
+    /// A line is none, or they are too many.
+    pub fn parse_lines(text: &str) -> Result<Vec<Self>, Error> {
+        let bad = Error::Malformed;
+        let lines = text.strip_suffix('\n').ok_or(bad("it does not end with a line feed"))?;
+        let found: Vec<&str> = lines.split('\n').take(SIGNATURES_MAX + 1).collect();
+        if found.len() > SIGNATURES_MAX {
+            return Err(bad("more signatures than are looked at"));
+        }
+        let signatures: Option<Vec<Self>> = found.into_iter().map(signature).collect();
+        signatures.ok_or(bad("a signature line that is none"))
     }
 }
 

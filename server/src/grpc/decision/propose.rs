@@ -90,7 +90,7 @@ fn params(given: &BTreeMap<String, String>, violations: &mut Vec<Violation>) -> 
         number
     };
     let (instances, revision) = (number("instances"), number("revision"));
-    Params { instances, revision, threshold: threshold(given, violations) }
+    Params { instances, revision, raises: None, threshold: threshold(given, violations) }
 }
 
 fn threshold(

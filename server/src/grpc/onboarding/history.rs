@@ -153,7 +153,9 @@ fn change<'a>(record: &Record, mut rest: impl Iterator<Item = &'a Record>) -> v1
 const fn revision_of(plan: &agentd_core::plan::Plan) -> Option<u32> {
     use agentd_core::plan::Operation;
     match plan.operation {
-        Operation::Deploy { revision, .. } | Operation::Configure { revision } => Some(revision),
+        Operation::Deploy { revision, .. } | Operation::Configure { revision, .. } => {
+            Some(revision)
+        }
         Operation::Rollback { to, .. } => Some(to),
         _ => None,
     }

@@ -2,15 +2,13 @@
 //! a slow reader sees the newest reading of each app.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use agentctl_api::v1;
 use agentd_core::app::{AppName, Millis};
 use agentd_core::signal::Reading;
-use tokio::sync::mpsc;
 use tonic::Status;
 
-use crate::agent::Gone;
+use crate::grpc::pace::Looks;
 use crate::grpc::status::{self, Violation};
 use crate::grpc::{Services, outcome, to_proto};
 
@@ -18,12 +16,6 @@ use crate::grpc::{Services, outcome, to_proto};
 const APPS_MAX: usize = 100;
 /// Readings of one answer: far below what any client takes in one message.
 const PER_ANSWER: usize = 200;
-/// A watcher that takes nothing for so long is let go.
-const STALL: Duration = Duration::from_secs(60);
-
-/// What a watch sends.
-pub(super) type Items = mpsc::Sender<Result<v1::WatchSignalsResponse, Status>>;
-
 /// The apps of a watch; none: all.
 ///
 /// # Errors
@@ -48,49 +40,28 @@ pub(super) fn apps(names: &[String]) -> Result<BTreeSet<AppName>, Status> {
     if wrong.is_empty() { Ok(apps) } else { Err(status::invalid(&wrong)) }
 }
 
-/// Looks every `interval` until the reader leaves or the server drains.
-pub(super) async fn watch(
-    services: &Services,
-    apps: &BTreeSet<AppName>,
-    interval: Duration,
-    items: &Items,
-) {
-    let stopping = services.tasks.stopping();
+/// Looks again and again until the reader leaves or the server drains.
+pub(super) async fn watch(looks: &Looks<'_, v1::WatchSignalsResponse>, apps: &BTreeSet<AppName>) {
     let mut sent = BTreeMap::new();
     loop {
-        match news(services, apps, std::mem::take(&mut sent)).await {
+        let readings = match news(looks.services, apps, std::mem::take(&mut sent)).await {
             Ok((readings, known)) => {
                 sent = known;
-                for part in readings.chunks(PER_ANSWER) {
-                    let item = v1::WatchSignalsResponse { readings: part.to_vec() };
-                    if !send(items, Ok(item)).await {
-                        return;
-                    }
-                }
+                readings
             }
             Err(status) => {
-                send(items, Err(status)).await;
+                looks.show(Err(status)).await;
+                return;
+            }
+        };
+        for part in readings.chunks(PER_ANSWER) {
+            if !looks.show(Ok(v1::WatchSignalsResponse { readings: part.to_vec() })).await {
                 return;
             }
         }
-        tokio::select! {
-            () = stopping.cancelled() => {
-                let _ = items.try_send(Err(outcome::gone(Gone)));
-                return;
-            }
-            () = items.closed() => return,
-            () = tokio::time::sleep(interval) => {}
+        if !looks.wait().await {
+            return;
         }
-    }
-}
-
-async fn send(items: &Items, item: Result<v1::WatchSignalsResponse, Status>) -> bool {
-    match tokio::time::timeout(STALL, items.reserve()).await {
-        Ok(Ok(room)) => {
-            room.send(item);
-            true
-        }
-        Ok(Err(_)) | Err(_) => false,
     }
 }
 

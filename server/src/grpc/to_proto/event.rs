@@ -2,6 +2,7 @@
 
 use agentctl_api::v1;
 use agentd_core::explain;
+use agentd_core::graduation::Demoted;
 use agentd_core::record::{Author, Body, Heartbeat, Observation, Record};
 use agentd_core::state::{Approval, Health, Pause, Scope};
 
@@ -129,7 +130,9 @@ fn effect(body: &Body) -> Option<String> {
         }
         Body::IntakeValidated => "the proposal comes from where proposals may come from".to_owned(),
         Body::GatesPassed { gates } => format!("all {gates} gates pass"),
-        Body::Blocked { message, .. } | Body::Escalated { message, .. } => message.clone(),
+        Body::Blocked { message, .. }
+        | Body::Escalated { message, .. }
+        | Body::Demoted(Demoted { message, .. }) => message.clone(),
         Body::Refused { action, reason, instead } => {
             format!("{action} refused ({reason}), {instead} instead")
         }

@@ -13,47 +13,100 @@ fn on(disk: &LossyStore) -> Log {
     Log::on(Arc::new(disk.clone()), small(Path::new("unused"))).unwrap()
 }
 
+/// What a disk says that is full, broken or read-only.
+const KINDS: [ErrorKind; 3] =
+    [ErrorKind::StorageFull, ErrorKind::Other, ErrorKind::ReadOnlyFilesystem];
+
 #[tokio::test]
-async fn any_error_of_the_disk_refuses_appends_until_recovery() {
-    for (op, kind) in [
-        (Op::Write, ErrorKind::StorageFull),
-        (Op::Write, ErrorKind::Other),
-        (Op::Write, ErrorKind::ReadOnlyFilesystem),
-        (Op::Sync, ErrorKind::StorageFull),
-        (Op::Sync, ErrorKind::Other),
-        (Op::Sync, ErrorKind::ReadOnlyFilesystem),
-    ] {
+async fn an_error_before_the_sync_refuses_appends_until_recovery() {
+    for kind in KINDS {
         let disk = LossyStore::default();
         let mut log = on(&disk);
         let mut status = log.journal.watch_status();
         log.append_each(5).await;
         log.quiet().await;
-        disk.fail(op, kind);
+        disk.fail(Op::Write, kind);
         let error = log.append(&["lost".into()]).await.unwrap_err();
-        assert!(matches!(error, Error::Unwritable { .. }), "{op:?} {kind:?}: {error}");
+        assert!(matches!(error, Error::Unwritable { .. }), "{kind:?}: {error}");
         assert!(matches!(*status.borrow_and_update(), Status::Unwritable { .. }));
         let error = log.append(&["refused".into()]).await.unwrap_err();
         assert!(matches!(error, Error::Unwritable { .. }), "stays refused: {error}");
         assert_eq!(log.all().len(), 5, "reads go on");
         assert_eq!(log.journal.verify().unwrap().entries, 5);
 
-        disk.fail(Op::Sync, kind);
+        disk.fail(Op::Write, kind);
         log.journal.try_recover().await.unwrap_err();
         log.journal.try_recover().await.unwrap();
         assert_eq!(*status.borrow_and_update(), Status::Writable);
         log.append_each(3).await;
         drop(log);
         let log = on(&disk.after_power_cut(77));
-        assert_eq!((log.recovery.entries, &log.recovery.damage), (8, &None), "{op:?} {kind:?}");
+        assert_eq!((log.recovery.entries, &log.recovery.damage), (8, &None), "{kind:?}");
         assert!(log.replayed.iter().all(|l| !String::from_utf8_lossy(l).contains("lost")));
+        assert_eq!(disk.ended(), None, "and the process went on all the while");
     }
+}
+
+#[tokio::test]
+async fn after_a_failed_sync_nothing_is_acknowledged_and_the_process_ends() {
+    for kind in KINDS {
+        let disk = LossyStore::default();
+        let mut log = on(&disk);
+        log.append_each(5).await;
+        log.quiet().await;
+        // Only this one sync fails: whoever asked a second time would be told that all is well.
+        disk.fail(Op::Sync, kind);
+        let error = log.append(&["in doubt".into()]).await.unwrap_err();
+        assert!(matches!(error, Error::Closed), "nobody is left to answer: {error}");
+        assert!(disk.ended().is_some_and(|why| why.contains("sync the proof log")));
+        let error = log.append(&["refused".into()]).await.unwrap_err();
+        assert!(matches!(error, Error::Closed), "{error}");
+        assert!(matches!(log.journal.try_recover().await.unwrap_err(), Error::Closed));
+        assert_eq!(log.journal.head().next_seq, 6, "{kind:?}");
+        drop(log);
+
+        // The next process is shown the record by the page cache, writes it again, and only then counts it.
+        let mut log = on(&disk);
+        assert_eq!((log.recovery.entries, &log.recovery.damage), (6, &None), "{kind:?}");
+        log.append_each(3).await;
+        drop(log);
+        let log = on(&disk.after_power_cut(77));
+        assert_eq!((log.recovery.entries, &log.recovery.damage), (9, &None), "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_sync_that_fails_at_the_start_or_while_a_fault_is_settled_ends_the_process_too() {
+    let disk = LossyStore::default();
+    let mut log = on(&disk);
+    log.append_each(30).await;
+    drop(log);
+    disk.fail(Op::Sync, ErrorKind::Other);
+    let mut log = on(&disk);
+    assert_eq!(log.recovery.entries, 30, "it was read");
+    assert!(disk.ended().is_some_and(|why| why.contains("sync the last segment")));
+    assert!(matches!(log.append(&["no".into()]).await.unwrap_err(), Error::Closed));
+    drop(log);
+
+    assert_eq!(on(&disk).recovery.entries, 30);
+    let disk = LossyStore::default();
+    let mut log = on(&disk);
+    log.append_each(1).await;
+    log.quiet().await;
+    disk.fail(Op::Write, ErrorKind::Other);
+    log.append(&["no".into()]).await.unwrap_err();
+    disk.fail(Op::Sync, ErrorKind::Other);
+    assert!(matches!(log.journal.try_recover().await.unwrap_err(), Error::Closed));
+    assert!(disk.ended().is_some());
+    drop(log);
+    assert!(on(&disk).recovery.entries >= 1);
 }
 
 #[tokio::test]
 async fn calls_that_wait_behind_a_failed_one_fail_with_it() {
     let disk = LossyStore::default();
     let log = on(&disk);
-    disk.fail(Op::Sync, ErrorKind::Other);
+    disk.fail(Op::Write, ErrorKind::Other);
     let (_, lines) = log.next(&vec!["x".to_owned(); 20]);
     let mut calls = tokio::task::JoinSet::new();
     for (seq, line) in (1u64..).zip(lines) {

@@ -87,6 +87,7 @@ fn a_kill_at_any_step_loses_nothing_acknowledged() {
         "journal.before_ack=kill",
         "journal.after_ack=kill",
         "journal.extend=kill",
+        "journal.spare=kill",
         "journal.rotate=kill",
         "journal.rotate.before_rename=kill",
         "journal.rotate.after_rename=kill",

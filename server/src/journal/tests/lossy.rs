@@ -101,6 +101,8 @@ struct Model {
     fuse: Option<u64>,
     dead: bool,
     faults: Vec<(Op, io::ErrorKind)>,
+    /// Why the process on it ended.
+    ended: Option<String>,
     capacity: Option<usize>,
 }
 
@@ -171,6 +173,11 @@ impl LossyStore {
         self.model().faults.push((op, kind));
     }
 
+    /// Why the process ended, if it did; the question begins anew.
+    pub(super) fn ended(&self) -> Option<String> {
+        self.model().ended.take()
+    }
+
     /// Nothing fails any more.
     pub(super) fn heal(&self) {
         self.model().faults.clear();
@@ -226,6 +233,10 @@ impl Store for LossyStore {
         model.pending.clear();
         model.durable_names = model.names.clone();
         Ok(())
+    }
+
+    fn end_process(&self, reason: &str) {
+        self.model().ended = Some(reason.to_owned());
     }
 }
 

@@ -27,6 +27,8 @@ enum Event {
     FailWrite,
     DiskFull,
     Recover,
+    /// The process ends; the next one finds a segment to use again, full of records of an earlier life.
+    Recycle,
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -39,6 +41,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::FailWrite),
         1 => Just(Event::DiskFull),
         2 => Just(Event::Recover),
+        2 => Just(Event::Recycle),
     ]
 }
 
@@ -74,8 +77,9 @@ impl World {
                 Ok(())
             }
             Err(error) => {
-                assert!(matches!(error, Error::Unwritable { .. }), "{error}");
-                assert_ne!(log.journal.status(), Status::Writable);
+                let ended = matches!(error, Error::Closed);
+                assert!(ended || matches!(error, Error::Unwritable { .. }), "{error}");
+                assert!(ended || log.journal.status() != Status::Writable);
                 if self.in_doubt.is_empty() {
                     self.in_doubt = lines;
                 }
@@ -118,12 +122,25 @@ impl World {
 
     fn happen(&mut self, event: &Event) {
         match event {
-            Event::Append(sizes) => drop(self.append(sizes)),
+            Event::Append(sizes) => {
+                // A failed sync ended the process; whoever watches over it starts it again.
+                if let Err(Error::Closed) = self.append(sizes) {
+                    assert!(self.disk.ended().is_some());
+                    self.reopen();
+                }
+            }
             Event::PowerCut { at, seed } => self.power_cut(*at, *seed),
             Event::Restart => self.reopen(),
             Event::FailSync => self.disk.fail(Op::Sync, ErrorKind::Other),
             Event::FailWrite => self.disk.fail(Op::Write, ErrorKind::Other),
             Event::DiskFull => self.disk.room(Some(100)),
+            Event::Recycle => {
+                self.log = None;
+                self.disk.heal();
+                self.disk.room(None);
+                recycled::plant_spare(&self.disk, 8192);
+                self.reopen();
+            }
             Event::Recover => {
                 self.disk.heal();
                 self.disk.room(None);
@@ -207,6 +224,9 @@ fn after_every_crash_the_log_leads_to_every_root_that_was_signed() {
             if next(2) == 0 {
                 promised.push(signed(&world.acknowledged));
             }
+            if next(3) == 0 {
+                world.happen(&Event::Recycle);
+            }
             // What is signed is durable, so the crash may come in the very next change.
             world.power_cut(1 + next(25), next(u64::MAX));
             for (size, root) in &promised {
@@ -239,7 +259,8 @@ fn a_record_that_only_the_page_cache_has_is_rewritten_before_it_is_trusted() {
 fn what_was_refused_does_not_turn_up_after_recovery() {
     let mut world = World::new();
     world.append(&[100]).unwrap();
-    world.disk.fail(Op::Sync, ErrorKind::Other);
+    block_on(world.log.as_ref().unwrap().quiet());
+    world.disk.fail(Op::Write, ErrorKind::Other);
     world.append(&[200]).unwrap_err();
     world.happen(&Event::Recover);
     world.append(&[50]).unwrap();
@@ -269,8 +290,17 @@ fn planted_bugs_are_caught() {
             "journal.skip_fsync",
             "power::after_every_crash_the_log_leads_to_every_root_that_was_signed",
         ),
+        ("journal.retry_fsync", "power::acknowledged_records_survive_every_power_cut"),
+        (
+            "journal.retry_fsync",
+            "faults::after_a_failed_sync_nothing_is_acknowledged_and_the_process_ends",
+        ),
         ("journal.ack_before_sync", "power::a_power_cut_at_every_change_of_the_disk_loses_nothing"),
         ("journal.ack_before_sync", "power::acknowledged_records_survive_every_power_cut"),
+        (
+            "journal.no_end",
+            "recycled::records_of_an_earlier_life_are_not_seen_wherever_the_new_ones_end",
+        ),
         (
             "journal.ignore_middle_damage",
             "damage::a_flipped_bit_anywhere_in_the_middle_is_named_by_its_record",

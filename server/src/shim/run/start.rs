@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::process::{Command as Program, Stdio};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -48,7 +47,7 @@ impl Supervisor {
         Ok(Reply::Started { fence, repeated: false })
     }
 
-    /// Forks and executes; returns when the app has been executed.
+    /// Returns when the app has been executed.
     fn launch(&mut self, action_id: String, config: &Config) -> Result<Fence, Refusal> {
         let io = |what: &'static str| {
             move |error: io::Error| Refusal(RefusalCode::Io, format!("{what}: {error}"))
@@ -70,21 +69,21 @@ impl Supervisor {
             at_ms: self.clock.now_ms(),
         };
         let born = born::begin(&header).map_err(io("note of birth"))?;
-        let (out, err) = self.output.writers().map_err(io("output"))?;
-        let mut program = Program::new("/");
-        program.stdin(Stdio::null()).stdout(out).stderr(err).current_dir(&prepared.cwd);
+        let output = self.output.writers().map_err(io("output"))?;
         let path = prepared.path.clone();
         let image = Image {
             path: prepared.path,
             argv: prepared.argv,
             env: prepared.env,
+            cwd: prepared.cwd,
+            output,
             listener,
             born: Some(born),
             limits: prepared.limits,
             user: config.user,
             confinement: None,
         };
-        if let Err(error) = spawn(&mut program, image) {
+        if let Err(error) = spawn(image) {
             born::abandon();
             let error = exec_error(&path, error);
             return Err(Refusal(RefusalCode::ExecFailed, chain(&error)));

@@ -103,21 +103,36 @@ async fn child_on_a_failing_disk() {
 
 #[test]
 fn a_disk_that_refuses_is_made_up_for_and_nothing_is_signed_that_is_not_kept() {
-    for point in [
-        "tlog.write=enospc@3",
-        "tlog.sync=eio@2",
-        "tlog.sync=eio@7",
-        "tlog.before_checkpoint=erofs@4",
-        "tlog.after_checkpoint=eio@5",
-    ] {
+    for point in
+        ["tlog.write=enospc@3", "tlog.before_checkpoint=erofs@4", "tlog.after_checkpoint=eio@5"]
+    {
         let dir = TempDir::new().unwrap();
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "tlog::tests::kill::child_on_a_failing_disk", "--nocapture"])
-            .env(FAILING_DIR, dir.path())
-            .env(failpoint::ENV, point)
-            .output()
-            .unwrap();
+        let output = on_a_failing_disk(dir.path(), point);
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && text.contains("1 passed"), "{point}: {text}");
+    }
+}
+
+fn on_a_failing_disk(dir: &Path, points: &str) -> std::process::Output {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "tlog::tests::kill::child_on_a_failing_disk", "--nocapture"])
+        .env(FAILING_DIR, dir)
+        .env(failpoint::ENV, points)
+        .output()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn lines_and_hashes_that_cannot_be_synced_end_the_process_and_are_made_up_for_by_the_next() {
+    use std::os::unix::process::ExitStatusExt as _;
+    for point in ["tlog.sync=eio@1", "tlog.sync=enospc@2", "tlog.sync=eio@7"] {
+        let dir = TempDir::new().unwrap();
+        let status = on_a_failing_disk(dir.path(), point).status;
+        let aborted = rustix::process::Signal::ABORT.as_raw();
+        assert_eq!(status.signal(), Some(aborted), "{point}: {status}");
+        let mut log = Log::open(&config(&dir)).unwrap();
+        assert_eq!(log.damage(), None, "{point}");
+        log.append(1).await;
+        log.published().await;
     }
 }

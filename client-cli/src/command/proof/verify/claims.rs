@@ -1,8 +1,11 @@
 //! The tree over the lines that are checked, held against every signed checkpoint at hand.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use agentd_core::chain::Hash;
+use agentd_core::tlog::policy::{POLICY_BYTES_MAX, Policy};
 use agentd_core::tlog::tree::Frontier;
 use agentd_core::tlog::{Checkpoint, Note, VerifierKey};
 
@@ -81,6 +84,35 @@ impl Claims {
     }
 }
 
+/// Whom a checkpoint has to be signed by.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Belief<'a> {
+    /// Key of the log, or a file with it.
+    pub(super) key: Option<&'a str>,
+    /// Its logs and witnesses.
+    pub(super) policy: Option<&'a Policy>,
+}
+
+impl Belief<'_> {
+    /// Refuses a checkpoint that the policy does not accept.
+    pub(super) fn hold(&self, note: &Note) -> Result<(), Failure> {
+        let Some(policy) = self.policy else { return Ok(()) };
+        policy.check(note).map(drop).map_err(|unmet| {
+            Failure::because(Exit::ProofFailed, "the policy does not accept the checkpoint", &unmet)
+        })
+    }
+}
+
+/// Reads a policy.
+pub(super) fn policy(path: &str) -> Result<Policy, String> {
+    let limit = u64::try_from(POLICY_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(limit).read_to_end(&mut bytes))
+        .map_err(|error| error.to_string())?;
+    Policy::parse(&bytes).map_err(|error| error.to_string())
+}
+
 /// The key that a log is believed by.
 pub(super) struct Trust {
     pub(super) key: VerifierKey,
@@ -88,13 +120,14 @@ pub(super) struct Trust {
     pub(super) own: bool,
 }
 
-/// The key for the log called `origin`: from the command line, else from memory, else the one that came with the files.
+/// The key for the log called `origin`: from the command line, else from the policy, else from memory, else the one that came with
+/// the files.
 pub(super) fn trust(
     origin: &str,
-    given: Option<&str>,
+    belief: Belief<'_>,
     beside: Option<&Path>,
 ) -> Result<Trust, Failure> {
-    if let Some(given) = given {
+    if let Some(given) = belief.key {
         let text = match std::fs::read_to_string(given) {
             Ok(text) => text,
             Err(_no_file) => given.to_owned(),
@@ -103,6 +136,10 @@ pub(super) fn trust(
             Failure::because(Exit::Usage, &format!("--key `{given}`"), &error)
         })?;
         return Ok(Trust { key, own: false });
+    }
+    let listed = belief.policy.map(Policy::logs).unwrap_or_default();
+    if let Some(key) = listed.iter().find(|log| log.name() == origin) {
+        return Ok(Trust { key: key.clone(), own: false });
     }
     if let Some(known) = KnownLogs::of_user().get(origin)? {
         return Ok(Trust { key: known.key, own: false });
@@ -118,7 +155,7 @@ pub(super) fn trust(
 /// A checkpoint from a file, signed by a key that is trusted for its log.
 pub(super) fn read(
     path: &Path,
-    given: Option<&str>,
+    belief: Belief<'_>,
     beside: Option<&Path>,
 ) -> Result<(Known, bool), Failure> {
     let text = std::fs::read(path).map_err(|error| {
@@ -128,21 +165,23 @@ pub(super) fn read(
         };
         Failure::because(exit, &format!("cannot read `{}`", path.display()), &error)
     })?;
-    open(&text, given, beside)
+    open(&text, belief, beside)
         .map_err(|failure| failure.fact("checkpoint", path.display().to_string()))
 }
 
-fn open(text: &[u8], given: Option<&str>, beside: Option<&Path>) -> Result<(Known, bool), Failure> {
+fn open(text: &[u8], belief: Belief<'_>, beside: Option<&Path>) -> Result<(Known, bool), Failure> {
     let bad = |error: &dyn std::error::Error| {
         Failure::because(Exit::ProofFailed, "the checkpoint cannot be trusted", error)
     };
     let note = Note::parse(text).map_err(|error| bad(&error))?;
     let claimed = Checkpoint::parse(note.text()).map_err(|error| bad(&error))?;
-    let Trust { key, own } = trust(&claimed.origin, given, beside)?;
-    Known::open(text, key).map(|known| (known, own))
+    let Trust { key, own } = trust(&claimed.origin, belief, beside)?;
+    let known = Known::open(text, key)?;
+    belief.hold(&known.note)?;
+    Ok((known, own))
 }
 
 /// All of them.
-pub(super) fn read_all(paths: &[PathBuf], given: Option<&str>) -> Result<Vec<Checkpoint>, Failure> {
-    paths.iter().map(|path| Ok(read(path, given, None)?.0.checkpoint)).collect()
+pub(super) fn read_all(paths: &[PathBuf], belief: Belief<'_>) -> Result<Vec<Checkpoint>, Failure> {
+    paths.iter().map(|path| Ok(read(path, belief, None)?.0.checkpoint)).collect()
 }

@@ -6,7 +6,7 @@ use agentd_core::tlog::Checkpoint;
 use agentd_core::tlog::proof::{Error, ProofFile};
 use serde::Serialize;
 
-use super::claims::{Trust, trust};
+use super::claims::{Belief, Trust, trust};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::page::Page;
@@ -62,7 +62,7 @@ pub(super) fn is_one(text: &[u8]) -> bool {
 pub(super) fn verify(
     bytes: &[u8],
     entry: Option<&Path>,
-    key: Option<&str>,
+    belief: Belief<'_>,
 ) -> Result<ProofFileView, Failure> {
     let mut view = ProofFileView {
         valid: false,
@@ -99,7 +99,8 @@ pub(super) fn verify(
         return Err(Failure::usage("the proof does not carry its entry")
             .hint("give the line it is about with --entry FILE"));
     };
-    let Trust { key, .. } = trust(&view.origin, key, None)?;
+    let Trust { key, .. } = trust(&view.origin, belief, None)?;
+    belief.hold(&file.checkpoint)?;
     match file.verify(entry, &key) {
         Ok(checkpoint) => {
             view.valid = true;

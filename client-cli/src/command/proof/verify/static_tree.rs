@@ -23,12 +23,12 @@ pub(super) fn is_one(dir: &Path) -> bool {
 /// Checks the tree in `dir`. A checkpoint that cannot be trusted is a failure: without it there is nothing to check against.
 pub(super) fn verify(
     dir: &Path,
-    key: Option<&str>,
+    belief: claims::Belief<'_>,
     replay: bool,
 ) -> Result<VerificationView, Failure> {
     let started = Instant::now();
     let beside = dir.join("log.vkey");
-    let (known, own) = claims::read(&dir.join("checkpoint"), key, Some(&beside))?;
+    let (known, own) = claims::read(&dir.join("checkpoint"), belief, Some(&beside))?;
     let size = known.checkpoint.size;
     let mut check = Check::new(replay).against(vec![known.checkpoint.clone()]);
     let mut above: Vec<Vec<Hash>> = Vec::new();

@@ -4,6 +4,7 @@ use agentd_core::chain::{GENESIS, Hash, leaf_hash};
 
 use super::*;
 
+mod quorum;
 mod tamper;
 
 fn log(n: u64) -> Vec<String> {

@@ -14,9 +14,9 @@ use crate::failure::Failure;
 
 const SIZE: u64 = 600;
 
-struct Tree {
+pub(super) struct Tree {
     dir: TempDir,
-    key: SignerKey,
+    pub(super) key: SignerKey,
     lines: Vec<String>,
 }
 
@@ -32,7 +32,7 @@ fn signed(key: &SignerKey, lines: &[String]) -> Known {
 }
 
 impl Tree {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let key = SignerKey::from_seed("log.example/tampered", &[5; 32]).unwrap();
         let lines = log(SIZE);
         let tree = Self { dir: tempfile::tempdir().unwrap(), key, lines };
@@ -40,7 +40,7 @@ impl Tree {
         tree
     }
 
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         self.dir.path().join("tree")
     }
 
@@ -53,7 +53,9 @@ impl Tree {
     }
 
     fn check(&self) -> Result<VerificationView, Failure> {
-        static_tree::verify(&self.path(), Some(&self.key.verifier().to_string()), false)
+        let key = self.key.verifier().to_string();
+        let belief = Belief { key: Some(&key), policy: None };
+        static_tree::verify(&self.path(), belief, false)
     }
 
     /// The first bad entry that is named.

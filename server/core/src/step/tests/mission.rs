@@ -1,0 +1,186 @@
+//! Stories of hours, with a clock that is moved: outages, flapping, monitors that lie, and a human beside an open breaker.
+
+use super::*;
+use crate::plan::Operation;
+
+/// Sequence numbers and times of every effect that was begun behind `from`.
+fn effects(world: &World, from: usize) -> Vec<(u64, Action)> {
+    let begun = |record: &Record| match &record.body {
+        Body::Attempted(attempt) => Some((record.at, attempt.plan.action)),
+        _ => None,
+    };
+    world.log[from..].iter().filter_map(begun).collect()
+}
+
+#[test]
+fn a_human_restarts_past_an_open_breaker_and_is_not_counted_in_it() {
+    let mut world = World::new(Env::Stage);
+    let app = world.onboard("web", 1);
+    world.broken.push(app.clone());
+    world.crash(&app, 0);
+    while world.app(&app).breakers.get(&Action::Restart).is_none_or(|b| b.open_until.is_none()) {
+        world.pass(MINUTE);
+    }
+    let breaker = world.app(&app).breakers[&Action::Restart];
+    let reply = world.act(&app, "restart", World::by("olivia"));
+    assert!(matches!(reply, Reply::Decided { ruling: Ruling::Permitted, .. }), "{reply:?}");
+    world.pass(MINUTE);
+    assert_eq!(world.app(&app).breakers[&Action::Restart], breaker, "a failure of hers is hers");
+    world.assert_replays();
+}
+
+#[test]
+fn a_dependency_takes_twelve_of_twenty_apps_along_and_the_way_back_is_no_second_wave() {
+    let mut world = World::new(Env::Stage);
+    let apps: Vec<_> = (0..20).map(|n| world.onboard(&format!("svc-{n:02}"), 1)).collect();
+    let victims = &apps[..12];
+    let from = world.log.len();
+    world.broken = victims.to_vec();
+    for app in victims {
+        world.crash(app, 0);
+        world.pass(2_500);
+    }
+    world.pass(30_000);
+    assert!(world.state.storm.is_some(), "more than three tenths of the environment are down");
+    let told = |r: &&Record| r.app.is_none() && matches!(r.body, Body::Escalated { .. });
+    assert_eq!(world.log[from..].iter().filter(told).count(), 1, "one incident, told once");
+    // Nothing that still runs is taken down, and what is down is started again one at a time.
+    let disrupting = |(_, op): &&(u64, Operation)| match op {
+        Operation::Restart { targets } => targets.iter().any(|target| target.running),
+        Operation::Deploy { .. } => false,
+        _ => true,
+    };
+    assert_eq!(world.executed.iter().filter(disrupting).count(), 0);
+    world.broken.clear();
+    let back = world.log.len();
+    world.pass(2 * HOUR);
+    assert!(apps.iter().all(|app| world.app(app).ready() == 1), "everything comes back");
+    assert!(world.state.storm.is_none());
+    let end = world.log.iter().find(|r| matches!(r.body, Body::StormEnded)).unwrap().at;
+    let calm = |r: &&Record| matches!(r.body, Body::StormCalm { calm: true });
+    let calm = world.log.iter().rev().find(calm).unwrap().at;
+    assert!(end - calm >= world.policy.storm.exit_ms, "it is left only after a calm time");
+    // Of twelve apps at most as many starts were under way as the ramp allowed: 1, then 2, 4, 8.
+    let (mut under_way, mut most, mut verified) = (0_i32, 0, 0);
+    for record in &world.log[back..] {
+        match &record.body {
+            Body::Attempted(_) => under_way += 1,
+            Body::Concluded(c) => {
+                under_way = (under_way - 1).max(0);
+                verified += u32::from(c.outcome == Outcome::Verified);
+            }
+            _ => {}
+        }
+        let ramp = 1_i32.checked_shl(verified).unwrap_or(i32::MAX);
+        assert!(under_way <= ramp, "{under_way} starts after {verified} that turned out well");
+        most = most.max(under_way);
+    }
+    assert!(most < 12, "no stampede: {most}");
+    world.assert_replays();
+}
+
+#[test]
+fn an_hour_around_the_threshold_is_no_hour_of_up_and_down() {
+    let mut world = World::new(Env::Stage);
+    let app = world.onboard("web", 2);
+    let from = world.log.len();
+    // Six seconds of overload, then idle until the finding is gone: again and again.
+    for round in 0..120 {
+        let cpu = if round % 2 == 0 { 95 } else { 5 };
+        for _ in 0..30 {
+            world.say(&app, "sense/procfs", Metric::CpuUtilization, cpu * MICRO / 100);
+            world.tick(1_000);
+        }
+    }
+    let effects = effects(&world, from);
+    let scaled = |action: Action| effects.iter().filter(move |(_, a)| *a == action);
+    let count = scaled(Action::ScaleUp).count() + scaled(Action::ScaleDown).count();
+    assert!((1..=4).contains(&count), "{effects:?}");
+    let mut last_up = None;
+    for (at, action) in &effects {
+        match action {
+            Action::ScaleUp => last_up = Some(*at),
+            Action::ScaleDown => {
+                let since = last_up.map_or(u64::MAX, |up| at - up);
+                assert!(since >= 600_000, "down {since} ms after up");
+            }
+            _ => {}
+        }
+    }
+    assert!(world.app(&app).open.contains_key(&crate::detect::FindingKind::Flapping));
+    world.assert_replays();
+}
+
+#[test]
+fn a_rolling_restart_that_a_human_asked_for_is_no_flapping_and_crashes_that_are_healed_are() {
+    for (planned, flaps) in [(true, 0), (false, 1)] {
+        let mut world = World::new(Env::Stage);
+        world.policy.cooldown.base_ms.insert(Action::Restart, 1_000);
+        world.policy.cooldown.restart_cap_ms = 1_000;
+        (world.policy.repetition.limit, world.policy.memory.identical) = (45, 45);
+        world.start_agent();
+        let app = world.onboard("web", 3);
+        for _ in 0..3 {
+            if planned {
+                // Each of the three instances goes down and comes back.
+                world.act(&app, "restart", World::by("olivia"));
+            } else {
+                world.crash(&app, 0);
+            }
+            world.pass(2 * MINUTE);
+        }
+        let raised = |r: &&Record| match &r.body {
+            Body::Raised(finding) => finding.kind == crate::detect::FindingKind::Flapping,
+            _ => false,
+        };
+        assert_eq!(world.log.iter().filter(raised).count(), flaps, "planned: {planned}");
+        world.assert_replays();
+    }
+}
+
+/// What a monitor claims, tick by tick.
+type Lie = (&'static str, fn(&mut World, &crate::app::AppName));
+
+#[test]
+fn monitors_that_are_silent_or_say_zero_or_contradict_or_scream_move_nothing() {
+    let lies: [Lie; 4] = [
+        ("silence", |_, _| {}),
+        ("zeros", |world, app| {
+            world.say(app, "sense/procfs", Metric::CpuUtilization, 50 * MICRO / 100);
+            for metric in [Metric::CpuUtilization, Metric::LatencyP99, Metric::RequestRate] {
+                world.say(app, "broken", metric, 0);
+            }
+        }),
+        ("a contradiction", |world, app| {
+            world.say(app, "one", Metric::CpuUtilization, 97 * MICRO / 100);
+            world.say(app, "two", Metric::CpuUtilization, 2 * MICRO / 100);
+        }),
+        ("a scream", |world, app| {
+            world.say(app, "sense/procfs", Metric::CpuUtilization, 30 * MICRO / 100);
+            world.say(app, "screamer", Metric::CpuUtilization, MICRO);
+        }),
+    ];
+    for (lie, tell) in lies {
+        let mut world = World::new(Env::Stage);
+        let app = world.onboard("web", 3);
+        let from = world.log.len();
+        for _ in 0..1_200 {
+            tell(&mut world, &app);
+            world.now += 1_000;
+            world.give(&Input::Tick);
+            let reading = world.close(&app);
+            world.give(&Input::Reading(reading));
+        }
+        assert_eq!(effects(&world, from), [], "{lie}");
+        let said = world.log[from..].iter().any(|r| matches!(r.body, Body::Decided(_)));
+        assert!(said || matches!(lie, "silence" | "zeros"), "{lie} is looked at");
+        // The truth again: it recovers unaided.
+        for _ in 0..180 {
+            world.say(&app, "sense/procfs", Metric::CpuUtilization, 50 * MICRO / 100);
+            world.tick(1_000);
+        }
+        assert_eq!(world.app(&app).health(), crate::state::Health::Healthy, "{lie}");
+        assert_eq!(effects(&world, from), [], "{lie}, afterwards");
+        world.assert_replays();
+    }
+}
