@@ -60,14 +60,6 @@ Examples:
   agentctl app history my-api
   agentctl app history my-api --limit 20 -o jsonl")]
     History(history::HistoryArgs),
-    /// Show what speaks for leaving an app to the agent, action by action, and what is missing
-    #[command(after_help = "\
-Examples:
-  agentctl app graduation my-api
-  agentctl app graduation my-api -o json | jq '.[] | select(.ready)'
-
-A human raises the autonomy with `agentctl app update`, and a second one approves.")]
-    Graduation(NameArgs),
     /// Show when apps were up, and how often they were healed
     #[command(after_help = "\
 Examples:
@@ -78,6 +70,14 @@ Examples:
 Time in which nobody knew, because nothing reported or the agent was away, counts neither for an
 app nor against it. MTTR is the mean time from down to up.")]
     Uptime(uptime::UptimeArgs),
+    /// Show what speaks for leaving an app to the agent, action by action, and what is missing
+    #[command(after_help = "\
+Examples:
+  agentctl app graduation my-api
+  agentctl app graduation my-api -o json | jq '.[] | select(.ready)'
+
+A human raises the autonomy with `agentctl app update`, and a second one approves.")]
+    Graduation(NameArgs),
     Update(Box<update::UpdateArgs>),
     Offboard(offboard::OffboardArgs),
     Spec(spec::SpecArgs),
@@ -135,8 +135,8 @@ pub(super) async fn run(args: AppArgs, context: &mut Context) -> Result<Exit, Fa
         AppCommand::Get(args) => get(&args.name, context).await,
         AppCommand::Describe(args) => describe(&args.name, context).await,
         AppCommand::History(args) => history::run(args, context).await,
-        AppCommand::Graduation(args) => graduation::run(&args.name, context).await,
         AppCommand::Uptime(args) => uptime::run(args, context).await,
+        AppCommand::Graduation(args) => graduation::run(&args.name, context).await,
         AppCommand::Update(args) => update::run(*args, context).await,
         AppCommand::Offboard(args) => offboard::run(args, context).await,
         AppCommand::Spec(args) => spec::run(args, context).await,

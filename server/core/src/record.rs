@@ -27,12 +27,14 @@ mod author;
 mod detached;
 mod event;
 mod inert;
+mod life;
 mod observation;
 mod subject;
 
 pub use author::Author;
 pub use detached::{BLOB_MAX, Detached};
 use inert::inert;
+pub use life::{Heartbeat, Started, Stopped};
 pub use observation::Observation;
 pub use subject::GATES_PASSED;
 
@@ -346,51 +348,6 @@ pub struct Calibrated {
     pub after: Learned,
     /// The world is taken for changed: what was known under this signature was doubted again.
     pub drifted: bool,
-}
-
-/// The start of an agent on this log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Started {
-    /// Agent id.
-    pub agent_id: String,
-    /// Version of the program.
-    pub version: String,
-    /// Demo mode.
-    pub demo: bool,
-    /// Dry run.
-    pub dry_run: bool,
-    /// Frozen by configuration.
-    pub frozen: bool,
-}
-
-/// The end of an agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stopped {
-    /// Uptime in milliseconds.
-    pub uptime_ms: Millis,
-    /// Turns of the loop.
-    pub loops: u64,
-    /// Decisions made.
-    pub decisions: u64,
-}
-
-/// A sign of life, every five seconds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Heartbeat {
-    /// State at this moment.
-    pub state: Cow<'static, str>,
-    /// Uptime in milliseconds.
-    pub uptime_ms: Millis,
-    /// Turns of the loop.
-    pub loops: u64,
-    /// The last decision.
-    pub last_decision: Option<u64>,
-    /// Entries into each state since the start.
-    pub states: BTreeMap<Cow<'static, str>, u64>,
-    /// Apps.
-    pub apps: u32,
-    /// Quiet apps: nothing open, everything ready.
-    pub quiet: u32,
 }
 
 /// Idempotency of a mutating request.

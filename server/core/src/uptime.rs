@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::Millis;
 use crate::record::{Body, Record};
-use crate::state::{Health, Outcome};
+use crate::state::{Health, Outcome, State};
 
 /// Intervals remembered of an app; what was before the oldest is forgotten.
 pub const INTERVALS: usize = 128;
@@ -215,6 +215,29 @@ impl Ledger {
     /// What it changed to at `at`, if it did.
     fn at(&self, at: Millis) -> Option<Condition> {
         self.changes.iter().rev().find(|(then, _)| *then == at).map(|(_, condition)| *condition)
+    }
+}
+
+/// Keeps the ledgers: the part of [`crate::state::evolve`] that concerns them, before it moves the position of the state.
+pub(crate) fn account(state: &mut State, record: &Record) {
+    match (&record.body, &record.app) {
+        (Body::Started(_), _) => {
+            for ledger in state.ledgers.values_mut() {
+                ledger.unwatched(state.last_at, record.at);
+            }
+        }
+        (Body::SpecGenerated { spec, .. }, _) => {
+            state.ledgers.entry(spec.name.clone()).or_insert_with(|| Ledger::new(record.at));
+        }
+        (Body::Offboarded { .. }, Some(app)) => {
+            state.ledgers.remove(app);
+        }
+        (_, Some(app)) => {
+            if let Some(ledger) = state.ledgers.get_mut(app) {
+                ledger.fold(record);
+            }
+        }
+        (_, None) => {}
     }
 }
 

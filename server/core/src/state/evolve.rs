@@ -9,7 +9,7 @@ use crate::plan::Operation;
 use crate::policy::Policy;
 use crate::record::{Body, Calibrated, Concluded, Decided, Observation, Record, Request};
 use crate::signal::Exit;
-use crate::uptime::Ledger;
+use crate::uptime;
 use crate::verdict::Ruling;
 
 use super::{
@@ -23,36 +23,13 @@ const HOUR: Millis = 3_600_000;
 /// Folds one record into the state. Live and in replay this is the same function; it cannot fail, and a record about an app
 /// that does not exist changes nothing but the position.
 pub fn evolve(state: &mut State, record: &Record, policy: &Policy) {
-    account(state, record);
+    uptime::account(state, record);
     state.last_seq = record.seq;
     state.last_at = state.last_at.max(record.at);
     if let Some(app) = record.app.as_ref().and_then(|name| state.apps.get_mut(name)) {
         evolve_app(app, record, policy);
     }
     evolve_environment(state, record);
-}
-
-/// Keeps the uptime ledgers.
-fn account(state: &mut State, record: &Record) {
-    match (&record.body, &record.app) {
-        (Body::Started(_), _) => {
-            for ledger in state.ledgers.values_mut() {
-                ledger.unwatched(state.last_at, record.at);
-            }
-        }
-        (Body::SpecGenerated { spec, .. }, _) => {
-            state.ledgers.entry(spec.name.clone()).or_insert_with(|| Ledger::new(record.at));
-        }
-        (Body::Offboarded { .. }, Some(app)) => {
-            state.ledgers.remove(app);
-        }
-        (_, Some(app)) => {
-            if let Some(ledger) = state.ledgers.get_mut(app) {
-                ledger.fold(record);
-            }
-        }
-        (_, None) => {}
-    }
 }
 
 /// The part of [`evolve`] that concerns one app. [`crate::step`] applies it to a copy, so that the records of one step see
