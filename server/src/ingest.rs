@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use agentd_core::app::{AppName, Millis};
-use agentd_core::policy::Freshness;
+use agentd_core::policy::Policy;
 use agentd_core::signal::{Accepted, Reading, Sample};
 use agentd_core::window::{Push, Window};
 
@@ -103,13 +103,13 @@ impl Ingest {
         &self,
         app: &AppName,
         now: Millis,
-        freshness: &Freshness,
+        policy: &Policy,
         onboarded_at: Millis,
     ) -> Reading {
         let mut shard = self.shard(app);
         shard.dirty.remove(app);
         match shard.windows.get_mut(app) {
-            Some(window) => window.close(now, freshness, onboarded_at),
+            Some(window) => window.close(now, policy, onboarded_at),
             None => Reading::silent(app.clone(), now, None),
         }
     }

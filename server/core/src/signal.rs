@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::app::{AppName, Millis};
+use crate::detect::Alarm;
 
 mod sequence;
 mod validate;
@@ -191,12 +192,16 @@ pub struct Reading {
     pub metrics: BTreeMap<Metric, Series>,
     /// Fresh custom booleans by name.
     pub conditions: BTreeMap<String, Condition>,
+    /// What the metrics' own past says against them, while it does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alarms: Vec<Alarm>,
 }
 
 impl Reading {
     /// A reading in which nothing was heard.
     #[must_use]
     pub fn silent(app: AppName, at: Millis, last_seen: Option<Millis>) -> Self {
-        Self { app, at, last_seen, metrics: BTreeMap::new(), conditions: BTreeMap::new() }
+        let (metrics, conditions) = (BTreeMap::new(), BTreeMap::new());
+        Self { app, at, last_seen, metrics, conditions, alarms: Vec::new() }
     }
 }

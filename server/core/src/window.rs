@@ -13,10 +13,14 @@
 use std::collections::BTreeMap;
 
 use crate::app::{AppName, Instances, Millis};
-use crate::policy::Freshness;
+use crate::policy::Policy;
 use crate::signal::{
     Accepted, CONDITIONS, Condition, Metric, Point, Reading, Sample, Series, SourceId,
 };
+
+mod statistics;
+
+use statistics::Statistics;
 
 /// What became of something that was pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +55,7 @@ pub struct Window {
     last_seen: Option<Millis>,
     metrics: BTreeMap<Metric, Track>,
     conditions: BTreeMap<String, Condition>,
+    statistics: Statistics,
 }
 
 /// One metric.
@@ -94,7 +99,13 @@ impl Window {
     /// The window of an app that was never heard of.
     #[must_use]
     pub const fn new(app: AppName) -> Self {
-        Self { app, last_seen: None, metrics: BTreeMap::new(), conditions: BTreeMap::new() }
+        Self {
+            app,
+            last_seen: None,
+            metrics: BTreeMap::new(),
+            conditions: BTreeMap::new(),
+            statistics: Statistics::new(),
+        }
     }
 
     /// The window of an app that is known from before the server started at `now`. Its monitors get the same time to report as
@@ -173,11 +184,13 @@ impl Window {
 
     /// Closes one tick and gives everything that is known at `now`. What is older than its time to live, or from before the app
     /// was onboarded, is forgotten.
-    pub fn close(&mut self, now: Millis, rules: &Freshness, onboarded_at: Millis) -> Reading {
+    pub fn close(&mut self, now: Millis, policy: &Policy, onboarded_at: Millis) -> Reading {
+        let rules = &policy.freshness;
+        let mut ticks = BTreeMap::new();
         let alive = |at: Millis| at >= onboarded_at && now.saturating_sub(at) <= rules.ttl_ms;
         self.conditions.retain(|_, condition| alive(condition.at));
-        for track in self.metrics.values_mut() {
-            track.close(&alive);
+        for (metric, track) in &mut self.metrics {
+            ticks.extend(track.close(&alive).map(|tick| (*metric, tick)));
             // No run of ticks without a gap reaches further back.
             let reach = rules.ttl_ms.saturating_mul(Series::RECENT as u64);
             track.recent.retain(|p| p.at >= onboarded_at && now.saturating_sub(p.at) <= reach);
@@ -189,6 +202,7 @@ impl Window {
             last_seen: self.last_seen.filter(|at| *at >= onboarded_at),
             metrics: self.metrics.iter().map(|(metric, track)| (*metric, track.series())).collect(),
             conditions: self.conditions.clone(),
+            alarms: self.statistics.take(&policy.statistics, &ticks),
         }
     }
 }
@@ -207,7 +221,8 @@ impl Absorbed {
 }
 
 impl Track {
-    fn close(&mut self, alive: &impl Fn(Millis) -> bool) {
+    /// Gives the tick, if anybody said something new.
+    fn close(&mut self, alive: &impl Fn(Millis) -> bool) -> Option<Point> {
         for source in self.sources.values_mut() {
             source.instances.retain(|_, latest| alive(latest.received_ms));
         }
@@ -223,6 +238,7 @@ impl Track {
         for source in self.sources.values_mut() {
             source.spoke = false;
         }
+        tick
     }
 
     fn series(&self) -> Series {

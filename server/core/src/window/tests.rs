@@ -8,8 +8,8 @@ use crate::signal::{Exit, MICRO};
 const CPU: Metric = Metric::CpuUtilization;
 const NOW: Millis = 1_000_000;
 
-fn rules() -> Freshness {
-    Policy::default_for(Env::Stage).freshness
+fn rules() -> Policy {
+    Policy::default_for(Env::Stage)
 }
 
 fn window() -> Window {
@@ -86,9 +86,9 @@ fn what_outlived_its_time_is_forgotten() {
     let mut window = window();
     window.push(&sample("a", None, 50, NOW));
     window.condition("warm", &Condition { value: true, source: "a".to_owned(), at: NOW });
-    let reading = window.close(NOW + rules().ttl_ms, &rules(), 0);
+    let reading = window.close(NOW + rules().freshness.ttl_ms, &rules(), 0);
     assert_eq!((reading.conditions.len(), reading.metrics[&CPU].sources.len()), (1, 1));
-    let reading = window.close(NOW + rules().ttl_ms + 1, &rules(), 0);
+    let reading = window.close(NOW + rules().freshness.ttl_ms + 1, &rules(), 0);
     assert_eq!((reading.conditions.len(), reading.metrics[&CPU].sources.len()), (0, 0));
     assert_eq!(recent(&reading), [50], "ticks are history");
     let reading = window.close(NOW + 1_000_000, &rules(), 0);
