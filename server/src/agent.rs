@@ -377,7 +377,7 @@ impl Agent {
 
     fn close_window(&self, name: &AppName, now: Millis) -> Option<Reading> {
         let app = self.state.apps.get(name)?;
-        Some(self.parts.ingest.close(name, now, &self.policy.freshness, app.onboarded_at))
+        Some(self.parts.ingest.close(name, now, &self.policy, app.onboarded_at))
     }
 
     fn beat(&mut self) {

@@ -121,13 +121,13 @@ impl Ingest {
         &self,
         app: &AppName,
         now: Millis,
-        freshness: &Freshness,
+        policy: &Policy,
         onboarded_at: Millis,
     ) -> Reading {
         let mut shard = self.shard(app);
         shard.dirty.remove(app);
         match shard.windows.get_mut(app) {
-            Some(window) => window.close(now, freshness, onboarded_at),
+            Some(window) => window.close(now, policy, onboarded_at),
             None => Reading::silent(app.clone(), now, None),
         }
     }

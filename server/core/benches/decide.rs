@@ -104,9 +104,9 @@ fn reading(app: &AppName, now: u64, cpu: i64) -> Reading {
                 Sample { metric, micro, instance: None, source, observed_ms: at, received_ms: at };
             window.push(&sample);
         }
-        let _ = window.close(now - 5_000 + tick * 1_000, &policy.freshness, 0);
+        let _ = window.close(now - 5_000 + tick * 1_000, &policy, 0);
     }
-    window.close(now, &policy.freshness, 0)
+    window.close(now, &policy, 0)
 }
 
 /// Best of several runs, in decisions per second: the machine is shared, the best run is the least disturbed one.

@@ -11,6 +11,7 @@ use crate::state::AppState;
 use crate::verdict::Fact;
 
 pub mod alarm;
+mod anomaly;
 mod baseline;
 mod contradiction;
 mod cpu;
@@ -37,7 +38,7 @@ pub use idle::is_idle;
 pub use signature::Signature;
 pub(crate) use threshold::{claim_of, fresh_run, is_fresh, is_fresh_value, threshold_of};
 
-/// Every detector, in the order of [`FindingKind::ALL`].
+/// Every detector, in the order of [`FindingKind::ALL`]; an anomaly is a suspicion and never more.
 pub const DETECTORS: &[Detector] = &[
     contradiction::DETECTOR,
     deployment::DETECTOR,
@@ -81,6 +82,8 @@ pub enum FindingKind {
     Latency,
     /// Memory grows steadily.
     MemoryGrowth,
+    /// A metric is not as it used to be.
+    Anomaly,
     /// The condition keeps changing.
     Flapping,
     /// Nobody reports any more. Stale is never healthy.
@@ -89,7 +92,7 @@ pub enum FindingKind {
 
 impl FindingKind {
     /// Every kind, most urgent first.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Contradiction,
         Self::DeploymentFailed,
         Self::CrashLoop,
@@ -100,6 +103,7 @@ impl FindingKind {
         Self::MemoryOverload,
         Self::Latency,
         Self::MemoryGrowth,
+        Self::Anomaly,
         Self::Flapping,
         Self::Silence,
     ];
@@ -118,6 +122,7 @@ impl FindingKind {
             Self::MemoryOverload => "MEMORY_OVERLOAD",
             Self::Latency => "LATENCY",
             Self::MemoryGrowth => "MEMORY_GROWTH",
+            Self::Anomaly => "ANOMALY",
             Self::Flapping => "FLAPPING",
             Self::Silence => "SILENCE",
         }
@@ -126,7 +131,7 @@ impl FindingKind {
     /// About what is known rather than about the app: no action clears it, so no outcome is judged by it.
     #[must_use]
     pub const fn is_ambient(self) -> bool {
-        matches!(self, Self::Contradiction | Self::Flapping | Self::Silence)
+        matches!(self, Self::Contradiction | Self::Anomaly | Self::Flapping | Self::Silence)
     }
 
     /// Hard facts are observed by the supervisor itself and need no telemetry to be believed.
@@ -188,7 +193,8 @@ pub fn detect(view: &View<'_>) -> Vec<Finding> {
 /// decision to do nothing is recorded. A suspicion ends as a finding does, when enough ticks in a row are below the leave value.
 #[must_use]
 pub fn suspicions(view: &View<'_>) -> Vec<Finding> {
-    WATCHES.iter().filter_map(|watch| watch.suspect(view)).collect()
+    let watched = WATCHES.iter().filter_map(|watch| watch.suspect(view));
+    watched.chain(anomaly::suspect(view)).collect()
 }
 
 /// Whether nothing is wrong, suspected, open, in flight or to be gained: such a reading need not be decided on. Allocates nothing.
@@ -199,6 +205,7 @@ pub fn is_quiet(view: &View<'_>) -> bool {
         && view.app.ready() >= view.app.desired
         && DETECTORS.iter().all(|detector| (detector.detect)(view).is_none())
         && WATCHES.iter().all(|watch| watch.suspect(view).is_none())
+        && view.reading.alarms.is_empty()
         && !is_idle(view)
 }
 

@@ -46,6 +46,9 @@ pub struct Policy {
     pub freshness: Freshness,
     /// Detector thresholds.
     pub thresholds: BTreeMap<Metric, Threshold>,
+    /// Statistics on the metrics' own past.
+    #[serde(default)]
+    pub statistics: Statistics,
     /// Crash-loop and flapping rules.
     pub stability: Stability,
     /// How an outcome is verified.
@@ -216,6 +219,31 @@ impl Threshold {
     pub const LEAVE_TICKS: usize = 3;
 }
 
+/// Statistics on the metrics' own past. What they find is recorded and never acted on by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Statistics {
+    /// Metrics that are compared with their own past; none turns it off. Each takes 16 bytes of memory per app and sample of history.
+    pub metrics: Vec<Metric>,
+    /// Ticks of the past that count.
+    pub history: u32,
+    /// Ticks before anything is expected.
+    pub warm_up: u32,
+    /// Share of requests that may fail (millionths): more than it for long is a finding. 0 turns it off.
+    pub error_budget: i64,
+}
+
+impl Default for Statistics {
+    fn default() -> Self {
+        Self {
+            metrics: vec![Metric::LatencyP99, Metric::RequestRate],
+            history: 2_000,
+            warm_up: 750,
+            error_budget: 1_000,
+        }
+    }
+}
+
 /// Crash-loop and flapping rules.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -367,6 +395,7 @@ impl Policy {
                 past_ms: 5 * MINUTE,
             },
             thresholds: default_thresholds(),
+            statistics: Statistics::default(),
             stability: Stability {
                 crash_loop_exits: 3,
                 crash_loop_window_ms: 10 * MINUTE,

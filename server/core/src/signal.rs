@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::app::{AppName, Millis};
+use crate::detect::Alarm;
 
 mod sequence;
 mod validate;
@@ -195,6 +196,9 @@ pub struct Reading {
     /// lost says nothing about its app: this is what decisions see of it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stale: BTreeMap<Metric, Millis>,
+    /// What the metrics' own past says against them, while it does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alarms: Vec<Alarm>,
 }
 
 impl Reading {
@@ -202,7 +206,7 @@ impl Reading {
     #[must_use]
     pub fn silent(app: AppName, at: Millis, last_seen: Option<Millis>) -> Self {
         let (metrics, conditions, stale) = Default::default();
-        Self { app, at, last_seen, metrics, conditions, stale }
+        Self { app, at, last_seen, metrics, conditions, stale, alarms: Vec::new() }
     }
 
     /// Whether a metric went stale that was not in `before`, the reading before this one.

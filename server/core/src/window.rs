@@ -13,10 +13,14 @@
 use std::collections::BTreeMap;
 
 use crate::app::{AppName, Instances, Millis};
-use crate::policy::Freshness;
+use crate::policy::Policy;
 use crate::signal::{
     Accepted, CONDITIONS, Condition, Metric, Point, Reading, Sample, Series, SourceId,
 };
+
+mod statistics;
+
+use statistics::Statistics;
 
 /// What became of something that was pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +59,7 @@ pub struct Window {
     last_seen: Option<Millis>,
     metrics: BTreeMap<Metric, Track>,
     conditions: BTreeMap<String, Condition>,
+    statistics: Statistics,
 }
 
 /// One metric.
@@ -105,7 +110,13 @@ impl Window {
     /// The window of an app that was never heard of.
     #[must_use]
     pub const fn new(app: AppName) -> Self {
-        Self { app, last_seen: None, metrics: BTreeMap::new(), conditions: BTreeMap::new() }
+        Self {
+            app,
+            last_seen: None,
+            metrics: BTreeMap::new(),
+            conditions: BTreeMap::new(),
+            statistics: Statistics::new(),
+        }
     }
 
     /// The window of an app that is known from before the server started at `now`. Its monitors get the same time to report as
@@ -184,7 +195,9 @@ impl Window {
 
     /// Closes one tick and gives everything that is known at `now`. What is older than its time to live, or from before the app
     /// was onboarded, is forgotten.
-    pub fn close(&mut self, now: Millis, rules: &Freshness, onboarded_at: Millis) -> Reading {
+    pub fn close(&mut self, now: Millis, policy: &Policy, onboarded_at: Millis) -> Reading {
+        let rules = &policy.freshness;
+        let mut ticks = BTreeMap::new();
         let alive = |at: Millis, ttl: Millis| at >= onboarded_at && now.saturating_sub(at) <= ttl;
         self.conditions.retain(|_, condition| alive(condition.at, rules.ttl_ms));
         for (metric, track) in &mut self.metrics {
@@ -192,7 +205,7 @@ impl Window {
             // What an earlier app of the same name said does not go stale, it is of no concern.
             let heard = track.sources.values().filter_map(Source::heard).max();
             let heard = heard.filter(|at| alive(*at, Millis::MAX));
-            track.close(ttl, &alive, heard);
+            ticks.extend(track.close(ttl, &alive, heard).map(|tick| (*metric, tick)));
             // No run of ticks without a gap reaches further back.
             let reach = ttl.saturating_mul(Series::RECENT as u64);
             track.recent.retain(|point| alive(point.at, reach));
@@ -210,6 +223,7 @@ impl Window {
                 .collect(),
             conditions: self.conditions.clone(),
             stale: tracks().filter_map(|(m, track)| Some((*m, track.stale_since?))).collect(),
+            alarms: self.statistics.take(&policy.statistics, &ticks),
         }
     }
 }
@@ -230,12 +244,13 @@ impl Absorbed {
 }
 
 impl Track {
+    /// Gives the tick, if anybody said something new.
     fn close(
         &mut self,
         ttl: Millis,
         alive: &impl Fn(Millis, Millis) -> bool,
         heard: Option<Millis>,
-    ) {
+    ) -> Option<Point> {
         for source in self.sources.values_mut() {
             source.instances.retain(|_, held| alive(held.latest.received_ms, ttl));
         }
@@ -256,6 +271,7 @@ impl Track {
         for held in self.sources.values_mut().flat_map(|source| source.instances.values_mut()) {
             held.is_news = false;
         }
+        tick
     }
 
     fn is_forgotten(&self) -> bool {

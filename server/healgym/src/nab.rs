@@ -74,7 +74,7 @@ pub fn values(text: &str) -> Result<Vec<i64>, String> {
 /// Alarms of the baseline on a series, by index.
 #[must_use]
 pub fn alarms(values: &[i64], probation: usize) -> Vec<usize> {
-    let mut baseline = Baseline::new(probation);
+    let mut baseline = Baseline::new(probation, Baseline::HISTORY);
     let alarm =
         |(n, value): (usize, &i64)| matches!(baseline.push(*value), Seen::Alarm(_)).then_some(n);
     values.iter().enumerate().filter_map(alarm).collect()

@@ -95,7 +95,10 @@ fn remedies(view: &View<'_>, finding: &Finding) -> Vec<Candidate> {
         FindingKind::Unresponsive | FindingKind::MemoryGrowth => {
             vec![candidate(Action::Restart, 17, 3)]
         }
-        FindingKind::Contradiction | FindingKind::Flapping | FindingKind::Silence => Vec::new(),
+        FindingKind::Contradiction
+        | FindingKind::Anomaly
+        | FindingKind::Flapping
+        | FindingKind::Silence => Vec::new(),
     }
 }
 
@@ -103,7 +106,7 @@ fn remedies(view: &View<'_>, finding: &Finding) -> Vec<Candidate> {
 fn ends(view: &View<'_>, kind: FindingKind) -> Vec<Candidate> {
     let told = view.app.escalated;
     match kind {
-        FindingKind::Contradiction | FindingKind::Flapping => vec![OBSERVE],
+        FindingKind::Contradiction | FindingKind::Anomaly | FindingKind::Flapping => vec![OBSERVE],
         FindingKind::Silence if !told && is_long_silent(view) => vec![ESCALATE, OBSERVE],
         FindingKind::Silence => vec![OBSERVE],
         _ if told => Vec::new(),

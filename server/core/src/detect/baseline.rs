@@ -1,7 +1,7 @@
 //! The baseline of one metric: three tests against its own past, for what no threshold knows.
 //!
 //! * range: outside everything seen before, by a hundredth of its span;
-//! * level: the mean of the last 72 samples against those of the last 6,400;
+//! * level: the mean of the last 72 samples against those of the last 6,400 at most;
 //! * volatility: the logarithm of their standard deviation, likewise. A value that stands still is a deviation too.
 //!
 //! An alarm is a rising edge: a test says so, and none did in the last 24 samples. Nothing is looked at before it came: no alarm falls
@@ -71,17 +71,20 @@ impl Baseline {
     /// Samples of the warm-up of a metric nobody knows the length of.
     pub const WARM_UP: usize = 750;
 
-    /// A baseline without a past. Its first `warm_up` samples raise no alarm.
+    /// Most samples of the past that are looked at.
+    pub const HISTORY: usize = HISTORY;
+
+    /// A baseline without a past, that will look at `history` samples of it. Its first `warm_up` samples raise no alarm.
     #[must_use]
-    pub const fn new(warm_up: usize) -> Self {
+    pub const fn new(warm_up: usize, history: usize) -> Self {
         Self {
             warm_up,
             early: Vec::new(),
             scale: 0,
             range: None,
             late: Recent::new(LATE),
-            level: Past::new(),
-            spread: Past::new(),
+            level: Past::new(history),
+            spread: Past::new(history),
             seen: 0,
             rest: REST,
         }
@@ -159,8 +162,8 @@ impl Baseline {
 const MOST: i64 = 1_000_000_000 * crate::signal::MICRO;
 
 impl Past {
-    const fn new() -> Self {
-        Self { values: Recent::new(HISTORY), expected: None }
+    const fn new(history: usize) -> Self {
+        Self { values: Recent::new(history), expected: None }
     }
 
     /// Takes one value in. Gives what was expected instead, and what that rests on, if it is too far away.
@@ -191,7 +194,7 @@ mod tests {
     use super::*;
 
     fn alarms(values: impl IntoIterator<Item = i64>, warm_up: usize) -> Vec<(usize, Deviation)> {
-        let mut baseline = Baseline::new(warm_up);
+        let mut baseline = Baseline::new(warm_up, HISTORY);
         let seen = values.into_iter().map(|value| baseline.push(value)).enumerate();
         seen.filter_map(|(n, seen)| match seen {
             Seen::Alarm(deviation) => Some((n, deviation)),
@@ -253,7 +256,7 @@ mod tests {
 
     #[test]
     fn the_largest_numbers_overflow_nothing() {
-        let mut baseline = Baseline::new(100);
+        let mut baseline = Baseline::new(100, HISTORY);
         for n in 0..20_000_i64 {
             baseline.push(if n % 2 == 0 { i64::MAX } else { i64::MIN });
         }

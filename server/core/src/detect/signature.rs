@@ -97,6 +97,7 @@ pub fn of(view: &View<'_>, findings: &[Finding]) -> Option<Signature> {
         // Its requests fail although it has what it needs: what it depends on does not answer.
         FindingKind::ErrorRate => Signature::DepErrors,
         FindingKind::Flapping => Signature::Flap,
+        FindingKind::Anomaly => Signature::Unspecific,
         // Slow without errors is more to do than it can, whether or not the CPU is what it lacks.
         FindingKind::Latency => Signature::CpuLoad,
     })

@@ -155,7 +155,7 @@ impl Story {
 
     /// Closes the window, runs the detectors, opens and closes findings; gives what is open.
     pub(crate) fn look(&mut self) -> Vec<FindingKind> {
-        self.reading = self.window.close(self.now, &self.policy.freshness, self.app.onboarded_at);
+        self.reading = self.window.close(self.now, &self.policy, self.app.onboarded_at);
         let kinds: Vec<FindingKind> = self.findings().iter().map(|f| f.kind).collect();
         self.app.open.retain(|kind, _| kinds.contains(kind));
         for kind in &kinds {

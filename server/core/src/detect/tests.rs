@@ -23,7 +23,10 @@ fn check(kind: FindingKind, what: &str, expected: bool, tell: impl Fn(&mut Story
 #[test]
 fn the_list_names_every_kind_once_and_the_most_urgent_first() {
     let listed: Vec<FindingKind> = DETECTORS.iter().map(|detector| detector.kind).collect();
-    assert_eq!(listed, FindingKind::ALL);
+    // An anomaly is a suspicion and never more: no detector finds it.
+    let found: Vec<FindingKind> =
+        FindingKind::ALL.into_iter().filter(|kind| *kind != FindingKind::Anomaly).collect();
+    assert_eq!(listed, found);
     assert!(FindingKind::ALL.is_sorted());
     assert!(WATCHES.iter().all(|watch| claim_of(watch.metric).is_some()));
 }
@@ -525,4 +528,38 @@ proptest! {
             }
         }
     }
+}
+
+fn alarm(metric: Metric, test: Test) -> Alarm {
+    let deviation = Deviation { test, value: 20_000, low: 0, high: 1_000, history: 900 };
+    Alarm { metric, since: 0, deviation }
+}
+
+#[test]
+fn what_is_only_unusual_is_suspected_and_never_acted_on() {
+    let mut story = Story::healthy(2);
+    story.reading.alarms = vec![alarm(Metric::RequestRate, Test::Level)];
+    assert!(!is_quiet(&story.view()), "it is recorded");
+    assert_eq!(story.findings(), []);
+    assert_eq!(story.suspected(), [FindingKind::Anomaly]);
+    assert!(story.chooses().action.is_passive());
+    let said = &suspicions(&story.view())[0].detail;
+    assert_eq!(
+        said,
+        "request_rate by level: 0.020000, expected 0.000000 to 0.001000 after 900 samples"
+    );
+}
+
+#[test]
+fn failures_that_add_up_are_a_finding_that_no_action_may_rest_on_until_the_threshold_agrees() {
+    let mut story = Story::healthy(2);
+    story.reading.alarms = vec![alarm(Metric::ErrorRatio, Test::ErrorSum)];
+    let findings = story.findings();
+    assert_eq!((findings.len(), findings[0].kind), (1, FindingKind::ErrorRate));
+    assert_eq!(story.chooses().confidence, 0, "below every minimum");
+    (0..5).for_each(|_| _ = story.hears(Metric::ErrorRatio, MICRO / 2));
+    story.reading.alarms = vec![alarm(Metric::ErrorRatio, Test::ErrorSum)];
+    let findings = story.findings();
+    assert_eq!((findings.len(), findings[0].persistence), (1, 1_000), "the threshold comes first");
+    assert!(story.chooses().confidence > 500);
 }

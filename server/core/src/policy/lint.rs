@@ -7,12 +7,12 @@ use chrono::DateTime;
 
 use crate::action::{Action, Level, ceiling};
 use crate::app::{Env, Millis};
-use crate::detect::claim_of;
+use crate::detect::{Baseline, claim_of};
 use crate::graduation::{ALONE, ANSWERS};
 use crate::signal::{Metric, Series};
 use crate::state::{DECISIONS, EXITS, STATES};
 
-use super::{Confidence, Policy, Window, repositories};
+use super::{Confidence, Policy, Statistics, Window, repositories};
 
 /// Longest span a policy may name: longer ones are a mistake of unit.
 const SPAN_MAX: Millis = 366 * 24 * 3_600_000;
@@ -59,6 +59,7 @@ pub fn lint(policy: &Policy) -> Vec<Fault> {
     blast_radius(policy, &mut faults);
     freshness(policy, &mut faults);
     thresholds(policy, &mut faults);
+    statistics(policy, &mut faults);
     stability(policy, &mut faults);
     verification(policy, &mut faults);
     learning(policy, &mut faults);
@@ -67,6 +68,34 @@ pub fn lint(policy: &Policy) -> Vec<Fault> {
     windows(policy, &mut faults);
     size(policy, &mut faults);
     faults.0
+}
+
+fn statistics(policy: &Policy, faults: &mut Faults) {
+    let Statistics { metrics, history, warm_up, error_budget } = &policy.statistics;
+    let most = u32::try_from(Baseline::HISTORY).unwrap_or(u32::MAX);
+    let field = |name: &str| format!("statistics.{name}");
+    let text = format!("must be 100 to {most}");
+    let fix = "2000 finds nearly as much as the longest";
+    faults.unless((100..=most).contains(history), field("history"), history, text, fix);
+    let most = u32::try_from(Baseline::WARM_UP).unwrap_or(u32::MAX);
+    let text = format!("must be 72 to {most}, and no more than the history");
+    let inside = (72..=most).contains(warm_up) && warm_up <= history;
+    faults.unless(inside, field("warm_up"), warm_up, text, "use 750");
+    let text = "must be 0 (off) to 50000 millionths";
+    let fix = "a larger share is a threshold's";
+    faults.unless(
+        (0..=50_000).contains(error_budget),
+        field("error_budget"),
+        error_budget,
+        text,
+        fix,
+    );
+    let twice = metrics
+        .iter()
+        .enumerate()
+        .find(|(n, metric)| metrics.iter().take(*n).any(|m| m == *metric));
+    let name = twice.map_or("", |(_, metric)| metric.as_str());
+    faults.unless(twice.is_none(), field("metrics"), name, "must be named once", "remove one");
 }
 
 /// The whole policy is one record of the log.

@@ -167,7 +167,7 @@ impl World {
     pub(crate) fn close(&mut self, app: &AppName) -> Reading {
         let onboarded = self.state.apps.get(app).map_or(0, |a| a.onboarded_at);
         let window = self.windows.entry(app.clone()).or_insert_with(|| Window::new(app.clone()));
-        window.close(self.now, &self.policy.freshness, onboarded)
+        window.close(self.now, &self.policy, onboarded)
     }
 
     /// A healthy monitor says something about every app, then one tick of the loop.

@@ -8,8 +8,8 @@ use crate::signal::{Exit, MICRO};
 const CPU: Metric = Metric::CpuUtilization;
 const NOW: Millis = 1_000_000;
 
-fn rules() -> Freshness {
-    Policy::default_for(Env::Stage).freshness
+fn rules() -> Policy {
+    Policy::default_for(Env::Stage)
 }
 
 fn window() -> Window {
@@ -86,12 +86,12 @@ fn what_outlived_its_time_is_forgotten() {
     let mut window = window();
     window.push(&sample("a", None, 50, NOW));
     window.condition("warm", &Condition { value: true, source: "a".to_owned(), at: NOW });
-    let reading = window.close(NOW + rules().ttl_ms, &rules(), 0);
+    let reading = window.close(NOW + rules().freshness.ttl_ms, &rules(), 0);
     assert_eq!((reading.conditions.len(), reading.metrics[&CPU].sources.len()), (1, 1));
-    let reading = window.close(NOW + rules().ttl_ms + 1, &rules(), 0);
+    let reading = window.close(NOW + rules().freshness.ttl_ms + 1, &rules(), 0);
     assert_eq!((reading.conditions.len(), reading.metrics[&CPU].sources.len()), (0, 0));
     assert_eq!(recent(&reading), [50], "ticks are history");
-    assert_eq!(reading.stale, [(CPU, NOW + rules().ttl_ms)].into(), "and since when is known");
+    assert_eq!(reading.stale, [(CPU, NOW + rules().freshness.ttl_ms)].into(), "and since when is known");
     let reading = window.close(NOW + 1_000_000, &rules(), 0);
     assert_eq!(reading, Reading::silent(window.app().clone(), NOW + 1_000_000, Some(NOW)));
 }
@@ -99,7 +99,7 @@ fn what_outlived_its_time_is_forgotten() {
 #[test]
 fn what_is_heard_again_is_not_stale_any_more_and_one_source_of_two_is_enough() {
     let mut window = window();
-    let ttl = rules().ttl_ms;
+    let ttl = rules().freshness.ttl_ms;
     window.push(&sample("lost", None, 50, NOW));
     window.push(&sample("steady", None, 40, NOW + ttl));
     let reading = window.close(NOW + ttl + 1, &rules(), 0);
@@ -117,7 +117,8 @@ fn what_is_heard_again_is_not_stale_any_more_and_one_source_of_two_is_enough() {
 fn a_metric_of_a_slower_pace_has_a_longer_life() {
     let mut window = window();
     window.push(&sample("a", None, 50, NOW));
-    let slow = Freshness { ttl_by_metric: [(CPU, 60_000)].into(), ..rules() };
+    let mut slow = rules();
+    slow.freshness.ttl_by_metric = [(CPU, 60_000)].into();
     let reading = window.close(NOW + 60_000, &slow, 0);
     assert_eq!((reading.metrics[&CPU].sources.len(), reading.stale.len()), (1, 0));
     assert_eq!(window.close(NOW + 60_001, &slow, 0).stale, [(CPU, NOW + 60_000)].into());

@@ -411,15 +411,15 @@ async fn a_monitor_can_shorten_the_life_of_a_signal_and_not_lengthen_it() {
     let sent = vec![hello(7), batch(1, vec![short, long]), bye()];
     assert_eq!(send(&server, monitor(), sent).await.unwrap().accepted, 2);
     let (web, now) = (AppName::parse("web").unwrap(), server.services.clock.now_ms());
-    let rules = server.services.agent.query(|v| v.policy.freshness.clone()).await.unwrap();
+    let policy = server.services.agent.query(|v| v.policy.clone()).await.unwrap();
     let sources = |after: u64| {
-        let reading = server.services.ingest.close(&web, now + after, &rules, 0);
+        let reading = server.services.ingest.close(&web, now + after, &policy, 0);
         let alive = |metric| reading.metrics.get(&metric).is_some_and(|s| !s.sources.is_empty());
         (alive(Metric::CpuUtilization), alive(Metric::MemoryUtilization))
     };
     assert_eq!(sources(2_000), (true, true));
     assert_eq!(sources(2_001), (false, true));
-    assert_eq!(sources(rules.ttl_ms + 1), (false, false));
+    assert_eq!(sources(policy.freshness.ttl_ms + 1), (false, false));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -52,6 +52,16 @@ fn a_guard_that_can_never_fire_is_found() {
 }
 
 #[test]
+fn statistics_have_bounds() {
+    check(Env::Prod, |p| p.statistics.history = 6_401, &["statistics.history"]);
+    check(Env::Prod, |p| p.statistics.history = 700, &["statistics.warm_up"]);
+    check(Env::Prod, |p| p.statistics.warm_up = 71, &["statistics.warm_up"]);
+    check(Env::Prod, |p| p.statistics.error_budget = -1, &["statistics.error_budget"]);
+    check(Env::Prod, |p| p.statistics.metrics.push(Metric::RequestRate), &["statistics.metrics"]);
+    check(Env::Prod, |p| p.statistics.metrics.clear(), &[]);
+}
+
+#[test]
 fn an_action_nobody_may_take_needs_no_reachable_guard() {
     let off = |p: &mut Policy| {
         for action in REPEATABLE {
