@@ -403,13 +403,9 @@ impl Worker {
 
     /// Enters the next entries; false if there are none.
     fn enter(&self) -> Result<bool, Error> {
-        let mut table = self.shared.lock();
+        let table = self.shared.lock();
         // An answer that could not be given has it thrown away.
-        let known = table.as_mut().ok_or(Error::Foreign)?;
-        if known.is_foreign()? {
-            return Err(Error::Foreign);
-        }
-        let place = known.place()?;
+        let place = table.as_ref().ok_or(Error::Foreign)?.place()?;
         let next = place.upto.saturating_add(1).max(self.reader.oldest_seq());
         // Read without holding anybody up.
         drop(table);
@@ -425,7 +421,11 @@ impl Worker {
         };
         let place = Place { upto: last.seq, head: leaf_hash(&last.line) };
         let mut table = self.shared.lock();
-        table.as_mut().ok_or(Error::Foreign)?.enter(&facts, place)?;
+        let known = table.as_mut().ok_or(Error::Foreign)?;
+        if known.is_foreign()? {
+            return Err(Error::Foreign);
+        }
+        known.enter(&facts, place)?;
         Ok(self.announce(place.upto, true))
     }
 
