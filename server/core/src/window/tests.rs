@@ -91,7 +91,11 @@ fn what_outlived_its_time_is_forgotten() {
     let reading = window.close(NOW + rules().freshness.ttl_ms + 1, &rules(), 0);
     assert_eq!((reading.conditions.len(), reading.metrics[&CPU].sources.len()), (0, 0));
     assert_eq!(recent(&reading), [50], "ticks are history");
-    assert_eq!(reading.stale, [(CPU, NOW + rules().freshness.ttl_ms)].into(), "and since when is known");
+    assert_eq!(
+        reading.stale,
+        [(CPU, NOW + rules().freshness.ttl_ms)].into(),
+        "and since when is known"
+    );
     let reading = window.close(NOW + 1_000_000, &rules(), 0);
     assert_eq!(reading, Reading::silent(window.app().clone(), NOW + 1_000_000, Some(NOW)));
 }
