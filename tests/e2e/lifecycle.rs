@@ -116,7 +116,11 @@ fn settings_change_at_once_and_the_process_goes_on() {
     let refused = server.wait_decision(&app, "RESTART", before);
     let reason = &body(&refused, "decided")["ruling"]["reason"];
     assert_eq!(reason, "ACTION_ELIGIBILITY_FAILED", "{refused:#}");
-    update(&server, &["--clear", "autonomy_level", "--remove", "label.team"]).ok();
+    // To let the agent go further takes a second person.
+    let wider = ["--clear", "autonomy_level", "--remove", "label.team"];
+    let held = update(&server, &wider).exits(6).json();
+    let approval = held["decision"]["approval_id"].as_str().unwrap_or_else(|| panic!("{held:#}"));
+    server.ctl_as("approver", &["approve", approval, "--reason", "yes", "--yes"]).ok();
     server.wait_verified(&app, before);
     let labels = server.ctl(&["app", "get", "web", "-o", "json"]).ok().json()["labels"].clone();
     assert_eq!(labels, serde_json::json!({}));

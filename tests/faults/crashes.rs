@@ -204,9 +204,9 @@ impl Cut {
         let answered = write_until(&self.server, after, move || Mount::cut(&at), name);
         // Whether it noticed by itself or not: the power is off.
         if self.server.is_up() {
-            self.server.kill9()
+            self.server.kill9();
         } else {
-            drop(self.server.ended())
+            let _ = self.server.ended();
         }
         self.mount.unmount();
         assert!(self.mount.mount(), "the file system is sound");

@@ -95,10 +95,12 @@ Examples:
     /// Give the log another key, recorded and signed by both
     #[command(after_help = "\
 Examples:
-  agentctl proof rotate-key --data-dir DIR             a new key, beside which the old one signs too
-  agentctl proof rotate-key --data-dir DIR --retire    later: the old one signs no more
+  agentctl proof rotate-key --data-dir DIR
+  agentctl proof rotate-key --data-dir DIR --retire
 
-No server may run on the directory meanwhile. What was signed before is checked with the old key.")]
+The old key signs beside the new one until it is retired, so that everybody has time to see the
+exchange. No server may run on the directory meanwhile. What was signed before is checked with the
+old key.")]
     RotateKey(rotate::RotateArgs),
     /// Write the log as JSON lines, as tiles, or one entry with its proof
     #[command(after_help = "\

@@ -145,11 +145,17 @@ mod tests {
         let first = meter.read().unwrap();
         assert_eq!(first.cpu, None);
         assert!(first.rss_bytes > 100_000 && first.memory.unwrap() < 1.0);
-        let until = Instant::now() + std::time::Duration::from_millis(300);
-        while Instant::now() < until {
-            std::hint::black_box(fence_of(std::process::id()));
+        // On a busy machine it takes a while until this process is given that much.
+        let patience = Instant::now() + std::time::Duration::from_secs(60);
+        let mut seen = 0.0;
+        while seen <= 0.1 {
+            assert!(Instant::now() < patience, "a busy process shows as {seen}");
+            let until = Instant::now() + std::time::Duration::from_millis(300);
+            while Instant::now() < until {
+                std::hint::black_box(fence_of(std::process::id()));
+            }
+            seen = meter.read().unwrap().cpu.unwrap();
         }
-        assert!(meter.read().unwrap().cpu.unwrap() > 0.1);
     }
 
     #[test]

@@ -181,10 +181,13 @@ impl Worker {
         note.with_signatures(signatures).unwrap_or(note)
     }
 
-    /// Whether the key in use signed what is published: after another one took its place it did not.
+    /// Whether the keys in use signed what is published, and no other of the log: after an exchange of keys they did not, and after the
+    /// old one was retired it is not to speak for the log any more.
     fn is_signed(&self) -> bool {
-        let key = self.key.verifier();
-        self.base.published.as_ref().is_none_or(|last| last.note.verify(&key).is_ok())
+        let Some(Published { checkpoint, note }) = &self.base.published else { return true };
+        let by_the_log = note.signatures().iter().filter(|s| s.name == checkpoint.origin).count();
+        self.key.verifiers().all(|key| note.verify(&key).is_ok())
+            && by_the_log == self.key.verifiers().count()
     }
 
     /// Writes the copies elsewhere, unless one already promises more than this log has: then another log writes there too, or this

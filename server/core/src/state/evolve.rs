@@ -1,7 +1,6 @@
 //! The only mutation of the state.
 
-use crate::action::Action;
-use crate::app::{AppName, AppSpec, Millis, Source};
+use crate::app::{AppSpec, Millis};
 use crate::choose::{Lesson, ccq};
 use crate::detect::FindingKind;
 use crate::graduation;
@@ -17,6 +16,10 @@ use super::{
     EXITS, HealthChange, Instance, LastDecision, LastEffect, Open, Outcome, Pause, Phase, Profile,
     REQUESTS, REVISIONS, Remembered, Revision, STATES, SpecHistory, State, Storm,
 };
+
+mod revisions;
+
+use revisions::{forget_refused, keep_revision, rollback_target, settle_revision, switch_revision};
 
 const HOUR: Millis = 3_600_000;
 
@@ -364,23 +367,6 @@ fn onboard(state: &mut State, spec: &AppSpec, digest: &str, revision: u32, at: M
     app.profile.rollback_to = rollback_target(history);
 }
 
-/// A revision that was refused is on record and nowhere else: it changed nothing, and pushes nothing out.
-fn forget_refused(state: &mut State, app: Option<&AppName>, decided: &Decided) {
-    let revision = match decided.proposal.plan.as_ref().map(|plan| &plan.operation) {
-        Some(Operation::Deploy { revision, .. } | Operation::Configure { revision, .. }) => {
-            *revision
-        }
-        _ => return,
-    };
-    let asked = matches!(decided.proposal.action, Action::Deploy | Action::Configure);
-    if !asked || !matches!(decided.ruling, Ruling::Refused { .. }) {
-        return;
-    }
-    if let Some(history) = app.and_then(|name| state.specs.get_mut(name)) {
-        history.revisions.retain(|r| r.number != revision || r.number == history.current);
-    }
-}
-
 /// The state of an app at the moment its specification is recorded.
 pub(crate) fn new_app(spec: &AppSpec, digest: &str, revision: u32, at: Millis) -> AppState {
     AppState {
@@ -422,84 +408,6 @@ fn profile(spec: &AppSpec, digest: &str, revision: u32) -> Profile {
         rollback_to: None,
         failed_revision: None,
     }
-}
-
-/// The newest revision that was verified healthy and is something else than what runs. What is deployed from a repository is something
-/// else each time, whatever its specification says; an executable is the same as long as it runs in the same way, and going back to
-/// it under other settings would heal nothing.
-fn rollback_target(history: &SpecHistory) -> Option<u32> {
-    let running = history.spec();
-    let deployed = |r: &&Revision| !r.settings && r.number <= history.current;
-    let deployed = history.revisions.iter().rev().find(deployed).map_or(0, |r| r.number);
-    let differs = |r: &Revision| match running.map(|spec| &spec.source) {
-        Some(Source::Repo { .. }) => !r.settings && r.number < deployed,
-        _ => running.is_none_or(|running| !running.runs_like(&r.spec)),
-    };
-    let candidates = history.revisions.iter().rev();
-    candidates
-        .filter(|r| r.number < history.current && r.verified_at.is_some() && !r.rolled_back_to)
-        .find(|r| differs(r))
-        .map(|r| r.number)
-}
-
-/// A permitted deployment or rollback changes what is wanted at once, as a desired state does; whether it holds is judged by
-/// its outcome.
-fn switch_revision(state: &mut State, app: Option<&AppName>, attempt: &Attempt) {
-    let (to, rollback) = match attempt.plan.operation {
-        Operation::Deploy { revision, .. } | Operation::Configure { revision, .. } => {
-            (revision, false)
-        }
-        Operation::Rollback { to, .. } => (to, true),
-        _ => return,
-    };
-    let Some(name) = app else { return };
-    let (Some(history), Some(app)) = (state.specs.get_mut(name), state.apps.get_mut(name)) else {
-        return;
-    };
-    // What runs is as healthy under other settings as it was before.
-    let inherited = match attempt.plan.operation {
-        Operation::Configure { .. } => {
-            history.revision(history.current).and_then(|running| running.verified_at)
-        }
-        _ => None,
-    };
-    history.current = to;
-    let Some(revision) = history.revisions.iter_mut().find(|r| r.number == to) else { return };
-    revision.rolled_back_to |= rollback;
-    revision.verified_at = revision.verified_at.or(inherited);
-    let settings = matches!(attempt.plan.operation, Operation::Configure { .. });
-    revision.settings = settings;
-    // What failed has failed under other settings too, and is retried under them.
-    let failed = app.profile.failed_revision.map(|failed| if settings { to } else { failed });
-    app.profile = profile(&revision.spec, &revision.digest, to);
-    app.profile.failed_revision = failed;
-    app.profile.rollback_to = rollback_target(history);
-}
-
-/// The revision that [`take_back`] put in force again is the one that runs.
-fn keep_revision(state: &mut State, app: Option<&AppName>) {
-    let Some(name) = app else { return };
-    let (Some(history), Some(app)) = (state.specs.get_mut(name), state.apps.get_mut(name)) else {
-        return;
-    };
-    history.current = app.profile.revision;
-    app.profile.rollback_to = rollback_target(history);
-}
-
-fn settle_revision(state: &mut State, app: Option<&AppName>, concluded: &Concluded, at: Millis) {
-    let changes =
-        matches!(concluded.action, Action::Deploy | Action::Rollback | Action::RetryDeployment);
-    let Some(name) = app.filter(|_| changes) else { return };
-    let (Some(history), Some(app)) = (state.specs.get_mut(name), state.apps.get_mut(name)) else {
-        return;
-    };
-    let current = history.current;
-    if concluded.outcome == Outcome::Verified
-        && let Some(revision) = history.revisions.iter_mut().find(|r| r.number == current)
-    {
-        revision.verified_at.get_or_insert(at);
-    }
-    app.profile.rollback_to = rollback_target(history);
 }
 
 fn effect(state: &mut State, at: Millis) {
