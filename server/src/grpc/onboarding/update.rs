@@ -80,11 +80,16 @@ async fn accepted(services: &Services, seq: u64) -> Result<v1::UpdateAppResponse
         return Err(status::internal("update"));
     };
     let app = look_up(services, spec.name.clone()).await?.map(|(app, _)| app);
+    // With the approval it waits for, where it waits for one.
+    let decision = match records.iter().find(|record| record.decision().is_some()) {
+        Some(decided) => Some(super::super::decision::read(services, decided.seq).await?),
+        None => None,
+    };
     Ok(v1::UpdateAppResponse {
         app,
         spec_json: spec.to_json(),
         spec_digest: ids::digest(digest),
-        decision: records.iter().find_map(to_proto::decision),
+        decision,
         events: super::events(&records),
         unchanged: false,
     })
