@@ -36,8 +36,8 @@ pub const FILE: &str = "index.db";
 const BATCH: usize = 2_000;
 /// Bytes of lines that are read at once.
 const BATCH_BYTES: usize = 4 << 20;
-/// Time from one failure of the table to the next attempt.
-const RETRY: Duration = Duration::from_secs(30);
+/// Time from one failure to the next attempt; a test does not wait for long.
+const RETRY: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 30_000 });
 
 /// Why there is no index.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +67,39 @@ pub enum Error {
     /// The thread cannot be started.
     #[error("cannot start the thread of the index")]
     Thread(#[source] std::io::Error),
+}
+
+impl Error {
+    /// Whether the table itself is at fault, so that only another one helps. One that is busy, or that cannot be filled because the
+    /// log or the disk fails, is opened again as it is: a new one would meet the same.
+    fn is_of_the_table(&self) -> bool {
+        match self {
+            Self::Differs(_) | Self::Foreign => true,
+            Self::Table(error) => spoiled(error),
+            Self::File { .. } | Self::Journal(_) | Self::Thread(_) => false,
+        }
+    }
+}
+
+/// Whether an error says that what stands in the table is of no use.
+fn spoiled(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{
+        CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, OperationInterrupted, OutOfMemory,
+        PermissionDenied, ReadOnly,
+    };
+    !matches!(
+        error.sqlite_error_code(),
+        Some(
+            CannotOpen
+                | DatabaseBusy
+                | DatabaseLocked
+                | DiskFull
+                | OperationInterrupted
+                | OutOfMemory
+                | PermissionDenied
+                | ReadOnly
+        )
+    )
 }
 
 /// What a comparison with the log found.
@@ -196,6 +229,10 @@ impl Index {
         };
         match answer {
             Ok(numbers) => Some((numbers, upto)),
+            Err(error) if !error.is_of_the_table() => {
+                tracing::debug!(%error, "the log is read instead");
+                None
+            }
             Err(error) => {
                 // The thread finds it gone and begins anew.
                 tracing::warn!(%error, "the index of the proof log is thrown away");
@@ -319,7 +356,9 @@ impl Worker {
             return;
         };
         while let Err(error) = self.follow(&runtime, &mut durable, &mut stopped) {
-            tracing::warn!(%error, "the index of the proof log is made anew");
+            let anew = error.is_of_the_table();
+            let then = if anew { "made anew" } else { "opened again" };
+            tracing::warn!(%error, "the index of the proof log is {then}");
             self.shared.distrust();
             *self.shared.lock() = None;
             let again = matches!(error, Error::Differs(_) | Error::Foreign);
@@ -330,7 +369,9 @@ impl Worker {
             if over {
                 return;
             }
-            self.begin_anew();
+            if anew {
+                self.begin_anew();
+            }
         }
     }
 
@@ -374,6 +415,7 @@ impl Worker {
         };
         let mut table = match Table::open(&self.path, self.log_id) {
             Ok(Some(table)) => table,
+            Err(error) if !spoiled(&error) => return Err(error.into()),
             Ok(None) | Err(_) => made()?,
         };
         let (place, durable) = (table.place()?, self.reader.durable_seq());

@@ -68,12 +68,15 @@ pub struct Ledger {
     changes: VecDeque<(Millis, Condition)>,
     /// Attempts of the agent that ended, oldest first.
     attempts: VecDeque<(Millis, Outcome)>,
+    /// When the newest attempt ended that is no longer remembered.
+    forgotten: Option<Millis>,
 }
 
 /// What the ledger says about a window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// Begin of the window, or of what is known of it.
+    /// Begin of the window, or of what is remembered of it: the last [`INTERVALS`] changes and the last [`ATTEMPTS`] attempts.
+    /// Every number is of the same span.
     pub from: Millis,
     /// End of the window.
     pub until: Millis,
@@ -83,7 +86,8 @@ pub struct Report {
     pub down_ms: Millis,
     /// See [`Report::up_ms`].
     pub unknown_ms: Millis,
-    /// Times it went down.
+    /// Times it went down from where it was up; that nobody looked in between makes no second outage of one. One that began before
+    /// the window and lasts into it counts.
     pub outages: u32,
     /// Mean time from down to up, of the outages that ended; `None` when none did.
     pub mttr_ms: Option<Millis>,
@@ -118,7 +122,8 @@ impl Ledger {
     /// The ledger of an app that was onboarded at `at`: nothing is known yet.
     #[must_use]
     pub fn new(at: Millis) -> Self {
-        Self { changes: VecDeque::from([(at, Condition::Unknown)]), attempts: VecDeque::new() }
+        let changes = VecDeque::from([(at, Condition::Unknown)]);
+        Self { changes, attempts: VecDeque::new(), forgotten: None }
     }
 
     /// Folds a record about the app.
@@ -126,13 +131,17 @@ impl Ledger {
         match &record.body {
             Body::HealthChanged { health } => self.change(record.at, (*health).into()),
             Body::Concluded(concluded) if !concluded.human => {
-                if self.attempts.len() >= ATTEMPTS {
-                    self.attempts.pop_front();
-                }
-                self.attempts.push_back((record.at, concluded.outcome));
+                self.attempted(record.at, concluded.outcome);
             }
             _ => {}
         }
+    }
+
+    fn attempted(&mut self, at: Millis, outcome: Outcome) {
+        if self.attempts.len() >= ATTEMPTS {
+            self.forgotten = self.attempts.pop_front().map(|(at, _)| at);
+        }
+        self.attempts.push_back((at, outcome));
     }
 
     /// Nobody looked from `from` until `until`; then it is as it was until something else is seen.
@@ -164,7 +173,10 @@ impl Ledger {
     #[must_use]
     pub fn report(&self, from: Millis, until: Millis) -> Report {
         let known = self.changes.front().map_or(until, |(at, _)| *at);
-        let from = from.max(known).min(until);
+        // A window that reaches to what was forgotten begins behind it, or the attempts would be those of another time than the rest.
+        let kept = self.forgotten.filter(|at| *at >= from).and(self.attempts.front());
+        let kept = kept.map_or(0, |(at, _)| *at);
+        let from = from.max(known).max(kept).min(until);
         let ends = self.changes.iter().skip(1).map(|(at, _)| *at).chain([until]);
         let mut report = Report {
             from,
@@ -179,7 +191,10 @@ impl Ledger {
             intervals: Vec::new(),
         };
         let (mut repairs, mut repaired) = (0_u64, 0_u64);
+        // Whether the next time it is down is an outage: it was up since the last one, whether or not somebody looked all the time.
+        let mut was_up = false;
         for ((begin, condition), end) in self.changes.iter().zip(ends) {
+            was_up |= *condition == Condition::Up;
             let (from, until) = ((*begin).max(from), end.min(until));
             if from >= until {
                 continue;
@@ -192,7 +207,7 @@ impl Ledger {
             };
             *sum = sum.saturating_add(span);
             report.intervals.push(Interval { condition: *condition, from, until });
-            if *condition == Condition::Down {
+            if *condition == Condition::Down && std::mem::take(&mut was_up) {
                 report.outages = report.outages.saturating_add(1);
             }
             // How long a repair took is known when it began and ended in the window, and nobody looked away in between.
@@ -294,6 +309,12 @@ mod tests {
         let report = ledger.report(0, 1_400);
         assert_eq!(report.mttr_ms, Some(100), "from where it was seen down again");
         assert_eq!(
+            report.outages, 1,
+            "agentd that is started again during an outage makes no other"
+        );
+        assert_eq!(ledger.report(1_250, 1_400).outages, 1, "it lasts into the window");
+        assert_eq!(ledger.report(1_300, 1_400).outages, 0);
+        assert_eq!(
             report.intervals.iter().map(|i| i.condition).collect::<Vec<_>>(),
             [Unknown, Up, Unknown, Up, Down, Unknown, Down, Up]
         );
@@ -306,6 +327,32 @@ mod tests {
         assert_eq!(report.intervals.len(), INTERVALS);
         assert_eq!(report.from, report.intervals[0].from, "the window begins where memory does");
         assert_eq!(report.up_ms + report.down_ms, report.until - report.from);
+    }
+
+    #[test]
+    fn what_never_was_up_did_not_go_down() {
+        let report = ledger(&[(100, Down), (200, Unknown), (300, Down)]).report(0, 400);
+        assert_eq!((report.outages, report.down_ms, report.mttr_ms), (0, 200, None));
+    }
+
+    #[test]
+    fn attempts_that_are_forgotten_move_the_begin_of_the_window() {
+        let mut ledger = ledger(&[(100, Up)]);
+        let count = u64::try_from(ATTEMPTS).unwrap();
+        for n in 0..count {
+            ledger.attempted(1_000 + n, Outcome::Verified);
+        }
+        let of = |ledger: &Ledger, from| {
+            let report = ledger.report(from, 10_000);
+            (report.from, u64::from(report.attempts))
+        };
+        assert_eq!(of(&ledger, 0), (0, count), "nothing is forgotten yet");
+        ledger.attempted(2_000, Outcome::Failed);
+        assert_eq!(of(&ledger, 0), (1_001, count));
+        assert_eq!(of(&ledger, 1_000), (1_001, count));
+        assert_eq!(of(&ledger, 1_500), (1_500, 1), "a window behind it is whole");
+        let report = ledger.report(0, 10_000);
+        assert_eq!(report.up_ms, report.until - report.from, "and all of it is of one span");
     }
 
     #[test]

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use agentctl_api::v1;
 use agentd_core::app::Millis;
+use agentd_core::policy::Freshness;
+use agentd_core::signal::{self, Rejection};
+use agentd_core::window::Absorbed;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, StatusCode};
@@ -14,6 +17,7 @@ use serde::Serialize;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use super::from_proto::Claim;
 use super::status::{self, Violation};
 use super::telemetry::report::Reporter;
 use super::telemetry::session::rejection;
@@ -67,6 +71,23 @@ struct Taken {
     rejected: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rejections: Vec<Told>,
+}
+
+impl Taken {
+    /// Counts what became of the signal at `index` of the body.
+    fn note(&mut self, index: u32, judged: Result<Absorbed, Vec<Rejection>>) {
+        match judged {
+            Ok(_absorbed) => self.accepted += 1,
+            Err(rejections) => {
+                self.rejected += 1;
+                self.rejections.extend(rejections.iter().map(|found| {
+                    let v1::Rejection { reason, field, value, rule, .. } =
+                        rejection(0, index, found);
+                    Told { index, reason, field, value, rule }
+                }));
+            }
+        }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
@@ -174,16 +195,40 @@ fn cloud_events(
     let reporter = Reporter::new(services, principal, "cloudevents");
     let count = read.len();
     spend(services, &reporter, count, now)?;
-    let mut fresh = Vec::with_capacity(count);
-    for event in read {
-        if services.intake.is_first(&format!("{}\n{}", event.source, event.id)) {
-            fresh.push(Ok(event.signal));
+    let (mut taken, rules) = (Taken::default(), services.ingest.rules());
+    for (index, event) in (0_u32..).zip(read) {
+        let name = name_of(reporter.principal(), &event);
+        let claim = from_proto::signal(event.signal, now);
+        // What breaks a rule is not remembered: it may be sent again when the cause is gone, and is no duplicate then.
+        if holds(services, &reporter, &claim, &rules, now) && !services.intake.is_first(&name) {
+            taken.duplicates += 1;
+        } else {
+            taken.note(index, reporter.take(claim, None, now));
         }
     }
-    let repeated = count.saturating_sub(fresh.len());
-    let mut taken = take(&reporter, fresh, now);
-    taken.duplicates = u64::try_from(repeated).unwrap_or(u64::MAX);
     Ok(told(&taken))
+}
+
+/// What names an event: the same id and source from another principal are another event, or whoever guesses them could make the
+/// events of others look like duplicates. Quoted, so that no text within one part reads as the border of two.
+fn name_of(principal: &Principal, event: &events::Event) -> String {
+    format!("{:?}", (principal.name(), &event.source, &event.id))
+}
+
+/// Whether a claim would be taken, without taking it: what is taken cannot be given back when it turns out to be a duplicate.
+fn holds(
+    services: &Services,
+    reporter: &Reporter<'_>,
+    claim: &Claim,
+    rules: &Freshness,
+    now: Millis,
+) -> bool {
+    let known = |name: &str| {
+        let mine = reporter.principal().may_report(name);
+        mine.then(|| services.ingest.find(name)).flatten()
+    };
+    claim.rejections.is_empty()
+        && signal::validate(&claim.signal, &reporter.source, now, rules, known).is_ok()
 }
 
 /// Takes signals out of what a principal may send, before any of them is looked at.
@@ -203,7 +248,7 @@ fn spend(
 /// Applies signals one by one; what could not be read as one is a rejection already.
 fn take(
     reporter: &Reporter<'_>,
-    signals: Vec<Result<v1::Signal, agentd_core::signal::Rejection>>,
+    signals: Vec<Result<v1::Signal, Rejection>>,
     now: Millis,
 ) -> Taken {
     let mut taken = Taken::default();
@@ -211,17 +256,7 @@ fn take(
         let read = signal.map_err(|rejection| vec![rejection]);
         let judged =
             read.and_then(|signal| reporter.take(from_proto::signal(signal, now), None, now));
-        match judged {
-            Ok(_absorbed) => taken.accepted += 1,
-            Err(rejections) => {
-                taken.rejected += 1;
-                taken.rejections.extend(rejections.iter().map(|found| {
-                    let v1::Rejection { reason, field, value, rule, .. } =
-                        rejection(0, index, found);
-                    Told { index, reason, field, value, rule }
-                }));
-            }
-        }
+        taken.note(index, judged);
     }
     taken
 }

@@ -33,6 +33,8 @@ pub use memory::Memory;
 pub const REQUEST_MAX: usize = 4 << 20;
 /// Resources of one request that are looked at.
 pub const RESOURCES_MAX: usize = 1_000;
+/// Longest `service.instance.id`, in bytes: it is remembered.
+const INSTANCE_MAX: usize = 256;
 /// Who reports, in records.
 const MONITOR: &str = "otlp";
 /// Reasons that are told of one request.
@@ -137,6 +139,12 @@ fn read(
         ));
     };
     let instance = measure::text_of(attributes, "service.instance.id").unwrap_or_default();
+    if instance.len() > INSTANCE_MAX {
+        let got = instance.len();
+        return refuse(format!(
+            "app `{name}`: service.instance.id must be at most {INSTANCE_MAX} bytes, got {got}"
+        ));
+    }
     let Ok(slot) = memory.slot(&app, instance, now) else {
         return refuse(format!("app `{name}`: more instances than there may be"));
     };
@@ -149,7 +157,7 @@ fn read(
         return None;
     }
     name.clone_into(&mut signal.app);
-    if !instance.is_empty() {
+    if let Some(slot) = slot {
         signal.instance = slot.to_string();
     }
     Some((signal, taken))

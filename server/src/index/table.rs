@@ -133,6 +133,8 @@ impl Table {
             source,
         })?;
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        // All that is read is as of the first read: what a running server enters meanwhile is no difference.
+        connection.execute_batch("BEGIN;")?;
         Ok(Self { connection, version: 0, numbers: BTreeMap::new() })
     }
 

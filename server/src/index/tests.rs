@@ -226,6 +226,60 @@ async fn an_edit_of_a_running_index_is_seen_before_the_next_answer() {
 }
 
 #[tokio::test]
+async fn what_is_entered_during_a_look_is_no_difference() {
+    let mut log = Log::new();
+    log.append(20).await;
+    let index = log.index().await;
+    let mut seen = Table::look(&log.file()).unwrap();
+    let place = seen.place().unwrap();
+    log.append(5).await;
+    log.known(&index).await;
+    assert_eq!((place.upto, seen.place().unwrap()), (20, place));
+    assert_eq!(seen.beyond(21).unwrap(), None, "one snapshot");
+    let now = Compared { entries: 25, difference: None };
+    assert_eq!(compare_dir(log.dir.path()).unwrap(), now);
+}
+
+#[tokio::test]
+async fn a_busy_table_is_waited_for_and_kept() {
+    let mut log = Log::new();
+    log.append(200).await;
+    let index = log.index().await;
+    let other = rusqlite::Connection::open(log.file()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    log.append(5).await;
+    index.progress().wait_for(|progress| progress.upto == 0).await.unwrap();
+    tokio::time::sleep(RETRY * 5).await;
+    other.execute_batch("ROLLBACK").unwrap();
+    log.known(&index).await;
+    assert_eq!(index.progress().borrow().rebuilt, 0);
+    assert_eq!(index.compare().unwrap(), Compared { entries: 205, difference: None });
+}
+
+#[test]
+fn only_what_is_wrong_with_the_table_itself_has_it_made_anew() {
+    let sqlite =
+        |code| Error::from(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None));
+    for kept in [
+        Error::Journal(journal::Error::Closed),
+        sqlite(rusqlite::ffi::SQLITE_BUSY),
+        sqlite(rusqlite::ffi::SQLITE_FULL),
+    ] {
+        assert!(!kept.is_of_the_table(), "{kept}");
+    }
+    let difference = Difference { seq: 1, why: String::new() };
+    for anew in [
+        Error::Foreign,
+        Error::Differs(difference),
+        Error::from(rusqlite::Error::QueryReturnedNoRows),
+        sqlite(rusqlite::ffi::SQLITE_CORRUPT),
+        sqlite(rusqlite::ffi::SQLITE_NOTADB),
+    ] {
+        assert!(anew.is_of_the_table(), "{anew}");
+    }
+}
+
+#[tokio::test]
 async fn a_line_that_is_no_record_is_in_every_answer() {
     let mut log = Log::new();
     log.append(3).await;

@@ -25,8 +25,8 @@ pub(super) enum Left {
     Settled,
     /// Bytes that were written in part; re-reading through a fresh descriptor settles what is there.
     Unsettled,
-    /// A sync failed. The kernel may have dropped what it could not write and call the next sync a success, so this process
-    /// must not sync again, nor acknowledge anything: it ends.
+    /// A sync of what holds records failed. The kernel may have dropped what it could not write and call the next sync a success,
+    /// so this process must not sync again, nor acknowledge anything: it ends.
     Unsynced,
 }
 
@@ -86,12 +86,9 @@ impl Active {
         let temporary = format!("{name}.tmp");
         let tail = frame::HEADER_BYTES as u64;
         let claimed = tail.saturating_add(ahead);
-        let file = fill_new(store.as_ref(), &temporary, header, claimed).map_err(|e| {
-            // It would keep the space that is missing.
-            let _ = store.remove(&temporary);
-            Fault::of(Left::Settled, "begin a segment")(e)
-        })?;
-        file.sync().map_err(Fault::unsynced("begin a segment"))?;
+        let file = fill_new(store.as_ref(), &temporary, header, claimed)
+            .and_then(|file| file.sync().map(|()| file))
+            .map_err(dropped(store.as_ref(), &temporary))?;
         Self::named(store.as_ref(), (&temporary, file), header, claimed)
     }
 
@@ -106,8 +103,8 @@ impl Active {
         begin.resize(begin.len() + frame::FRAME_HEAD_BYTES, 0);
         failpoint::hit("journal.rotate")
             .and_then(|()| file.write_at(&begin, 0))
-            .map_err(Fault::of(Left::Settled, "begin a segment"))?;
-        file.sync().map_err(Fault::unsynced("begin a segment"))?;
+            .and_then(|()| file.sync())
+            .map_err(dropped(store.as_ref(), spare))?;
         Self::named(store.as_ref(), (spare, file), header, claimed)
     }
 
@@ -238,6 +235,15 @@ impl Active {
     /// of no consequence.
     pub(super) fn seal(self) {
         let _ = self.file.set_len(self.place.tail);
+    }
+}
+
+/// Drops a file that could not be made a segment. It holds no record, so also a failed sync of it leaves nothing in doubt: it is
+/// never used, and would only keep space that may be missing.
+fn dropped(store: &dyn Store, name: &str) -> impl Fn(io::Error) -> Fault {
+    move |error| {
+        let _ = store.remove(name);
+        Fault::of(Left::Settled, "begin a segment")(error)
     }
 }
 

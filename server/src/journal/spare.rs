@@ -26,7 +26,7 @@ static ZEROS: [u8; STEP] = [0; STEP];
 
 /// Ends the name of a spare.
 const READY: &str = ".spare";
-/// Ends the name of one that is being made; removed at the start.
+/// Ends the name of one that is being made; removed at the start, when nobody makes one.
 pub(super) const UNREADY: &str = ".spare.tmp";
 
 /// The spares of one log.
@@ -123,7 +123,8 @@ impl Spares {
             let step = usize::try_from(self.bytes - at).unwrap_or(STEP).min(STEP);
             failpoint::hit("journal.spare")?;
             file.write_at(ZEROS.get(..step).unwrap_or_default(), at)?;
-            self.sync(|| file.sync())?;
+            // It holds no record: after a failed sync it is dropped, and nothing is in doubt.
+            file.sync()?;
             at = at.saturating_add(step as u64);
             std::thread::sleep(PAUSE);
         }
@@ -137,9 +138,10 @@ impl Spares {
         Ok(())
     }
 
-    fn sync(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        sync().inspect_err(|error| {
-            self.store.end_process(&format!("sync a segment that is made ready: {error}"));
+    /// Makes the names durable. They are also those of segments with records, so a failure ends the process.
+    fn sync_names(&self) -> io::Result<()> {
+        self.store.sync_names().inspect_err(|error| {
+            self.store.end_process(&format!("sync the names of segments: {error}"));
         })
     }
 
@@ -152,16 +154,23 @@ impl Spares {
         let segment = segment_name(first_seq);
         if self.ready().len() >= SPARES {
             self.store.remove(&segment)?;
-            return self.sync(|| self.store.sync_names());
+            return self.sync_names();
         }
         let unready = self.name(UNREADY);
         self.store.rename(&segment, &unready)?;
         // Durable before it is written to: the old name must never lead to a new header.
-        self.sync(|| self.store.sync_names())?;
+        self.sync_names()?;
         failpoint::hit("journal.retire")?;
-        let file = self.store.open(&unready, Access::Write)?;
-        let length = file.len()?;
-        self.fill(file.as_ref(), length)?;
-        self.put(&unready)
+        let made = self
+            .store
+            .open(&unready, Access::Write)
+            .and_then(|file| Ok((file.len()?, file)))
+            .and_then(|(length, file)| self.fill(file.as_ref(), length))
+            .and_then(|()| self.put(&unready));
+        made.or_else(|error| {
+            // The segment is given up either way.
+            tracing::warn!(%error, "a segment of the proof log cannot be used again");
+            self.store.remove(&unready)
+        })
     }
 }

@@ -357,7 +357,7 @@ impl Writer {
     /// it first makes sure that all of it is still there.
     fn try_settle(&mut self, reread: bool) -> Result<(), Fault> {
         self.active = None;
-        self.remove_leftovers()?;
+        self.remove_leftovers(!reread)?;
         let ahead = self.config.zero_ahead_bytes.saturating_add(self.config.reserve_bytes);
         let active = match self.place {
             None => self.create_segment(ahead).map_err(|fault| match fault.left {
@@ -375,15 +375,16 @@ impl Writer {
         self.active.insert(active).extend(ahead)
     }
 
-    /// Removes half-made segments, and a segment that was named but never came into use.
-    fn remove_leftovers(&self) -> Result<(), Fault> {
+    /// Removes half-made segments, and a segment that was named but never came into use. Half-made spares only `at_start`: later
+    /// the thread that makes them may be at it.
+    fn remove_leftovers(&self, at_start: bool) -> Result<(), Fault> {
         const WHAT: &str = "clear the directory of the proof log";
         let store = &self.shared.store;
         let unused = self.place.map(|place| place.first_seq) != Some(self.chain.next_seq());
         let unused = unused.then(|| segment_name(self.chain.next_seq()));
         let names = store.names().map_err(Fault::unsettled(WHAT))?;
         let leftovers = names.iter().filter(|name| {
-            let half_made = name.ends_with(".seg.tmp") || name.ends_with(UNREADY);
+            let half_made = name.ends_with(".seg.tmp") || at_start && name.ends_with(UNREADY);
             half_made || Some(name.as_str()) == unused.as_deref()
         });
         let mut removed = false;

@@ -5,12 +5,15 @@ use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use hyper::rt::Executor as _;
+use hyper_util::rt::TokioExecutor;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 use tonic::body::Body;
@@ -22,14 +25,38 @@ use crate::grpc::status;
 
 /// A response body under guard.
 pub(super) struct GuardedBody {
-    /// `None` after the end.
-    inner: Option<Body>,
+    inner: Inner,
     guard: Option<Guard>,
+}
+
+/// What is sent. Whoever waits for the end of a stay takes it away as well: see [`watch`].
+#[derive(Clone)]
+struct Inner(Arc<Mutex<Option<Body>>>);
+
+impl Inner {
+    fn new(body: Option<Body>) -> Self {
+        Self(Arc::new(Mutex::new(body)))
+    }
+
+    /// `None` after the end.
+    fn lock(&self) -> MutexGuard<'_, Option<Body>> {
+        // A body that panicked is taken away by who polled it; there is nothing else that could be half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends it: whoever makes it learns that nobody wants more.
+    fn close(&self) {
+        // Dropped after the lock: what a service does when its stream ends is no business of this lock.
+        let body = self.lock().take();
+        drop(body);
+    }
 }
 
 struct Guard {
     deadline: Option<Pin<Box<Sleep>>>,
-    revoked: Option<Revoked>,
+    revoked: Option<oneshot::Receiver<Status>>,
+    /// The last frame was given: a body that was taken away is not at its end before its status is told.
+    ended: bool,
     id: RequestId,
     counters: Arc<Counters>,
 }
@@ -37,12 +64,29 @@ struct Guard {
 /// Ready when the caller may not be here any more, with the reason.
 pub(super) type Revoked = Pin<Box<dyn Future<Output = Status> + Send>>;
 
-/// The end of a stay; one without a token has none.
-pub(super) fn revoked(stay: Option<Stay>) -> Revoked {
-    match stay {
-        Some(stay) => Box::pin(stay.over()),
-        None => Box::pin(std::future::pending()),
-    }
+/// The end of a stay.
+pub(super) fn revoked(stay: Stay) -> Revoked {
+    Box::pin(stay.over())
+}
+
+/// Takes `inner` away when the stay is over, and leaves word of why.
+///
+/// The body itself cannot be relied on to look: while a client takes nothing hyper does not poll it, and whoever makes it goes on,
+/// a service that reads a stream of requests included.
+fn watch(inner: Inner, revoked: Revoked) -> oneshot::Receiver<Status> {
+    let (mut word, told) = oneshot::channel();
+    TokioExecutor::new().execute(async move {
+        tokio::select! {
+            biased;
+            // The body ended, or its connection did.
+            () = word.closed() => {}
+            why = revoked => {
+                inner.close();
+                let _ = word.send(why);
+            }
+        }
+    });
+    told
 }
 
 impl fmt::Debug for GuardedBody {
@@ -60,24 +104,30 @@ impl GuardedBody {
         counters: Arc<Counters>,
     ) -> Self {
         if inner.is_end_stream() {
-            return Self { inner: Some(inner), guard: None };
+            return Self::whole(inner);
         }
+        let inner = Inner::new(Some(inner));
         let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
-        Self { inner: Some(inner), guard: Some(Guard { deadline, revoked, id, counters }) }
+        let revoked = revoked.map(|revoked| watch(inner.clone(), revoked));
+        let guard = Guard { deadline, revoked, ended: false, id, counters };
+        Self { inner, guard: Some(guard) }
     }
 
     /// A body that is there already.
-    pub(super) const fn whole(inner: Body) -> Self {
-        Self { inner: Some(inner), guard: None }
+    pub(super) fn whole(inner: Body) -> Self {
+        Self { inner: Inner::new(Some(inner)), guard: None }
     }
 
-    pub(super) const fn empty() -> Self {
-        Self { inner: None, guard: None }
+    pub(super) fn empty() -> Self {
+        Self { inner: Inner::new(None), guard: None }
     }
 
     /// Ends the stream with `status` in its trailers.
     fn end(&mut self, status: &Status) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        self.inner = None;
+        self.inner.close();
+        if let Some(guard) = &mut self.guard {
+            guard.ended = true;
+        }
         let mut trailers = HeaderMap::new();
         match status.add_header(&mut trailers) {
             Ok(()) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
@@ -95,19 +145,44 @@ impl HttpBody for GuardedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
-        let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
-        let Some(guard) = &mut this.guard else { return Pin::new(inner).poll_frame(cx) };
+        let Some(guard) = &mut this.guard else {
+            let mut inner = this.inner.lock();
+            let Some(inner) = inner.as_mut() else { return Poll::Ready(None) };
+            return Pin::new(inner).poll_frame(cx);
+        };
+        if guard.ended {
+            return Poll::Ready(None);
+        }
         // Asked first: a stream that always has something to send must end too.
         if guard.deadline.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready()) {
             guard.counters.bump(&guard.counters.deadlines_passed);
             return this.end(&status::deadline_exceeded());
         }
-        if let Some(Poll::Ready(why)) = guard.revoked.as_mut().map(|end| end.as_mut().poll(cx)) {
-            guard.counters.bump(&guard.counters.requests_denied);
-            return this.end(&why);
+        if let Some(told) = guard.revoked.as_mut() {
+            match Pin::new(told).poll(cx) {
+                Poll::Ready(Ok(why)) => {
+                    guard.counters.bump(&guard.counters.requests_denied);
+                    return this.end(&why);
+                }
+                // Nobody watches any more, as when the runtime goes down: a stream nobody looks after does not go on.
+                Poll::Ready(Err(_lost)) => {
+                    let status = status::internal(guard.id.as_str());
+                    return this.end(&status);
+                }
+                Poll::Pending => {}
+            }
         }
-        match catch_unwind(AssertUnwindSafe(|| Pin::new(inner).poll_frame(cx))) {
-            Ok(polled) => polled,
+        let polled = {
+            let mut inner = this.inner.lock();
+            // Taken away just now: the word of why comes right behind, and wakes this task.
+            let Some(inner) = inner.as_mut() else { return Poll::Pending };
+            catch_unwind(AssertUnwindSafe(|| Pin::new(inner).poll_frame(cx)))
+        };
+        match polled {
+            Ok(polled) => {
+                guard.ended = matches!(polled, Poll::Ready(None));
+                polled
+            }
             Err(_panic) => {
                 guard.counters.bump(&guard.counters.panics);
                 tracing::error!(request = %guard.id, "a response stream panicked");
@@ -118,10 +193,15 @@ impl HttpBody for GuardedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(HttpBody::is_end_stream)
+        let ended = self.guard.as_ref().is_none_or(|guard| guard.ended);
+        self.inner.lock().as_ref().map_or(ended, HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+        match self.inner.lock().as_ref() {
+            Some(inner) => inner.size_hint(),
+            // Taken away, and nothing but its status is left to send; or empty.
+            None => SizeHint::with_exact(0),
+        }
     }
 }

@@ -176,7 +176,7 @@ where
             let reader = edge.on_page(self.peer);
             return Box::pin(async move { Ok(reader.read(request).await) });
         }
-        if let Some(answer) = not_grpc(&request) {
+        if let Some(answer) = not_grpc(&request, edge.has_pages()) {
             return Box::pin(std::future::ready(Ok(answer)));
         }
         let id = edge.request_id(request.headers());
@@ -201,6 +201,21 @@ where
     }
 }
 
+/// Whoever was asked panicked.
+#[derive(Debug)]
+pub(super) struct Panicked;
+
+/// Runs `serve`; a panic in it ends it and nothing else.
+pub(super) async fn caught<F: Future>(serve: F) -> Result<F::Output, Panicked> {
+    let mut serve = Box::pin(serve);
+    // It is dropped after a panic: nobody sees what it left half done.
+    std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| serve.as_mut().poll(cx))) {
+        Ok(poll) => poll.map(Ok),
+        Err(_panic) => std::task::Poll::Ready(Err(Panicked)),
+    })
+    .await
+}
+
 /// Runs one request: its deadline holds, and a panic in it is an answer.
 async fn guarded<F>(
     serve: F,
@@ -211,21 +226,15 @@ async fn guarded<F>(
 where
     F: Future<Output = Result<Response<Body>, Infallible>>,
 {
-    let mut serve = Box::pin(serve);
-    // The service is dropped after a panic: nobody sees what it left half done.
-    let caught = std::future::poll_fn(|cx| {
-        match catch_unwind(AssertUnwindSafe(|| serve.as_mut().poll(cx))) {
-            Ok(poll) => poll.map(Ok),
-            Err(_panic) => std::task::Poll::Ready(Err(())),
-        }
-    });
     let deadline = limit.and_then(|limit| tokio::time::Instant::now().checked_add(limit));
-    let mut revoked = super::body::revoked(stay);
+    let mut revoked = stay.map(super::body::revoked);
     let served = async {
+        // Without a token there is nothing to revoke.
+        let Some(revoked) = &mut revoked else { return Ok(caught(serve).await) };
         tokio::select! {
             biased;
-            why = &mut revoked => Err(why),
-            answer = caught => Ok(answer),
+            why = revoked => Err(why),
+            answer = caught(serve) => Ok(answer),
         }
     };
     let outcome = match deadline {
@@ -242,7 +251,7 @@ where
     };
     let response = match outcome {
         Some(Ok(Ok(response))) => response,
-        Some(Err(())) => {
+        Some(Err(Panicked)) => {
             counters.bump(&counters.panics);
             tracing::error!(request = %id, "a request panicked");
             return Ok(refused(&status::internal(id.as_str()), &id, &counters));
@@ -254,7 +263,7 @@ where
     };
     let (mut parts, body) = response.into_parts();
     stamp(&mut parts.headers, &id);
-    Ok(Response::from_parts(parts, GuardedBody::new(body, deadline, Some(revoked), id, counters)))
+    Ok(Response::from_parts(parts, GuardedBody::new(body, deadline, revoked, id, counters)))
 }
 
 fn refused(status: &Status, id: &RequestId, counters: &Arc<Counters>) -> Answer {
@@ -271,15 +280,18 @@ fn stamp(headers: &mut HeaderMap, id: &RequestId) {
 }
 
 /// The answer to a request that is no gRPC at all: tonic itself would process a GET or any content type.
-fn not_grpc(request: &Request<Incoming>) -> Option<Answer> {
+fn not_grpc(request: &Request<Incoming>, has_pages: bool) -> Option<Answer> {
     let refuse = |code| {
         let mut response = Response::new(GuardedBody::empty());
         *response.status_mut() = code;
         response
     };
+    // Every method is called with POST; a page is not.
+    let takes = has_pages.then(|| super::page::takes(request.uri().path())).flatten();
+    let takes = takes.unwrap_or(super::page::CALLED);
     if request.method() != Method::POST {
         let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED);
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(takes));
         return Some(response);
     }
     let kind = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();

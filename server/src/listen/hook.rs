@@ -20,7 +20,8 @@ use crate::pages::Answer;
 /// Time for a body to come in.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The door a request knocks at. One that says that it is gRPC is none of ours.
+/// The door a request knocks at, whatever it says that it brings: no method is called by such a path, and what a door cannot read is
+/// refused there.
 pub(super) fn of(request: &Request<Incoming>) -> Option<Hook> {
     (request.method() == Method::POST).then(|| Hook::at(request.uri().path())).flatten()
 }

@@ -18,8 +18,10 @@ use tonic_types::StatusExt as _;
 
 use super::body::GuardedBody;
 use super::counters::Counters;
+use super::edge::{Panicked, caught};
 use super::hook;
 use crate::auth::{Authorizer, matrix};
+use crate::grpc::hooks::Hook;
 use crate::pages::{Answer, Pages};
 
 /// Who reads pages on one connection: hyper's service for HTTP/1.1.
@@ -35,6 +37,19 @@ pub(super) struct Reader {
 pub(super) fn is_one(request: &Request<Incoming>) -> bool {
     hook::of(request).is_some()
         || (is_read(request.method()) && matrix::page(request.uri().path()).is_some())
+}
+
+/// How a page is read.
+const READ: &str = "GET, HEAD";
+/// How signals are brought, and methods called.
+pub(super) const CALLED: &str = "POST";
+
+/// What the header `allow` says of `path`; `None` if neither a page nor a door is there.
+pub(super) fn takes(path: &str) -> Option<&'static str> {
+    if Hook::at(path).is_some() {
+        return Some(CALLED);
+    }
+    matrix::page(path).map(|_| READ)
 }
 
 fn is_read(method: &Method) -> bool {
@@ -54,20 +69,43 @@ impl Reader {
     /// Answers one request.
     pub(super) async fn read(&self, request: Request<Incoming>) -> Response<GuardedBody> {
         let head_only = request.method() == Method::HEAD;
-        let answer = match hook::of(&request) {
-            Some(hook) => self.take(hook, request).await,
-            None => self.answer(&request).await,
+        let path = request.uri().path().to_owned();
+        let answering = async {
+            match hook::of(&request) {
+                Some(hook) => self.take(hook, request).await,
+                None => self.answer(&request).await,
+            }
         };
+        let answer = self.settled(&path, answering).await;
         if answer.status.is_client_error() {
             self.counters.bump(&self.counters.requests_denied);
         }
-        render(answer, head_only)
+        render(answer, head_only, takes(&path))
+    }
+
+    /// The answer, also of who panics: the connection and its other requests live on.
+    async fn settled(&self, path: &str, answering: impl Future<Output = Answer>) -> Answer {
+        match caught(answering).await {
+            Ok(answer) => answer,
+            Err(Panicked) => {
+                self.counters.bump(&self.counters.panics);
+                tracing::error!(path, peer = %self.peer, "a request panicked");
+                Answer::text(StatusCode::INTERNAL_SERVER_ERROR, "internal error")
+            }
+        }
     }
 
     async fn answer(&self, request: &Request<Incoming>) -> Answer {
         let path = request.uri().path();
         let known = self.pages.as_ref().zip(matrix::page(path));
-        if !is_read(request.method()) {
+        let allowed = match takes(path) {
+            Some(READ) => is_read(request.method()),
+            // Who brings something to a door was sent there before.
+            Some(_) => false,
+            // Nothing is there, however it is asked for.
+            None => true,
+        };
+        if !allowed {
             let line = "pages are read with GET or HEAD, and signals are brought with POST";
             return Answer::text(StatusCode::METHOD_NOT_ALLOWED, line);
         }
@@ -113,7 +151,7 @@ fn refused(status: &tonic::Status) -> Answer {
     Answer::text(code, &format!("{reason}: {}", status.message()))
 }
 
-fn render(answer: Answer, head_only: bool) -> Response<GuardedBody> {
+fn render(answer: Answer, head_only: bool, takes: Option<&'static str>) -> Response<GuardedBody> {
     let Answer { status, content_type, cache, body, retry_after } = answer;
     let body = if head_only { Bytes::new() } else { body };
     let mut response = Response::new(GuardedBody::whole(Body::new(Full::new(body))));
@@ -125,12 +163,12 @@ fn render(answer: Answer, head_only: bool) -> Response<GuardedBody> {
     if let Some(seconds) = retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
-    match status {
-        StatusCode::UNAUTHORIZED => {
+    match (status, takes) {
+        (StatusCode::UNAUTHORIZED, _) => {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        StatusCode::METHOD_NOT_ALLOWED => {
-            headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        (StatusCode::METHOD_NOT_ALLOWED, Some(takes)) => {
+            headers.insert(ALLOW, HeaderValue::from_static(takes));
         }
         _ => {}
     }
@@ -151,7 +189,41 @@ impl hyper::service::Service<Request<Incoming>> for Reader {
 
 #[cfg(test)]
 mod tests {
-    use super::is_local_name;
+    use super::*;
+    use crate::auth::TokenTable;
+
+    #[tokio::test]
+    async fn a_panic_at_a_door_is_an_answer_and_counted() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let table = TokenTable::load_or_generate(dir.path()).expect("tokens");
+        let counters = Arc::new(Counters::default());
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let authorizer = Arc::new(Authorizer::new(table));
+        let reader = Reader::new(None, authorizer, Arc::clone(&counters), peer);
+        let answer = reader.settled("/v1/metrics", async { panic!("as asked") }).await;
+        assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(counters.snapshot()["panics"], 1);
+        let fine = async { Answer::text(StatusCode::OK, "fine") };
+        assert_eq!(reader.settled("/v1/metrics", fine).await.status, StatusCode::OK);
+        assert_eq!(counters.snapshot()["panics"], 1);
+    }
+
+    #[test]
+    fn a_refused_method_is_told_what_the_path_takes() {
+        for (path, expected) in [
+            ("/metrics", Some("GET, HEAD")),
+            ("/tile/0/000", Some("GET, HEAD")),
+            ("/v1/metrics", Some("POST")),
+            ("/v1/alertmanager", Some("POST")),
+            ("/nothing", None),
+        ] {
+            assert_eq!(takes(path), expected, "{path}");
+            let refused = Answer::text(StatusCode::METHOD_NOT_ALLOWED, "no");
+            let rendered = render(refused, false, takes(path));
+            let told = rendered.headers().get(ALLOW).map(|value| value.to_str().expect("text"));
+            assert_eq!(told, expected, "{path}");
+        }
+    }
 
     #[test]
     fn only_this_host_is_this_host() {

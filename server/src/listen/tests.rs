@@ -29,6 +29,7 @@ struct TestServer {
     counters: Arc<Counters>,
     release: Arc<Notify>,
     token: String,
+    authorizer: Arc<Authorizer>,
     serving: JoinHandle<Drained>,
     _dir: tempfile::TempDir,
 }
@@ -54,8 +55,8 @@ async fn start_with(limits: Limits, tls: Option<TlsSetup>) -> TestServer {
     let release = Arc::new(Notify::new());
     let notify = Arc::clone(&release);
     let service = tower::service_fn(move |request| behave(request, Arc::clone(&notify)));
-    let listen =
-        Listen::new(service, Arc::new(Authorizer::new(table))).with_limits(limits).with_tls(tls);
+    let authorizer = Arc::new(Authorizer::new(table));
+    let listen = Listen::new(service, Arc::clone(&authorizer)).with_limits(limits).with_tls(tls);
     let counters = listen.counters();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = listener.local_addr().expect("an address");
@@ -67,7 +68,7 @@ async fn start_with(limits: Limits, tls: Option<TlsSetup>) -> TestServer {
     });
     #[expect(clippy::disallowed_methods, reason = "the test waits for the answer of the task")]
     let serving = tokio::spawn(async move { receiver.await.expect("serve answers") });
-    TestServer { address, tasks, counters, release, token, serving, _dir: dir }
+    TestServer { address, tasks, counters, release, token, authorizer, serving, _dir: dir }
 }
 
 impl TestServer {
@@ -128,12 +129,24 @@ async fn behave(
         }
         _ => {
             let chunk = Bytes::from(vec![0; 16 * 1024]);
-            let body = tokio_stream::iter(std::iter::repeat(()))
-                .map_item(move |()| Ok::<_, Status>(Frame::data(chunk.clone())));
+            let leaves = Leaves(release);
+            let body = tokio_stream::iter(std::iter::repeat(())).map_item(move |()| {
+                let _held = &leaves;
+                Ok::<_, Status>(Frame::data(chunk.clone()))
+            });
             return Ok(grpc(Body::new(StreamBody::new(body))));
         }
     }
     Ok(Status::ok("").into_http())
+}
+
+/// Tells that the stream that holds it was let go.
+struct Leaves(Arc<Notify>);
+
+impl Drop for Leaves {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 trait MapItem: tokio_stream::Stream + Sized {
@@ -269,6 +282,29 @@ async fn the_deadline_of_the_client_holds_for_answers_and_for_streams() {
     assert_eq!(code(&trailers), Code::DeadlineExceeded);
     let answer = call(&mut client, server.request("ok").header("grpc-timeout", "soon")).await;
     assert_eq!(code(answer.headers()), Code::InvalidArgument);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_revoked_token_ends_a_stream_whose_client_reads_nothing() {
+    let server = start(quick()).await;
+    let mut client = server.client().await;
+    let stream = call(&mut client, server.request("forever")).await;
+    // The window is full by then, and hyper polls the body no more.
+    sleep(Duration::from_millis(300)).await;
+    let other = tempfile::tempdir().expect("a directory");
+    server.authorizer.replace(TokenTable::load_or_generate(other.path()).expect("tokens"));
+    timeout(GENEROUS, server.release.notified()).await.expect("the stream is let go unread");
+    let mut body = stream.into_body();
+    let trailers = loop {
+        let frame =
+            timeout(GENEROUS, body.frame()).await.expect("ends").expect("trailers").expect("ok");
+        if let Ok(trailers) = frame.into_trailers() {
+            break trailers;
+        }
+    };
+    assert_eq!(code(&trailers), Code::Unauthenticated);
+    assert_eq!(server.count("requests_denied"), 1);
     server.stop().await;
 }
 

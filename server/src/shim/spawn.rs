@@ -42,7 +42,7 @@ pub(super) struct Image {
     pub(super) confinement: Option<Confinement>,
 }
 
-/// Room for the calls of the child: what it reads of `/proc/self/mountinfo` is on the heap.
+/// Room for the calls of the child, with much to spare: what it reads of `/proc/self/mountinfo` is on the heap.
 const STACK_BYTES: usize = 256 * 1024;
 /// The stack grows down from an address divisible by this, on every architecture that Linux has.
 const STACK_ALIGN: usize = 16;
@@ -52,6 +52,8 @@ struct Errand {
     image: Image,
     shim: Pid,
     null: OwnedFd,
+    /// What `execve` is given. Here, and not in the child, whose stack is forgotten when it becomes the app.
+    lists: [Vec<*const libc::c_char>; 2],
     error: Option<io::Error>,
 }
 
@@ -68,7 +70,13 @@ struct Errand {
 pub(super) fn spawn(image: Image) -> io::Result<u32> {
     let read = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
     let null = rustix::fs::open("/dev/null", read, rustix::fs::Mode::empty())?;
-    let mut errand = Errand { image, shim: rustix::process::getpid(), null, error: None };
+    let mut errand = Errand {
+        image,
+        shim: rustix::process::getpid(),
+        null,
+        lists: Default::default(),
+        error: None,
+    };
     let mut stack = vec![0_u8; STACK_BYTES];
     // SAFETY: `top` is the end of `stack`, aligned downwards. The shim has a single thread and CLONE_VFORK stops it until the
     // child has become the app or ended, so `stack` and `errand` outlive what the child does with them and nobody else touches
@@ -112,7 +120,7 @@ extern "C" fn child(errand: *mut libc::c_void) -> libc::c_int {
 /// Answers only if it failed.
 #[expect(unsafe_code, reason = "signals, descriptors by number and `execve`; see `spawn`")]
 fn become_app(errand: &mut Errand) -> io::Result<()> {
-    let Errand { image, shim, null, .. } = errand;
+    let Errand { image, shim, null, lists, .. } = errand;
     rustix::stdio::dup2_stdin(null)?;
     rustix::stdio::dup2_stdout(&image.output[0])?;
     rustix::stdio::dup2_stderr(&image.output[1])?;
@@ -130,7 +138,8 @@ fn become_app(errand: &mut Errand) -> io::Result<()> {
     if image.listener.is_some() {
         image.env.push(CString::new(format!("LISTEN_PID={}", std::process::id()))?);
     }
-    let (argv, env) = (pointers(&image.argv), pointers(&image.env));
+    *lists = [pointers(&image.argv), pointers(&image.env)];
+    let [argv, env] = lists;
     // SAFETY: what the pointers lead to is in `image`, which outlives the call; each list ends with a null. The handlers of the
     // shim are forgotten before a signal can come in.
     unsafe {

@@ -3,7 +3,7 @@
 //!
 //! Redis is where records are offered, and the agent works without it. So is this: a Redis that is not there delays nothing for long
 //! and stops nothing. What stops the agent is only what nobody but the log's own key can make, a signed checkpoint over more records
-//! than the log has.
+//! than the log has, or over as many others.
 //!
 //! The login needs `WATCH`, `GET`, `MULTI`, `SET` and `EXEC` on the one key `agentd:<env>:checkpoint:<origin>`.
 
@@ -40,8 +40,14 @@ impl std::fmt::Debug for Copy {
 pub(super) enum Kept {
     /// It is the new one, or could not be replaced now, which was said.
     AsFarAsPossible,
-    /// It promises more than the new one.
-    More(Checkpoint),
+    /// It promises what the new one does not: see [`is_against`].
+    Against(Checkpoint),
+}
+
+/// Whether `found`, signed by the log, promises what `own` does not keep: more records, or as many with another root. That is the
+/// only trace of a second log with the same key, so it must not be written over.
+pub(super) fn is_against(found: &Checkpoint, own: &Checkpoint) -> bool {
+    found.size > own.size || found.size == own.size && found.root != own.root
 }
 
 /// What is in place of the copy.
@@ -84,7 +90,7 @@ impl Copy {
         }
     }
 
-    /// Replaces the copy, unless it promises more.
+    /// Replaces the copy, unless it promises what this log does not keep.
     pub(super) fn replace(
         &mut self,
         checkpoint: &Checkpoint,
@@ -110,8 +116,8 @@ impl Copy {
         signer: &SignerKey,
     ) -> Result<Kept, Refused> {
         match self.watch(signer)? {
-            Found::Checkpoint(found) if found.checkpoint.size > checkpoint.size => {
-                Ok(Kept::More(found.checkpoint))
+            Found::Checkpoint(found) if is_against(&found.checkpoint, checkpoint) => {
+                Ok(Kept::Against(found.checkpoint))
             }
             Found::Foreign(why) => {
                 // Left as it is: it may be all that is left of what somebody did.
@@ -195,4 +201,23 @@ fn foreign(why: &str) -> String {
     format!(
         "something else stands there and is left alone ({why}): delete it once you know what it is"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use agentd_core::chain::Hash;
+
+    use super::*;
+
+    #[test]
+    fn more_records_or_as_many_others_are_against_the_log() {
+        let of = |size, root| {
+            let origin = "agentctl.dev/stage/x".to_owned();
+            Checkpoint { origin, size, root: Hash::from_bytes([root; 32]) }
+        };
+        let own = of(4, 1);
+        assert!(is_against(&of(5, 1), &own) && is_against(&of(4, 2), &own));
+        // A smaller one is what this log had before.
+        assert!(!is_against(&of(4, 1), &own) && !is_against(&of(3, 2), &own));
+    }
 }

@@ -276,6 +276,26 @@ async fn a_log_set_back_while_another_copy_went_on_stops_before_it_forks() {
 }
 
 #[tokio::test]
+async fn a_cloned_log_that_is_as_long_stops_before_it_writes_over_the_evidence() {
+    let (dir, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let anchor = elsewhere.path().join("stage");
+    let config = Config { anchor: Some(anchor.clone()), ..config(&dir) };
+    let mut log = Log::open(&config).unwrap();
+    log.append(3).await;
+    let own = log.published().await.checkpoint.clone();
+    let key = key::load(&config.key).unwrap().unwrap();
+    let other = Checkpoint { size: 4, ..own };
+    let text = other.sign(&key).unwrap().to_string();
+    fs::write(&anchor, &text).unwrap();
+    log.append(1).await;
+    let refused = log.tlog.publish(4).await.unwrap_err().to_string();
+    assert!(refused.contains("published elsewhere, root"), "{refused}");
+    assert!(log.damage().is_some());
+    assert_eq!(fs::read_to_string(&anchor).unwrap(), text, "the evidence stays");
+    assert_eq!(checkpoint_of(&config.checkpoint()).size, 3, "nothing was signed");
+}
+
+#[tokio::test]
 async fn segments_cut_behind_a_checkpoint_and_history_written_anew_are_damage() {
     let dir = TempDir::new().unwrap();
     let config = config(&dir);

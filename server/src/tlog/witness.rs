@@ -1,8 +1,8 @@
 //! Asks witnesses to cosign a checkpoint before it is shown (C2SP tlog-witness, `add-checkpoint`).
 //!
 //! A witness is somebody else's server. It is asked over one short path with a limit on everything: time, bytes, attempts. One that
-//! fails is left alone for a while, so that the checkpoints of a log whose witnesses are away come as fast as those of one without;
-//! who needs a quorum says so in the policy that checkpoints are verified with.
+//! fails is left alone for a while: each that is silent holds up one checkpoint in thirty seconds, by up to three, and the others come
+//! as fast as those of a log without witnesses. Who needs a quorum says so in the policy that checkpoints are verified with.
 
 use std::io;
 use std::pin::Pin;

@@ -10,7 +10,7 @@ use agentd_core::tlog::tree::{self, Frontier};
 use agentd_core::tlog::{Checkpoint, Note, SignerKey};
 use tokio::sync::watch;
 
-use super::elsewhere::{Copy, Kept};
+use super::elsewhere::{Copy, Kept, is_against};
 use super::files::{HashFiles, Writer};
 use super::witness::Witnesses;
 use super::{Config, Progress, Published, claims};
@@ -190,11 +190,11 @@ impl Worker {
             && by_the_log == self.key.verifiers().count()
     }
 
-    /// Writes the copies elsewhere, unless one already promises more than this log has: then another log writes there too, or this
-    /// one was set back while it ran.
+    /// Writes the copies elsewhere, unless one already promises more than this log has, or as many other records: then another log
+    /// writes there too, or this one was set back while it ran.
     fn anchor(&mut self, checkpoint: &Checkpoint, text: &str) -> Result<(), Failure> {
         if let Some(copy) = &mut self.copy
-            && let Kept::More(found) = copy.replace(checkpoint, text, &self.key)
+            && let Kept::Against(found) = copy.replace(checkpoint, text, &self.key)
         {
             let place = copy.place();
             return Err(self.set_back(place, &found, checkpoint));
@@ -202,7 +202,7 @@ impl Worker {
         let Some(path) = &self.config.anchor else { return Ok(()) };
         if let Some(found) = claims::read(path).map_err(Failure::Anchor)? {
             let found = claims::open(&found, &self.key)?.checkpoint;
-            if found.size > checkpoint.size {
+            if is_against(&found, checkpoint) {
                 return Err(self.set_back(path.display().to_string(), &found, checkpoint));
             }
         }
@@ -212,16 +212,18 @@ impl Worker {
 }
 
 impl Worker {
-    /// Another copy of the log went further than this one: nothing is appended to it any more.
+    /// Another copy of the log went further than this one, or another way: nothing is appended to it any more.
     fn set_back(&self, place: String, found: &Checkpoint, own: &Checkpoint) -> Failure {
+        let has = if found.size == own.size {
+            format!("root {}, this log has root {}", found.root, own.root)
+        } else {
+            format!("this log has {}", own.size)
+        };
         let damage = Damage {
             seq: own.size.saturating_add(1),
             segment: place,
             offset: 0,
-            why: format!(
-                "a checkpoint over {} records was published elsewhere, this log has {}",
-                found.size, own.size
-            ),
+            why: format!("a checkpoint over {} records was published elsewhere, {has}", found.size),
         };
         self.journal.distrust(damage.clone());
         Failure::Damaged(damage)

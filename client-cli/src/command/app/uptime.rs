@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use agentctl_api::v1;
+use chrono::{DateTime, Utc};
 use clap::Args;
 use serde::Serialize;
 
@@ -19,7 +20,7 @@ const DRAWN: usize = 20;
 
 #[derive(Debug, Args)]
 pub(super) struct UptimeArgs {
-    /// App [default: every one]
+    /// App [default: the first 1000 by name]
     #[arg(value_name = "APP")]
     name: Option<String>,
     /// How far to look back
@@ -95,8 +96,7 @@ fn condition(span: &v1::UptimeInterval) -> String {
 pub(super) async fn run(args: UptimeArgs, context: &mut Context) -> Result<Exit, Failure> {
     let session = context.connect().await?;
     let now = time::now();
-    let back = chrono::Duration::from_std(args.since.0).ok();
-    let start = back.and_then(|back| now.checked_sub_signed(back)).unwrap_or_default();
+    let start = start(now, args.since.0);
     let request = v1::GetAppUptimeRequest {
         name: args.name.clone().unwrap_or_default(),
         start_time: Some(time::to_proto(start)),
@@ -112,6 +112,13 @@ pub(super) async fn run(args: UptimeArgs, context: &mut Context) -> Result<Exit,
     let style = context.output.settings().time;
     context.output.emit_list(&views, |to| page(to, &apps, style))?;
     Ok(Exit::Ok)
+}
+
+/// So long before `now`. Nothing was before 1970, and the server refuses a time before it.
+fn start(now: DateTime<Utc>, since: Duration) -> DateTime<Utc> {
+    let back = chrono::Duration::from_std(since).ok();
+    let start = back.and_then(|back| now.checked_sub_signed(back));
+    start.map_or(DateTime::UNIX_EPOCH, |start| start.max(DateTime::UNIX_EPOCH))
 }
 
 fn page(page: &mut Page, apps: &[v1::AppUptime], style: Option<TimeStyle>) {
@@ -236,6 +243,15 @@ mod tests {
                 span(v1::UptimeCondition::Up, 100, 1_000),
             ],
         }
+    }
+
+    #[test]
+    fn who_looks_back_further_than_there_is_sees_all_there_is() {
+        let now = DateTime::UNIX_EPOCH + chrono::Duration::days(10);
+        let days = |days: u64| Duration::from_secs(days * 86_400);
+        assert_eq!(start(now, days(1)), DateTime::UNIX_EPOCH + chrono::Duration::days(9));
+        assert_eq!(start(now, days(11)), DateTime::UNIX_EPOCH);
+        assert_eq!(start(now, Duration::MAX), DateTime::UNIX_EPOCH);
     }
 
     #[test]

@@ -2,64 +2,112 @@
 //!
 //! Bounded: at most one baseline per metric the policy names, and one sum. Ephemeral like the window: after a restart the past is
 //! collected anew, and during its warm-up nothing is known.
+//!
+//! What is missing is unknown: an alarm is told only while its metric is, as a threshold on it would be.
 
 use std::collections::BTreeMap;
 
 use crate::app::Millis;
 use crate::detect::{Alarm, Baseline, ErrorSum, Seen};
-use crate::policy;
+use crate::policy::{self, Policy};
 use crate::signal::{Metric, Point};
 
 /// Longest time one sample of the request rate stands for.
 const SPAN_MAX: Millis = 60_000;
+/// Samples without a request after which what failed before is no longer the present.
+const IDLE: u32 = 60;
 
 /// The statistics of one app.
 #[derive(Debug, Clone)]
 pub(super) struct Statistics {
-    baselines: BTreeMap<Metric, (Baseline, Option<Alarm>)>,
-    /// The budget it is for, the sum, and when it was last added to.
-    errors: Option<(i64, ErrorSum, Millis)>,
-    failing: Option<Alarm>,
+    baselines: BTreeMap<Metric, Compared>,
+    errors: Option<Errors>,
+}
+
+/// One metric and its own past.
+#[derive(Debug, Clone)]
+struct Compared {
+    baseline: Baseline,
+    /// Samples of its warm-up and of its past, as the policy had them when it began.
+    lengths: (u32, u32),
+    /// Of the newest tick.
+    at: Millis,
+    alarm: Option<Alarm>,
+}
+
+/// The failed requests.
+#[derive(Debug, Clone)]
+struct Errors {
+    budget: i64,
+    sum: ErrorSum,
+    /// When it was last added to.
+    at: Millis,
+    /// Samples without a request since there was one.
+    idle: u32,
+    alarm: Option<Alarm>,
 }
 
 impl Statistics {
     pub(super) const fn new() -> Self {
-        Self { baselines: BTreeMap::new(), errors: None, failing: None }
+        Self { baselines: BTreeMap::new(), errors: None }
     }
 
-    /// Takes in what was just closed, and gives the alarms that stand.
+    /// Takes in what was just closed at `now`, and gives the alarms that stand.
     pub(super) fn take(
         &mut self,
-        rules: &policy::Statistics,
+        now: Millis,
+        policy: &Policy,
         ticks: &BTreeMap<Metric, Point>,
     ) -> Vec<Alarm> {
+        let rules = &policy.statistics;
         self.baselines.retain(|metric, _| rules.metrics.contains(metric));
         for metric in &rules.metrics {
             if let Some(tick) = ticks.get(metric) {
                 self.compare(rules, *metric, *tick);
             }
         }
+        let ttl = |metric: Metric| policy.freshness.ttl_of(metric);
+        let both = ttl(Metric::ErrorRatio).max(ttl(Metric::RequestRate));
+        // Nothing a sample says joins on to what is older than any sample may stand for.
+        let is_old = |errors: &Errors| now.saturating_sub(errors.at) > both.max(SPAN_MAX);
+        if self.errors.as_ref().is_some_and(is_old) {
+            self.errors = None;
+        }
         self.add(rules.error_budget, ticks);
-        let baselines = self.baselines.values().filter_map(|(_, alarm)| *alarm);
-        self.failing.into_iter().chain(baselines).collect()
+        let known = |at: Millis, ttl: Millis| now.saturating_sub(at) <= ttl;
+        let failing = self.errors.iter().filter(|errors| known(errors.at, both));
+        // One that is not known now is not over either: it is told again when the metric comes back as odd as it went.
+        let odd = self.baselines.iter().filter(|(metric, own)| known(own.at, ttl(**metric)));
+        failing.filter_map(|e| e.alarm).chain(odd.filter_map(|(_, own)| own.alarm)).collect()
     }
 
     fn compare(&mut self, rules: &policy::Statistics, metric: Metric, tick: Point) {
+        let lengths = (rules.warm_up, rules.history);
         let size = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
-        let (baseline, alarm) = self
-            .baselines
-            .entry(metric)
-            .or_insert_with(|| (Baseline::new(size(rules.warm_up), size(rules.history)), None));
-        match baseline.push(tick.micro) {
-            Seen::Quiet => *alarm = None,
+        let new = || Compared {
+            baseline: Baseline::new(size(rules.warm_up), size(rules.history)),
+            lengths,
+            at: tick.at,
+            alarm: None,
+        };
+        let own = self.baselines.entry(metric).or_insert_with(new);
+        // A past of another length is another past, and its alarms rest on what the policy no longer says.
+        if own.lengths != lengths {
+            *own = new();
+        }
+        own.at = tick.at;
+        match own.baseline.push(tick.micro) {
+            Seen::Quiet => own.alarm = None,
             Seen::Standing => {}
-            Seen::Alarm(deviation) => *alarm = Some(Alarm { metric, since: tick.at, deviation }),
+            Seen::Alarm(deviation) => {
+                own.alarm = Some(Alarm { metric, since: tick.at, deviation });
+            }
         }
     }
 
     fn add(&mut self, budget: i64, ticks: &BTreeMap<Metric, Point>) {
-        if self.errors.is_some_and(|(known, ..)| known != budget) || budget == 0 {
-            (self.errors, self.failing) = (None, None);
+        if budget == 0 || self.errors.as_ref().is_some_and(|known| known.budget != budget) {
+            self.errors = None;
         }
         let (Some(ratio), Some(rate)) =
             (ticks.get(&Metric::ErrorRatio), ticks.get(&Metric::RequestRate))
@@ -69,13 +117,19 @@ impl Statistics {
         if budget == 0 {
             return;
         }
-        let (_, sum, since) =
-            self.errors.get_or_insert_with(|| (budget, ErrorSum::new(budget), ratio.at));
-        let span = ratio.at.saturating_sub(std::mem::replace(since, ratio.at)).min(SPAN_MAX);
-        let requests = u64::try_from(rate.micro).unwrap_or(0).saturating_mul(span) / 1_000_000_000;
+        let sum = ErrorSum::new(budget);
+        let new = || Errors { budget, sum, at: ratio.at, idle: 0, alarm: None };
+        let errors = self.errors.get_or_insert_with(new);
+        let span = ratio.at.saturating_sub(std::mem::replace(&mut errors.at, ratio.at));
+        let requests = u64::try_from(rate.micro).unwrap_or(0).saturating_mul(span.min(SPAN_MAX))
+            / 1_000_000_000;
         let requests = u32::try_from(requests).unwrap_or(u32::MAX);
-        self.failing = sum.push(requests, ratio.micro).map(|deviation| {
-            let since = self.failing.map_or(ratio.at, |alarm| alarm.since);
+        errors.idle = if requests == 0 { errors.idle.saturating_add(1) } else { 0 };
+        if errors.idle >= IDLE {
+            (errors.sum, errors.alarm) = (sum, None);
+        }
+        errors.alarm = errors.sum.push(requests, ratio.micro).map(|deviation| {
+            let since = errors.alarm.map_or(ratio.at, |alarm| alarm.since);
             Alarm { metric: Metric::ErrorRatio, since, deviation }
         });
     }
@@ -86,11 +140,14 @@ mod tests {
     use super::*;
     use crate::app::Env;
     use crate::detect::Test;
-    use crate::policy::Policy;
 
-    fn rules() -> policy::Statistics {
-        Policy::default_for(Env::Prod).statistics
+    fn policy() -> Policy {
+        Policy::default_for(Env::Prod)
     }
+
+    /// Two percent of a thousand requests each second failed.
+    const BAD: [(Metric, i64); 2] =
+        [(Metric::ErrorRatio, 20_000), (Metric::RequestRate, 1_000_000_000)];
 
     fn ticks(at: Millis, values: &[(Metric, i64)]) -> BTreeMap<Metric, Point> {
         values.iter().map(|(metric, micro)| (*metric, Point { micro: *micro, at })).collect()
@@ -98,14 +155,14 @@ mod tests {
 
     #[test]
     fn traffic_that_stays_away_is_an_alarm_that_says_what_was_expected() {
-        let (mut statistics, rules) = (Statistics::new(), rules());
+        let (mut statistics, policy) = (Statistics::new(), policy());
         let rate = |n: u64| i64::try_from(50_000_000 + n * 7_919 % 10_000_000).unwrap();
         let mut at = 0;
         let mut take = |statistics: &mut Statistics, rate| {
             at += 1_000;
-            statistics.take(&rules, &ticks(at, &[(Metric::RequestRate, rate)]))
+            statistics.take(at, &policy, &ticks(at, &[(Metric::RequestRate, rate)]))
         };
-        for n in 0..u64::from(rules.warm_up) + 200 {
+        for n in 0..u64::from(policy.statistics.warm_up) + 200 {
             assert_eq!(take(&mut statistics, rate(n)), [], "{n}");
         }
         let alarms = take(&mut statistics, 0);
@@ -121,7 +178,7 @@ mod tests {
             let mut statistics = Statistics::new();
             let all = (1..=seconds).map(|n| {
                 let values = [(Metric::ErrorRatio, 20_000), (Metric::RequestRate, rate)];
-                statistics.take(&rules(), &ticks(n * 1_000, &values))
+                statistics.take(n * 1_000, &policy(), &ticks(n * 1_000, &values))
             });
             all.filter(|alarms| !alarms.is_empty()).count()
         };
@@ -131,10 +188,76 @@ mod tests {
 
     #[test]
     fn a_policy_without_statistics_keeps_none() {
-        let none = policy::Statistics { metrics: Vec::new(), error_budget: 0, ..rules() };
+        let mut none = policy();
+        (none.statistics.metrics, none.statistics.error_budget) = (Vec::new(), 0);
         let mut statistics = Statistics::new();
         let values = ticks(1_000, &[(Metric::ErrorRatio, 1_000_000), (Metric::RequestRate, 9)]);
-        (0..2_000).for_each(|_| assert_eq!(statistics.take(&none, &values), []));
+        (0..2_000).for_each(|_| assert_eq!(statistics.take(1_000, &none, &values), []));
         assert!(statistics.baselines.is_empty() && statistics.errors.is_none());
+    }
+
+    /// What was usual for long, and then a rate of zero: the one alarm it raises, and when the last tick was.
+    fn odd(policy: &Policy) -> (Statistics, Vec<Alarm>, Millis) {
+        let (mut statistics, mut at, mut alarms) = (Statistics::new(), 0, Vec::new());
+        let usual = (0..policy.statistics.warm_up + 200).map(|n| 50_000_000 + i64::from(n % 997));
+        for rate in usual.chain([0]) {
+            at += 1_000;
+            alarms = statistics.take(at, policy, &ticks(at, &[(Metric::RequestRate, rate)]));
+        }
+        assert_eq!(alarms.len(), 1);
+        (statistics, alarms, at)
+    }
+
+    #[test]
+    fn an_alarm_of_a_metric_that_is_gone_is_unknown_until_it_is_back() {
+        let policy = policy();
+        let (mut statistics, alarms, at) = odd(&policy);
+        let (ttl, none) = (policy.freshness.ttl_of(Metric::RequestRate), BTreeMap::new());
+        assert_eq!(statistics.take(at + ttl, &policy, &none), alarms, "it is as old as it may be");
+        assert_eq!(statistics.take(at + ttl + 1, &policy, &none), []);
+        let later = at + 3_600_000;
+        let back = ticks(later, &[(Metric::RequestRate, 0)]);
+        assert_eq!(statistics.take(later, &policy, &back), alarms, "as odd as it went");
+    }
+
+    #[test]
+    fn a_past_of_another_length_begins_anew() {
+        let mut policy = policy();
+        for longer in [true, false] {
+            let (mut statistics, _, at) = odd(&policy);
+            let rules = &mut policy.statistics;
+            let length = if longer { &mut rules.history } else { &mut rules.warm_up };
+            *length += 1;
+            let tick = ticks(at + 1_000, &[(Metric::RequestRate, 0)]);
+            assert_eq!(statistics.take(at + 1_000, &policy, &tick), [], "longer past: {longer}");
+        }
+    }
+
+    #[test]
+    fn failures_nobody_tells_of_any_more_are_unknown_and_then_forgotten() {
+        let (mut statistics, policy) = (Statistics::new(), policy());
+        let mut take =
+            |at, values: &[(Metric, i64)]| statistics.take(at, &policy, &ticks(at, values)).len();
+        let standing = (1..=30).map(|n| take(n * 1_000, &BAD)).last();
+        assert_eq!(standing, Some(1));
+        let ttl = policy.freshness.ttl_of(Metric::ErrorRatio);
+        assert_eq!(take(30_000 + ttl, &[]), 1, "it is as old as it may be");
+        assert_eq!(take(30_001 + ttl, &[]), 0);
+        assert_eq!(take(30_001 + SPAN_MAX.max(ttl), &[]), 0);
+        let back = 40_000 + SPAN_MAX.max(ttl);
+        assert_eq!(take(back, &BAD) + take(back + 1_000, &BAD), 0, "one blip is no alarm");
+    }
+
+    #[test]
+    fn failures_end_when_nothing_is_asked_any_more() {
+        let (mut statistics, policy) = (Statistics::new(), policy());
+        let idle = [(Metric::ErrorRatio, 0), (Metric::RequestRate, 0)];
+        let mut take = |n: u64, values: &[(Metric, i64)]| {
+            statistics.take(n * 1_000, &policy, &ticks(n * 1_000, values)).len()
+        };
+        assert_eq!((1..=30).map(|n| take(n, &BAD)).last(), Some(1));
+        let stands = (31..200).map(|n| take(n, &idle)).take_while(|alarms| *alarms == 1).count();
+        assert_eq!(stands, IDLE as usize - 1);
+        assert_eq!(take(200, &BAD) + take(201, &BAD), 0, "and nothing of it is left");
     }
 }

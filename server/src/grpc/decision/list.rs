@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use agentctl_api::v1;
 use agentd_core::app::AppName;
+use agentd_core::record::Detached;
 use agentd_core::state::Remembered;
 use prost::Message;
 use tonic::Status;
@@ -225,9 +226,9 @@ impl Gathering<'_> {
             let step = self.candidates.backward(self.reader, at)?;
             for entry in step.entries {
                 (at, looked_at) = (entry.seq, looked_at + 1);
-                let length = entry.line.len();
+                let length = weight(&entry.line);
                 match self.take(entry)? {
-                    Met::Decision => bytes += length,
+                    Met::Decision => bytes = length.saturating_add(bytes),
                     Met::Other => {}
                     Met::TooOld => return Ok(Found { found: self.found, next: None }),
                 }
@@ -281,6 +282,12 @@ impl Gathering<'_> {
     }
 }
 
+/// Bytes of the record in `line`, with those that lie beside the log.
+fn weight(line: &[u8]) -> usize {
+    let beside = Detached::in_line(line).map_or(0, |blob| blob.bytes);
+    line.len().saturating_add(usize::try_from(beside).unwrap_or(usize::MAX))
+}
+
 /// What a walk came by.
 enum Met {
     /// A decision that is wanted.
@@ -299,4 +306,25 @@ fn gather(reader: &Reader, seq: u64, entries: &[Entry]) -> Aftermath {
         }
     }
     aftermath
+}
+
+#[cfg(test)]
+mod tests {
+    use agentd_core::app::Env;
+    use agentd_core::chain::GENESIS;
+    use agentd_core::record::{Body, Record};
+
+    use super::*;
+
+    #[test]
+    fn a_body_beside_the_log_weighs_what_it_is_read_as() {
+        let body = Body::Injected { scenario: "crash".to_owned(), what: "x".repeat(100_000) };
+        let (env, actor) = (Env::Stage, "agent-1".to_owned());
+        let record =
+            Record { seq: 1, at: 1, env, app: None, cause: None, actor, trace: None, body };
+        let (line, blob) = record.line_detached(GENESIS);
+        assert_eq!(weight(&line), line.len() + blob.len());
+        let whole = record.line(GENESIS);
+        assert_eq!(weight(&whole), whole.len());
+    }
 }

@@ -1,7 +1,7 @@
 //! Events that came lately: one that is sent again is told from a new one.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::{BuildHasher as _, RandomState};
 
 /// Events remembered.
 pub(super) const EVENTS: usize = 10_000;
@@ -11,14 +11,14 @@ pub(super) const EVENTS: usize = 10_000;
 pub struct Recent {
     order: VecDeque<u64>,
     known: BTreeSet<u64>,
+    /// Secret, so that nobody can choose an event that has the mark of another principal's.
+    keys: RandomState,
 }
 
 impl Recent {
     /// Notes an event; `false` if it came before.
     pub fn is_first(&mut self, name: &str) -> bool {
-        let mut hasher = DefaultHasher::new();
-        name.hash(&mut hasher);
-        let mark = hasher.finish();
+        let mark = self.keys.hash_one(name);
         if !self.known.insert(mark) {
             return false;
         }

@@ -31,7 +31,8 @@ impl Counts {
     /// The counts of a point, or the rule it breaks.
     pub(super) fn explicit(point: &HistogramDataPoint) -> Result<Self, &'static str> {
         let (bounds, counts) = (&point.explicit_bounds, &point.bucket_counts);
-        if counts.len() > BUCKETS_MAX {
+        // Bounds are remembered too, and without counts nothing else limits them.
+        if counts.len() > BUCKETS_MAX || bounds.len() >= BUCKETS_MAX {
             return Err("must have at most 1024 buckets");
         }
         // Both may be absent: then only the count and the sum are known.
@@ -47,6 +48,14 @@ impl Counts {
             return Err("must have buckets that add up to its count");
         }
         Ok(Self::Explicit { bounds: bounds.clone(), counts: counts.clone(), max: point.max })
+    }
+
+    /// Buckets that have to be remembered.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Explicit { bounds, counts, .. } => bounds.len().max(counts.len()),
+            Self::Exponential { counts, .. } => counts.len(),
+        }
     }
 
     /// The counts of a point, or the rule it breaks.
@@ -220,12 +229,19 @@ mod tests {
             ..HistogramDataPoint::default()
         };
         type Change = fn(&mut HistogramDataPoint);
-        let cases: [(Change, &str); 5] = [
+        let cases: [(Change, &str); 6] = [
             (|p| p.bucket_counts = vec![1, 2], "one bucket more"),
             (|p| p.explicit_bounds = vec![0.5, 0.1], "ascend"),
             (|p| p.explicit_bounds = vec![0.5, f64::NAN], "ascend"),
             (|p| p.count = 4, "add up"),
             (|p| p.bucket_counts = vec![0; 1_025], "at most 1024"),
+            (
+                |p| {
+                    p.bucket_counts = Vec::new();
+                    p.explicit_bounds = (0..1_024).map(f64::from).collect();
+                },
+                "at most 1024",
+            ),
         ];
         for (change, rule) in cases {
             let mut point = good.clone();

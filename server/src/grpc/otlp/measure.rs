@@ -283,7 +283,9 @@ impl Reader<'_> {
         let of = (self.origin.app, self.origin.instance);
         let key = (self.metric.name.clone(), fingerprint(attributes));
         let added = self.memory.add(of, key, last, self.origin.now);
-        added.map_err(|Full| "has more series than are remembered, 1000 of an instance")
+        added.map_err(
+            |Full| "has more than is remembered, 1000 series and 40000 buckets of an instance",
+        )
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is remembered between two exports: counters tell their sum since a start, and what counts is what was added. Bounded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use agentd_core::app::{AppName, Instances, Millis};
 
@@ -10,6 +10,10 @@ use super::histogram::Counts;
 pub(super) const SERIES: usize = 200_000;
 /// Series remembered of one instance of an app.
 pub(super) const SERIES_PER_INSTANCE: usize = 1_000;
+/// Buckets remembered in all: series alone do not say how much memory is used.
+const BUCKETS: usize = 4_000_000;
+/// Buckets remembered of one instance of an app, so that one app cannot use up what all of them have.
+const BUCKETS_PER_INSTANCE: usize = 40_000;
 /// An instance that was not heard of for so long makes room for another one.
 const FORGET_MS: Millis = 600_000;
 /// A counter that is seen for the first time counts from its start if that is no longer ago.
@@ -20,14 +24,18 @@ const YOUNG_NANOS: u64 = 120_000_000_000;
 pub struct Memory {
     instances: BTreeMap<(AppName, String), Instance>,
     series: usize,
+    buckets: usize,
+    /// When instances without series were let go last.
+    swept: Millis,
 }
 
 /// One instance of an app, as `service.instance.id` names it.
 #[derive(Debug)]
 struct Instance {
-    slot: u32,
+    slot: Option<u32>,
     heard: Millis,
     series: BTreeMap<SeriesKey, Last>,
+    buckets: usize,
 }
 
 /// A metric and a fingerprint of the attributes of a point.
@@ -62,39 +70,63 @@ pub(super) struct Added {
 pub(super) struct Full;
 
 impl Memory {
-    /// The slot of an instance; a number below the limit of instances is its own slot.
-    pub(super) fn slot(&mut self, app: &AppName, id: &str, now: Millis) -> Result<u32, Full> {
+    /// The slot of an instance; `None` when no instance is named, and the app as a whole is meant. A number below the limit of
+    /// instances is its own slot, unless another instance was there before.
+    pub(super) fn slot(
+        &mut self,
+        app: &AppName,
+        id: &str,
+        now: Millis,
+    ) -> Result<Option<u32>, Full> {
         let key = (app.clone(), id.to_owned());
         if let Some(known) = self.instances.get_mut(&key) {
             known.heard = now;
             return Ok(known.slot);
         }
+        self.drop_empty(now);
+        let slot = if id.is_empty() { None } else { Some(self.free_slot(app, id, now)?) };
+        let series = BTreeMap::new();
+        self.instances.insert(key, Instance { slot, heard: now, series, buckets: 0 });
+        Ok(slot)
+    }
+
+    /// A slot that no other instance of the app has: that there are only so many of them limits the instances.
+    fn free_slot(&mut self, app: &AppName, id: &str, now: Millis) -> Result<u32, Full> {
         let own = || {
             let first = (app.clone(), String::new());
             self.instances.range(first..).take_while(|((name, _), _)| name == app)
         };
-        let taken: std::collections::BTreeSet<u32> = own().map(|(_, i)| i.slot).collect();
-        let named = id.parse::<u32>().ok().filter(|slot| *slot < Instances::LIMIT);
-        let free = named.or_else(|| (0..Instances::LIMIT).find(|slot| !taken.contains(slot)));
-        let slot = match free {
-            Some(slot) => slot,
-            None => {
-                let gone = own()
-                    .filter(|(_, i)| now.saturating_sub(i.heard) >= FORGET_MS)
-                    .min_by_key(|(_, i)| i.heard)
-                    .map(|(key, i)| (key.clone(), i.slot));
-                let (key, slot) = gone.ok_or(Full)?;
-                self.forget(&key);
-                slot
-            }
-        };
-        self.instances.insert(key, Instance { slot, heard: now, series: BTreeMap::new() });
+        let taken: BTreeSet<u32> = own().filter_map(|(_, i)| i.slot).collect();
+        // `07` and `+7` are names: one number is not to be many instances.
+        let number = id.parse::<u32>().ok();
+        let number = number.filter(|slot| *slot < Instances::LIMIT && slot.to_string() == id);
+        let mut wanted = number.into_iter().chain(0..Instances::LIMIT);
+        if let Some(slot) = wanted.find(|slot| !taken.contains(slot)) {
+            return Ok(slot);
+        }
+        let gone = own()
+            .filter(|(_, i)| i.is_silent(now))
+            .filter_map(|(key, i)| Some((i.heard, key.clone(), i.slot?)))
+            .min();
+        let (_, key, slot) = gone.ok_or(Full)?;
+        self.forget(&key);
         Ok(slot)
     }
 
+    /// Lets go of silent instances that have no series, of whatever app: the limit of series does not see them. Now and then is
+    /// enough, because only what was heard of in between can have come.
+    fn drop_empty(&mut self, now: Millis) {
+        if now.saturating_sub(self.swept) >= FORGET_MS {
+            self.swept = now;
+            self.instances.retain(|_, i| !i.series.is_empty() || !i.is_silent(now));
+        }
+    }
+
     fn forget(&mut self, key: &(AppName, String)) {
-        let gone = self.instances.remove(key).map_or(0, |instance| instance.series.len());
-        self.series = self.series.saturating_sub(gone);
+        if let Some(gone) = self.instances.remove(key) {
+            self.series = self.series.saturating_sub(gone.series.len());
+            self.buckets = self.buckets.saturating_sub(gone.buckets);
+        }
     }
 
     /// Notes a cumulative point and says what it adds; `None` when that is not known yet, or it is no news.
@@ -106,38 +138,58 @@ impl Memory {
         now: Millis,
     ) -> Result<Option<Added>, Full> {
         let owner = (of.0.clone(), of.1.to_owned());
-        let full = self.series >= SERIES;
-        if full && !self.instances.get(&owner).is_some_and(|i| i.series.contains_key(&key)) {
-            self.make_room(now)?;
+        let instance = self.instances.get(&owner).ok_or(Full)?;
+        let last = instance.series.get(&key);
+        if last.is_some_and(|last| point.time <= last.time) {
+            return Ok(None);
         }
-        let Some(instance) = self.instances.get_mut(&owner) else { return Err(Full) };
-        let room = instance.series.len() < SERIES_PER_INSTANCE;
-        match instance.series.get_mut(&key) {
-            Some(last) if point.time <= last.time => Ok(None),
-            Some(last) => {
-                let before = std::mem::replace(last, point.clone());
-                Ok(Some(added(&before, &point)))
-            }
-            None if !room => Err(Full),
-            None => {
-                instance.series.insert(key, point.clone());
-                self.series = self.series.saturating_add(1);
-                let young =
-                    point.start > 0 && point.time.saturating_sub(point.start) <= YOUNG_NANOS;
-                Ok(young.then(|| since_start(&point)))
-            }
-        }
-    }
-
-    fn make_room(&mut self, now: Millis) -> Result<(), Full> {
-        let quiet = self.instances.iter().filter(|(_, i)| !i.series.is_empty());
-        let oldest = quiet.min_by_key(|(_, i)| i.heard).map(|(key, i)| (key.clone(), i.heard));
-        let (key, heard) = oldest.ok_or(Full)?;
-        if now.saturating_sub(heard) < FORGET_MS {
+        // A known series can grow: its buckets are as many as were told last.
+        let (old, new) = (last.map_or(0, |last| last.value.size()), point.value.size());
+        let (one, more) = (usize::from(last.is_none()), new.saturating_sub(old));
+        let fits = |has: usize, add: usize, limit: usize| add == 0 || has + add <= limit;
+        if !fits(instance.series.len(), one, SERIES_PER_INSTANCE)
+            || !fits(instance.buckets, more, BUCKETS_PER_INSTANCE)
+        {
             return Err(Full);
         }
-        self.forget(&key);
+        while !fits(self.series, one, SERIES) || !fits(self.buckets, more, BUCKETS) {
+            self.make_room(now)?;
+        }
+        let instance = self.instances.get_mut(&owner).ok_or(Full)?;
+        instance.buckets = instance.buckets.saturating_sub(old).saturating_add(new);
+        self.buckets = self.buckets.saturating_sub(old).saturating_add(new);
+        self.series = self.series.saturating_add(one);
+        if let Some(before) = instance.series.insert(key, point.clone()) {
+            return Ok(Some(added(&before, &point)));
+        }
+        let young = point.start > 0 && point.time.saturating_sub(point.start) <= YOUNG_NANOS;
+        Ok(young.then(|| since_start(&point)))
+    }
+
+    /// Forgets the instance that has been silent longest of those whose series take up room.
+    fn make_room(&mut self, now: Millis) -> Result<(), Full> {
+        let silent =
+            self.instances.iter().filter(|(_, i)| !i.series.is_empty() && i.is_silent(now));
+        let oldest = silent.min_by_key(|(_, i)| i.heard).map(|(key, _)| key.clone());
+        self.forget(&oldest.ok_or(Full)?);
         Ok(())
+    }
+}
+
+impl Instance {
+    /// Whether it may make room for another one.
+    const fn is_silent(&self, now: Millis) -> bool {
+        now.saturating_sub(self.heard) >= FORGET_MS
+    }
+}
+
+impl Value {
+    /// Buckets that have to be remembered.
+    fn size(&self) -> usize {
+        match self {
+            Self::Sum(_) => 0,
+            Self::Counts(counts, _) => counts.size(),
+        }
     }
 }
 
@@ -208,13 +260,73 @@ mod tests {
     fn instances_get_slots_and_one_that_was_silent_for_long_makes_room() {
         let mut memory = Memory::default();
         for n in 0..Instances::LIMIT {
-            assert_eq!(memory.slot(&web(), &format!("id-{n}"), 1), Ok(n));
+            assert_eq!(memory.slot(&web(), &format!("id-{n}"), 1), Ok(Some(n)));
         }
-        assert_eq!(memory.slot(&web(), "id-3", 2), Ok(3));
+        assert_eq!(memory.slot(&web(), "id-3", 2), Ok(Some(3)));
         assert_eq!(memory.slot(&web(), "late", 2), Err(Full));
-        assert_eq!(memory.slot(&web(), "late", FORGET_MS + 1), Ok(0));
+        assert_eq!(memory.slot(&web(), "late", FORGET_MS + 1), Ok(Some(0)));
         let other = AppName::parse("other").unwrap();
-        assert_eq!(memory.slot(&other, "7", 0), Ok(7), "a number is its own slot");
+        assert_eq!(memory.slot(&other, "7", 0), Ok(Some(7)), "a number is its own slot");
+    }
+
+    #[test]
+    fn no_two_instances_share_a_slot_however_their_ids_are_written() {
+        let mut memory = Memory::default();
+        assert_eq!(memory.slot(&web(), "", 0), Ok(None), "the app as a whole takes no slot");
+        assert_eq!(memory.slot(&web(), "named", 0), Ok(Some(0)));
+        assert_eq!(memory.slot(&web(), "7", 0), Ok(Some(7)));
+        for (id, slot) in [("07", 1), ("+7", 2), ("007", 3), ("0", 4), ("64", 5)] {
+            assert_eq!(memory.slot(&web(), id, 0), Ok(Some(slot)), "{id}");
+        }
+        let given = (0..1_000).filter_map(|n| memory.slot(&web(), &format!("+{n}"), 0).ok());
+        let distinct: BTreeSet<_> = given.collect();
+        // `+7` is one of them.
+        assert_eq!((distinct.len(), memory.instances.len()), (64 - 6, 64 + 1));
+        assert_eq!(memory.slot(&web(), "9", 0), Err(Full), "numbers are limited like names");
+    }
+
+    #[test]
+    fn silent_instances_without_series_are_let_go() {
+        let mut memory = Memory::default();
+        for n in 0..100 {
+            let app = AppName::parse(&format!("app-{n}")).unwrap();
+            memory.slot(&app, "", 1).unwrap();
+        }
+        memory.slot(&web(), "a", 1).unwrap();
+        memory.add((&web(), "a"), key(0), sum(1, 1, 1.0), 1).unwrap();
+        memory.slot(&web(), "b", FORGET_MS + 1).unwrap();
+        assert_eq!(memory.instances.len(), 2, "the one with a series, and the new one");
+    }
+
+    fn histogram(time: u64, buckets: i32) -> Last {
+        let counts = (0..buckets).map(|index| (index, 1)).collect();
+        let counts = Counts::Exponential { scale: 0, zeros: 0, counts };
+        Last { start: 1, time, value: Value::Counts(counts, 1) }
+    }
+
+    #[test]
+    fn buckets_are_limited_and_a_known_series_cannot_grow_beyond_that() {
+        let mut memory = Memory::default();
+        memory.slot(&web(), "a", 0).unwrap();
+        let mut add = |n, time, buckets| {
+            memory.add((&web(), "a"), key(n), histogram(time, buckets), 0).map(|_added| ())
+        };
+        for n in 0..40 {
+            assert_eq!(add(n, 1, 1_000), Ok(()));
+        }
+        assert_eq!(add(40, 1, 1), Err(Full));
+        assert_eq!(add(0, 2, 1_001), Err(Full), "it grew");
+        assert_eq!(add(0, 3, 900), Ok(()));
+        assert_eq!(add(40, 1, 100), Ok(()), "what another one gave back");
+        assert_eq!(memory.buckets, BUCKETS_PER_INSTANCE);
+
+        memory.buckets = BUCKETS;
+        memory.slot(&web(), "b", FORGET_MS).unwrap();
+        let late = memory.add((&web(), "b"), key(0), histogram(1, 10), FORGET_MS - 1);
+        assert_eq!(late, Err(Full), "nobody has been silent for so long");
+        memory.add((&web(), "b"), key(0), histogram(1, 10), FORGET_MS).unwrap();
+        assert_eq!(memory.buckets, BUCKETS - BUCKETS_PER_INSTANCE + 10);
+        assert_eq!(memory.series, 1);
     }
 
     #[test]

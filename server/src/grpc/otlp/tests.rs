@@ -135,6 +135,26 @@ fn resources_that_are_none_of_ours_are_refused_whole() {
     assert!(signal(&mut memory, &old).0.is_some(), "the name it had before");
 }
 
+#[test]
+fn an_instance_whose_id_is_too_long_is_refused_with_the_reason() {
+    let mut memory = Memory::default();
+    let mut of = |length| {
+        let id = "x".repeat(length);
+        let named = [
+            ("service.name", "web"),
+            ("deployment.environment.name", "dev"),
+            ("service.instance.id", id.as_str()),
+        ];
+        let metrics = vec![gauge("process.cpu.utilization", "1", 0.5, SECOND)];
+        signal(&mut memory, &resource(&named, metrics))
+    };
+    assert!(of(256).0.is_some());
+    let (None, refused) = of(257) else { panic!("taken") };
+    let told = partial(&refused).unwrap();
+    assert_eq!(told.rejected_data_points, 1);
+    assert!(told.error_message.contains("at most 256 bytes, got 257"), "{told:?}");
+}
+
 #[tokio::test]
 async fn every_instance_is_one_of_its_app() {
     let server = Server::start(Env::Dev);

@@ -1,6 +1,7 @@
 //! Entries of the log in pages, in either direction.
 
 use agentctl_api::v1;
+use agentd_core::record::Detached;
 use tonic::Status;
 
 use super::super::candidates::Candidates;
@@ -90,6 +91,8 @@ struct Page {
 enum Taken {
     More,
     Full,
+    /// It does not fit any more: the next page begins with it.
+    Next,
     /// Nothing further can match.
     Over,
 }
@@ -114,7 +117,14 @@ impl Page {
                 Err(_) => true,
             };
         if matches {
-            self.bytes += entry.line.len();
+            // What lies beside the log is read and sent like what stands in the line.
+            let beside = Detached::in_line(&entry.line).map_or(0, |blob| blob.bytes);
+            let beside = usize::try_from(beside).unwrap_or(usize::MAX);
+            let bytes = self.bytes.saturating_add(entry.line.len()).saturating_add(beside);
+            if !self.entries.is_empty() && bytes > PAGE_BYTES {
+                return Taken::Next;
+            }
+            self.bytes = bytes;
             self.entries.push(entry);
         }
         let full = self.entries.len() >= self.size
@@ -142,13 +152,15 @@ impl Page {
                 return self.at_end(next, damage);
             }
             for entry in step.entries {
-                next = entry.seq.saturating_add(1);
+                let seq = entry.seq;
+                next = seq.saturating_add(1);
                 match self.take(reader, entry, |filter, at| filter.span.is_over(at)) {
                     Taken::More => {}
                     Taken::Full => {
                         let more = next <= reader.durable_seq() || damage.is_some();
                         return Ok(more.then_some(next));
                     }
+                    Taken::Next => return Ok(Some(seq)),
                     Taken::Over => return Ok(None),
                 }
             }
@@ -176,6 +188,7 @@ impl Page {
                 match self.take(reader, entry, before) {
                     Taken::More => {}
                     Taken::Full => return Ok((at > reader.oldest_seq()).then_some(at)),
+                    Taken::Next => return Ok(Some(at.saturating_add(1))),
                     Taken::Over => return Ok(None),
                 }
             }
@@ -184,5 +197,55 @@ impl Page {
             }
             at = step.next;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agentd_core::app::Env;
+    use agentd_core::chain::{GENESIS, leaf_hash};
+    use agentd_core::record::{Body, Record};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn bodies_beside_the_log_count_towards_the_bytes_of_a_page() {
+        let dir = TempDir::new().unwrap();
+        let config = journal::Config::new(dir.path().to_owned());
+        let journal = journal::open(config, &mut |_, _| {}).unwrap().journal;
+        let mut head = GENESIS;
+        for seq in 1..=5 {
+            let what = "x".repeat(900 << 10);
+            let body = Body::Injected { scenario: seq.to_string(), what };
+            let (env, actor) = (Env::Stage, "agent-1".to_owned());
+            let record =
+                Record { seq, at: seq, env, app: None, cause: None, actor, trace: None, body };
+            let (line, blob) = record.line_detached(head);
+            journal.blobs().put(&blob).unwrap();
+            head = leaf_hash(&line);
+            journal.append(seq, vec![line.into()]).await.unwrap();
+        }
+        let reader = journal.reader();
+        let page = || {
+            let filter = ProofFilter::parse(None, &mut Vec::new());
+            let candidates = Candidates::new(None, filter.wanted());
+            Page { filter, candidates, size: 100, entries: Vec::new(), bytes: 0, looked_at: 0 }
+        };
+        let seqs = |page: &Page| page.entries.iter().map(|e| e.seq).collect::<Vec<_>>();
+        let (mut forward, mut next) = (Vec::new(), Some(1));
+        while let Some(at) = next {
+            let mut page = page();
+            next = page.forward(&reader, at, None).unwrap();
+            forward.push(seqs(&page));
+        }
+        assert_eq!(forward, [vec![1, 2], vec![3, 4], vec![5]]);
+        let (mut backward, mut next) = (Vec::new(), Some(u64::MAX));
+        while let Some(at) = next {
+            let mut page = page();
+            next = page.backward(&reader, at).unwrap();
+            backward.push(seqs(&page));
+        }
+        assert_eq!(backward, [vec![5, 4], vec![3, 2], vec![1]]);
     }
 }

@@ -87,6 +87,8 @@ where
                 told.tell(services, &session, answers);
                 return Err(outcome::gone(Gone));
             }
+            // The monitor is gone, or the edge let go of its answers because its token was revoked: that is seen here, ahead of what
+            // it still sends, whether or not it reads.
             () = answers.closed() => return Ok(None),
             () = sleep_until(told.due) => {
                 told.tell(services, &session, answers);

@@ -103,6 +103,70 @@ async fn a_sync_that_fails_at_the_start_or_while_a_fault_is_settled_ends_the_pro
 }
 
 #[tokio::test]
+async fn a_sync_that_fails_before_a_file_holds_records_only_refuses() {
+    let disk = LossyStore::default();
+    disk.fail(Op::Sync, ErrorKind::Other);
+    let mut log = on(&disk);
+    assert!(matches!(log.journal.status(), Status::Unwritable { .. }));
+    assert!(log.append(&["no".into()]).await.is_err());
+    log.journal.try_recover().await.unwrap();
+    log.append_each(3).await;
+    assert_eq!((log.all().len(), disk.ended()), (3, None));
+}
+
+#[test]
+fn a_segment_or_a_spare_that_cannot_be_synced_is_dropped() {
+    use super::super::frame::Header;
+    use super::super::segment::{Active, Left};
+    use super::super::store::Access;
+
+    let disk = LossyStore::default();
+    let store: Arc<dyn Store> = Arc::new(disk.clone());
+    let header = || Header { log_id: LogId::from_bytes([7; 16]), first_seq: 1, prev: GENESIS };
+    disk.fail(Op::Sync, ErrorKind::Other);
+    assert_eq!(Active::create(&store, header(), 4096).unwrap_err().left, Left::Settled);
+    assert_eq!(store.names().unwrap(), [""; 0]);
+
+    let file = store.open("0000000003.spare", Access::Create).unwrap();
+    disk.fail(Op::Sync, ErrorKind::Other);
+    let spare = ("0000000003.spare", file);
+    assert_eq!(Active::adopt(&store, spare, header(), 4096).unwrap_err().left, Left::Settled);
+    assert_eq!(store.names().unwrap(), [""; 0]);
+
+    let spares = Spares::new(Arc::clone(&store), 8192);
+    let make = || {
+        let (want, wanted) = sync_channel(4);
+        want.send(()).unwrap();
+        drop(want);
+        spares.run(&wanted);
+        store.names().unwrap().len()
+    };
+    disk.fail(Op::Sync, ErrorKind::Other);
+    assert_eq!((make(), spares.is_ready()), (0, false));
+    assert_eq!((make(), spares.is_ready()), (1, true), "the next one is made");
+    assert_eq!(disk.ended(), None);
+}
+
+#[tokio::test]
+async fn a_spare_that_is_being_made_outlives_the_settling_of_a_fault() {
+    use super::super::store::Access;
+
+    const MAKING: &str = "0000000099.spare.tmp";
+    let disk = LossyStore::default();
+    let mut log = on(&disk);
+    log.append_each(1).await;
+    log.quiet().await;
+    disk.open(MAKING, Access::Create).unwrap();
+    disk.fail(Op::Write, ErrorKind::Other);
+    log.append(&["no".into()]).await.unwrap_err();
+    log.journal.try_recover().await.unwrap();
+    assert!(disk.names().unwrap().contains(&MAKING.to_owned()));
+    drop(log);
+    drop(on(&disk));
+    assert!(!disk.names().unwrap().contains(&MAKING.to_owned()), "half made");
+}
+
+#[tokio::test]
 async fn calls_that_wait_behind_a_failed_one_fail_with_it() {
     let disk = LossyStore::default();
     let log = on(&disk);

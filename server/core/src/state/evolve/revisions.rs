@@ -1,10 +1,11 @@
 //! Which revision of a specification is in force, which was good, and which one a rollback leads to.
 
-use crate::action::Action;
-use crate::app::{AppName, Millis, Source};
+use crate::action::{Action, Level};
+use crate::app::{AppName, Env, Millis, Source};
+use crate::graduation;
 use crate::plan::Operation;
 use crate::record::{Concluded, Decided};
-use crate::state::{Attempt, Outcome, Revision, SpecHistory, State};
+use crate::state::{Attempt, Outcome, Profile, Revision, SpecHistory, State};
 use crate::verdict::Ruling;
 
 use super::profile;
@@ -68,6 +69,9 @@ pub(super) fn switch_revision(state: &mut State, app: Option<&AppName>, attempt:
     history.current = to;
     let Some(revision) = history.revisions.iter_mut().find(|r| r.number == to) else { return };
     revision.rolled_back_to |= rollback;
+    if rollback {
+        keep_limits(revision, &app.profile, state.env);
+    }
     revision.verified_at = revision.verified_at.or(inherited);
     let settings = matches!(attempt.plan.operation, Operation::Configure { .. });
     revision.settings = settings;
@@ -76,6 +80,18 @@ pub(super) fn switch_revision(state: &mut State, app: Option<&AppName>, attempt:
     app.profile = profile(&revision.spec, &revision.digest, to);
     app.profile.failed_revision = failed;
     app.profile.rollback_to = rollback_target(history);
+}
+
+/// Whoever lets a rollback through wants another program to run, and has not looked at what the agent may do with it: what a human
+/// allows now stays, unless the old revision allows less. It becomes part of that revision, so that the specification in force says
+/// what is in force, and the next update starts from it.
+fn keep_limits(revision: &mut Revision, now: &Profile, env: Env) {
+    let level = |autonomy: Option<Level>| autonomy.unwrap_or(graduation::unnamed(env));
+    if level(now.autonomy) <= level(revision.spec.autonomy) {
+        revision.spec.autonomy = now.autonomy;
+    }
+    revision.spec.windows.clone_from(&now.windows);
+    revision.digest = revision.spec.digest();
 }
 
 /// The revision that [`super::take_back`] put in force again is the one that runs.

@@ -241,3 +241,58 @@ fn monitors_that_are_silent_or_say_zero_or_contradict_or_scream_move_nothing() {
         world.assert_replays();
     }
 }
+
+#[test]
+fn a_rollback_takes_the_program_back_and_not_what_a_human_allows_the_agent() {
+    use crate::app::{Field, OnboardRequest, RequestedWindow};
+    let ask = |level: &str| OnboardRequest {
+        autonomy: Some(level.to_owned()),
+        windows: vec![RequestedWindow {
+            name: "nightly".to_owned(),
+            start: "2026-01-01T22:00:00Z".to_owned(),
+            end: Some("2026-01-01T23:00:00Z".to_owned()),
+            every_ms: None,
+        }],
+        ..OnboardRequest::default()
+    };
+    // What was allowed before, what is allowed when it goes back, and what is allowed then.
+    for (before, now, then) in [
+        (None, "PROPOSE", Some(Level::Propose)),
+        (Some("AUTO"), "OFF", Some(Level::Off)),
+        (Some("PROPOSE"), "AUTO", Some(Level::Propose)),
+        (None, "AUTO", Some(Level::Auto)),
+    ] {
+        let mut world = World::new(Env::Stage);
+        let first =
+            OnboardRequest { autonomy: before.map(str::to_owned), ..World::request("web", 1) };
+        world.try_onboard(first, World::by("olivia"));
+        world.pass(world.policy.verification.hold_ms + 5_000);
+        let app = crate::app::AppName::parse("web").unwrap();
+        world.deploy_next(&app);
+        world.update(&app, ask(now), [Field::Autonomy, Field::Windows], None);
+        if let Some(raise) = world.app(&app).approval {
+            world.approve(raise, None, World::by("ann"));
+        }
+        let profile = &world.app(&app).profile;
+        assert_eq!((profile.autonomy.map(Level::as_str), profile.windows.len()), (Some(now), 1));
+        world.act(&app, "rollback", World::by("olivia"));
+        let approval = world.app(&app).approval.expect("held for approval");
+        world.approve(approval, None, World::by("ann"));
+        let profile = &world.app(&app).profile;
+        assert_eq!((profile.revision, profile.autonomy), (1, then), "{before:?} {now}");
+        assert_eq!(profile.windows.len(), 1, "nor is a window of maintenance forgotten");
+        let spec = world.state.specs[&app].spec().unwrap();
+        assert!(spec.environment.is_empty(), "the program is the old one");
+        assert_eq!((spec.autonomy, &spec.windows), (profile.autonomy, &profile.windows));
+        assert_eq!(profile.spec_digest, spec.digest());
+        // The next update of something else starts from what is in force, and raises nothing.
+        let labels = [("team".to_owned(), "shop".to_owned())].into();
+        let labels = OnboardRequest { labels, ..OnboardRequest::default() };
+        world.pass(world.policy.verification.hold_ms + 5_000);
+        let reply = world.update(&app, labels, [Field::Labels], None);
+        assert!(matches!(reply, Reply::Updated { seq: Some(_), .. }), "{reply:?}");
+        let profile = &world.app(&app).profile;
+        assert_eq!((profile.autonomy, profile.windows.len(), profile.revision), (then, 1, 4));
+        world.assert_replays();
+    }
+}

@@ -166,3 +166,21 @@ async fn a_server_that_stops_acknowledges_what_it_took_and_says_when_to_come_aga
     assert_eq!((status.code(), reason(&status).as_str()), (StatusCode::Unavailable, "DRAINING"));
     assert!(status.get_details_retry_info().is_some());
 }
+
+/// So it ends when a token is revoked: the edge lets go of the answers, also of a monitor that reads none.
+#[tokio::test]
+async fn a_stream_whose_answers_were_let_go_takes_no_more_signals() {
+    let server = Server::start(Env::Dev);
+    server.onboard("web").await;
+    let mut stream = Stream::open(&server);
+    stream.send(hello(7)).await;
+    stream.send(batch(1, vec![good(&server, "web")])).await;
+    stream.acked(1).await;
+    let Stream { messages, answers, served } = stream;
+    drop(answers);
+    let ended = tokio::time::timeout(Duration::from_secs(60), served).await;
+    ended.expect("it ends though the monitor stays").unwrap();
+    let late = messages.send(batch(2, vec![good(&server, "web")])).await;
+    assert!(late.is_err(), "nobody reads any more");
+    assert_eq!(server.services.intake.counters.accepted(), 1);
+}
