@@ -189,6 +189,7 @@ const STORIES: &[Story] = &[
                     "a_watcher_that_the_ring_has_overtaken_goes_on_from_disk",
                     "a_start_that_does_not_exist_is_told_apart",
                     "a_reader_that_takes_nothing_is_let_go_with_the_cursor_to_go_on_from",
+                    "two_hundred_watchers_beside_one_that_reads_nothing_see_every_record_once_and_in_order",
                 ],
             ),
         ],

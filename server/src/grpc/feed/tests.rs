@@ -350,6 +350,23 @@ async fn a_reader_that_takes_nothing_is_let_go_with_the_cursor_to_go_on_from() {
     assert_eq!(rest, (last + 1..=100).collect::<Vec<_>>());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_watchers_beside_one_that_reads_nothing_see_every_record_once_and_in_order() {
+    let mut book = Book::open();
+    let stalled = book.watch(None).await;
+    let mut watchers = Vec::new();
+    for _ in 0..200 {
+        watchers.push(book.watch(None).await);
+    }
+    // More than fits into the queue of a stream, so whoever reads late has to catch up.
+    let count = 20 * QUEUE;
+    book.write(count as u64).await;
+    for watcher in &mut watchers {
+        assert_eq!(seqs(&entries(watcher, count).await), (1..=count as u64).collect::<Vec<_>>());
+    }
+    drop(stalled);
+}
+
 /// Shows the number of every record.
 struct Everything;
 
