@@ -15,8 +15,9 @@
 //! integrated, so a size that was signed is found again after every crash.
 //!
 //! Lines, hashes and public key are rebuilt from the segments where they are missing or do not fit. What cannot be derived is
-//! what was *promised*: a checkpoint, here or in a copy of it on a second path ([`Config::anchor`]) or in Redis, that the segments do not lead to
-//! means that an old backup was restored or that history was rewritten. Such a log is damaged: it is read, and nothing is done.
+//! what was *promised*: a checkpoint, here or in a copy of it on a second path ([`Config::anchor`]) or in Redis, that the segments
+//! do not lead to means that an old backup was restored or that history was rewritten. Such a log is damaged: it is read, and
+//! nothing is done.
 
 mod claims;
 mod elsewhere;

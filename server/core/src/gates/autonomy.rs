@@ -2,8 +2,8 @@
 //! what the mode allows: an exploratory choice is never carried out alone in prod or in a demonstration.
 //!
 //! A human's request is the human's own decision where mistakes are cheap (dev, stage). What the compiled ceiling leaves to humans
-//! for ever (a rollback) needs a second person everywhere, and so does letting the agent go further with an app than before; in prod so does what the policy does not leave to the agent, and every
-//! deployment.
+//! for ever (a rollback) needs a second person everywhere, and so does letting the agent go further with an app than before; in prod
+//! so does what the policy does not leave to the agent, and every deployment.
 
 use super::{Case, Gate, Judgement};
 use crate::action::{Level, ceiling};
