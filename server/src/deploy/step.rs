@@ -97,18 +97,19 @@ impl Bench<'_> {
             writable: Some(self.writable.clone()),
         };
         let ended = self.carry_out(&order, bounds).await?;
-        if ended == Ended::Code(0) {
-            return Ok(());
-        }
-        // A program that hit the limit of a file may have died of it without a word.
+        // What is quick grows between two looks, and a program that hit the limit of a file may have died of it without a word.
         let (directory, log) = (bounds.directory.to_owned(), self.log.clone());
         let look = move || (tree::usage(&directory), said(&log, from));
         let (usage, said) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
-        if usage.bytes > bounds.bytes_max || usage.largest >= limit {
+        let well = ended == Ended::Code(0);
+        if usage.bytes > bounds.bytes_max || (!well && usage.largest >= limit) {
             return Err(Error::TooLarge {
                 what: bounds.what,
                 bytes_max: bounds.bytes_max.min(limit),
             });
+        }
+        if well {
+            return Ok(());
         }
         Err(match ended {
             Ended::Deadline => Error::Timeout { what: bounds.what, ms: bounds.timeout_ms },
