@@ -273,6 +273,9 @@ async fn what_is_no_checkpoint_of_this_log_is_left_where_it_is_and_stops_nothing
         log = Log::open(dir.path(), &url);
         assert_eq!(log.damage(), None);
     }
+    // Its first look at the copy is over.
+    log.append(1).await;
+    log.publish().await;
     redis.run(&["DEL", &key]);
     redis.run(&["LPUSH", &key, "of another type"]);
     log.append(1).await;
