@@ -23,6 +23,10 @@ const GROUP_BYTES: usize = 1 << 20;
 /// How long the thread looks for the next append before it sleeps.
 const LOOK_OUT: Duration = Duration::from_micros(50);
 
+/// How long the thread looks for one more append of those that come back together, and for all of them: less than a sync takes.
+const GAP: Duration = Duration::from_micros(20);
+const ROUND: Duration = Duration::from_micros(200);
+
 /// What the handles ask for.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -110,7 +114,7 @@ impl Writer {
 
     /// Serves commands until no handle is left.
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        let mut held = None;
+        let (mut held, mut joined) = (None, 0);
         while self.health != Health::Ended
             && let Some(command) = held.take().or_else(|| next(&mut commands))
         {
@@ -119,18 +123,9 @@ impl Writer {
                     let _ = reply.send(self.recover());
                 }
                 Command::Append(first) => {
-                    let (reserve, mut bytes) = (first.reserve, first.bytes());
-                    let mut batch = vec![first];
-                    while bytes < GROUP_BYTES && held.is_none() {
-                        match commands.try_recv() {
-                            Ok(Command::Append(next)) if next.reserve == reserve => {
-                                bytes = bytes.saturating_add(next.bytes());
-                                batch.push(next);
-                            }
-                            Ok(other) => held = Some(other),
-                            Err(_) => break,
-                        }
-                    }
+                    let reserve = first.reserve;
+                    let (batch, next) = gather(first, &mut commands, joined);
+                    (joined, held) = (batch.len(), next);
                     self.commit(batch, reserve);
                     self.prepare();
                 }
@@ -443,6 +438,37 @@ fn next(commands: &mut mpsc::Receiver<Command>) -> Option<Command> {
         }
     }
     commands.blocking_recv()
+}
+
+/// The group that begins with `first`: all that waits, and what comes right behind it while it is smaller than the group before, of
+/// `joined` appends. Whoever waited for that one was woken with it and comes back with it: a sync for the first few of them alone would
+/// have all others wait for two. Also gives what came and cannot join.
+fn gather(
+    first: Append,
+    commands: &mut mpsc::Receiver<Command>,
+    joined: usize,
+) -> (Vec<Append>, Option<Command>) {
+    let (reserve, mut bytes) = (first.reserve, first.bytes());
+    let mut batch = vec![first];
+    let begun = Instant::now();
+    let mut arrived = begun;
+    while bytes < GROUP_BYTES {
+        match commands.try_recv() {
+            Ok(Command::Append(next)) if next.reserve == reserve => {
+                bytes = bytes.saturating_add(next.bytes());
+                batch.push(next);
+                arrived = Instant::now();
+            }
+            Ok(other) => return (batch, Some(other)),
+            Err(mpsc::error::TryRecvError::Empty)
+                if batch.len() < joined && arrived.elapsed() < GAP && begun.elapsed() < ROUND =>
+            {
+                std::hint::spin_loop();
+            }
+            Err(_) => break,
+        }
+    }
+    (batch, None)
 }
 
 fn not_open() -> Fault {
