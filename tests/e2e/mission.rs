@@ -192,6 +192,10 @@ const STORIES: &[Story] = &[
                     "two_hundred_watchers_beside_one_that_reads_nothing_see_every_record_once_and_in_order",
                 ],
             ),
+            (
+                "server/src/grpc/decision/tests.rs",
+                &["a_thousand_watchers_beside_one_that_reads_nothing_are_sent_the_same_bytes"],
+            ),
         ],
         elsewhere: "",
     },

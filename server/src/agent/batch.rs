@@ -226,7 +226,7 @@ impl Agent {
         self.head.next_seq = record.seq.saturating_add(1);
         self.head.hash = hash;
         batch.lines.push(line.clone());
-        batch.published.push(Arc::new(Published { record, line, hash }));
+        batch.published.push(Arc::new(Published::new(record, line, hash)));
     }
 
     /// The line of a record whose body is now beside the log; `None` if it cannot be kept there.
