@@ -67,6 +67,7 @@ pages! {
     "NO_PORT"
     "ONBOARDING_INVALID"
     "OUT_OF_RANGE"
+    "OVERLOADED"
     "OWNER_CONFLICT"
     "PAUSED"
     "PLAN_CHANGED"
