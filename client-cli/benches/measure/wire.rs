@@ -134,7 +134,7 @@ pub(crate) fn measure(me: &Path, dir: &Path) {
         (trip, Row::new("agentd: signal on the wire to decision on the watch", samples))
     });
     bed::end_apps(dir);
-    let sync = bed::fdatasync(dir);
+    let sync = bed::fdatasync("limit: 4 KiB write + fdatasync", dir, 200, Duration::ZERO);
     Row::header();
     for row in [&sync, &trip, &whole] {
         row.print();
