@@ -22,6 +22,8 @@ pub struct Judged {
     pub action: Action,
     /// Expected cost of the incident from here on, in millionths of a step of downtime; lower is better.
     pub cost_micro: i64,
+    /// The part of it that comes after an attempt that does not help.
+    pub next_micro: i64,
     /// Chance that it ends the incident, in permille.
     pub resolves: u32,
     /// Least value of the 90 % interval of that chance.
@@ -107,6 +109,7 @@ fn judged(action: Action, expected: &Expected, learned: &Learned, beats_noop: u3
     Judged {
         action,
         cost_micro: expected.value.to_micro(),
+        next_micro: expected.next.to_micro(),
         resolves: expected.chance.to_permille(),
         resolves_low: at(spread.negated()),
         resolves_high: at(spread),
