@@ -75,12 +75,12 @@ impl Row {
 }
 
 /// The limit: one 4 KiB write into zeroed space and `fdatasync`, so often and with so much rest before each.
-pub(crate) fn fdatasync(name: &str, dir: &Path, rounds: u64, rest: Duration) -> Row {
+pub(crate) fn fdatasync(name: &str, dir: &Path, rounds: usize, rest: Duration) -> Row {
     let file = File::create(dir.join("sync")).unwrap();
     file.write_all_at(&vec![0; 4 << 20], 0).unwrap();
     file.sync_all().unwrap();
     let block = [7_u8; 4096];
-    let samples = (0..rounds)
+    let samples = (0..rounds as u64)
         .map(|n| {
             std::thread::sleep(rest);
             let began = now_ns();

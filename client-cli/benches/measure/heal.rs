@@ -234,7 +234,7 @@ pub(crate) fn measure(me: &Path, dir: &Path) {
     let hot = bare_respawn("bare respawn by the parent, killed at once", me, dir, Duration::ZERO);
     let bare = bare_respawn("limit: bare respawn by the parent", me, dir, REST);
     let hot_sync = bed::fdatasync("4 KiB write + fdatasync, at once", dir, 200, Duration::ZERO);
-    let sync = bed::fdatasync("limit: 4 KiB write + fdatasync", dir, ROUNDS as u64, REST);
+    let sync = bed::fdatasync("limit: 4 KiB write + fdatasync", dir, ROUNDS, REST);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let (plain, heavy, (answered, refused, cut)) = runtime.block_on(async {
         let server = bed::serve(me, dir).await;
