@@ -123,3 +123,39 @@ fn a_bad_dataset_is_refused_with_line_and_column() {
     let words = ["replay", "--dataset", &dataset, "--policy", &prod];
     server.ctl(&words).exits(2).says(&["cannot be onboarded", "prod"]);
 }
+
+#[test]
+fn what_was_learned_is_made_from_the_log_and_merged_whole_or_not_at_all() {
+    let server = Server::quick();
+    let app = server.onboard("web");
+    server.crash_and_heal(&app);
+    let log = export(&server);
+    let show = server.ctl(&["learn", "show", "--log", &log, "-o", "json"]).ok().json();
+    let restarts: u64 = show["corrections"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|row| row["action"] == "RESTART")
+        .map(|row| row["resolved"].as_u64().unwrap())
+        .sum();
+    assert_eq!(restarts, 1, "{show:#}");
+    let calibrated = server.ctl(&["learn", "calibrate", "--log", &log, "-o", "json"]).ok().json();
+    assert_eq!(calibrated["count"], 1, "{calibrated:#}");
+
+    let export = |log: &str| server.ctl(&["learn", "export", "--log", log]).ok().stdout;
+    let text = export(&log);
+    assert_eq!(text, export(&log), "the same log gives the same bytes");
+    let one = save(&server, "one.json", &text);
+    let merged = server.ctl(&["learn", "merge", &one, &one]).ok().stdout;
+    assert_eq!(merged, text);
+    let diff = server.ctl(&["learn", "diff", &one, &one, "--exit-code"]).ok();
+    assert!(diff.stdout.contains("they know the same"), "{diff:#?}");
+
+    let touched = save(&server, "touched.json", &text.replace("\"trials\": 1", "\"trials\": 9"));
+    server
+        .ctl(&["learn", "merge", &one, &touched])
+        .exits(2)
+        .says(&["field `digest`", "touched.json"]);
+    let torn = save(&server, "torn.json", text.split_at(text.len() / 2).0);
+    server.ctl(&["learn", "diff", &one, &torn]).exits(2).says(&["torn.json", "line "]);
+}

@@ -1,22 +1,19 @@
 //! `agentctl backtest`: two policies against the decisions of a log and what came of them, without a server.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use agentd_core::app::Env;
 use agentd_core::backtest::{Comparison, Estimate, Fit, Fitted, Interval, Report, Rules};
-use agentd_core::chain::LINE_BYTES_MAX;
 use agentd_core::policy::{Learner, Policy};
-use agentd_core::record::Record;
 use clap::Args;
 use serde::Serialize;
 
+use super::recorded::each;
 use super::{Context, blocking};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::page::{Page, Table};
-use crate::server::{self, Bodies};
+use crate::server;
 use crate::text;
 
 /// Compare two policies over the decisions of a log, and tell which would have cost less
@@ -123,54 +120,6 @@ impl Asked {
     }
 }
 
-/// Every record of a log, in its order.
-fn each(log: &Path, take: &mut dyn FnMut(Record)) -> Result<(), Failure> {
-    let mut fault = None;
-    let mut line = |number: u64, bodies: &Bodies, line: &[u8]| {
-        if fault.is_some() || line.is_empty() {
-            return;
-        }
-        match bodies.record(line) {
-            Ok(record) => take(record),
-            Err(error) => fault = Some((number, crate::failure::chain(&error))),
-        }
-    };
-    if log.is_dir() {
-        let bodies = Bodies::of_log(log);
-        let read = server::read_log(log, &mut |number, entry| line(number, &bodies, entry))?;
-        fault = fault.or(read.fault);
-    } else {
-        lines(log, &mut line).map_err(|error| {
-            let missing = error.kind() == io::ErrorKind::NotFound;
-            let exit = if missing { Exit::NotFound } else { Exit::Failure };
-            Failure::because(exit, &format!("cannot read `{}`", log.display()), &error)
-        })?;
-    }
-    match fault {
-        None => Ok(()),
-        Some((number, what)) => {
-            let place = format!("`{}` line {number}: {what}", log.display());
-            Err(Failure::usage(place).hint("`agentctl proof verify FILE` says more about a log"))
-        }
-    }
-}
-
-fn lines(log: &Path, take: &mut dyn FnMut(u64, &Bodies, &[u8])) -> io::Result<()> {
-    let bodies = Bodies::beside(log);
-    let mut input = BufReader::new(File::open(log)?);
-    // One byte more than the longest line and its end.
-    let room = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(2);
-    let mut line = Vec::new();
-    for number in 1.. {
-        line.clear();
-        if input.by_ref().take(room).read_until(b'\n', &mut line)? == 0 {
-            break;
-        }
-        take(number, &bodies, line.strip_suffix(b"\n").unwrap_or(&line));
-    }
-    Ok(())
-}
-
 impl BacktestView {
     fn page(&self, page: &mut Page) {
         let judged = text::count(self.decisions, "decision", "decisions");
@@ -195,7 +144,7 @@ impl BacktestView {
         let word = verdict.as_str();
         page.line(format!(
             "verdict of the second: {word}   `{names}`: {} ({}) per decision",
-            steps(*mean_micro),
+            text::milli(*mean_micro),
             span(difference)
         ));
         if let Some(why) = why {
@@ -205,26 +154,19 @@ impl BacktestView {
 }
 
 fn row(name: &str, estimate: &Estimate) -> [String; 7] {
-    let alone = estimate.self_normalized_micro.map_or_else(|| "-".to_owned(), steps);
+    let alone = estimate.self_normalized_micro.map_or_else(|| "-".to_owned(), text::milli);
     let effective = estimate.effective_milli;
     [
         name.to_owned(),
         estimate.changed.to_string(),
-        steps(estimate.model.mean_micro),
+        text::milli(estimate.model.mean_micro),
         span(&estimate.model),
-        steps(estimate.doubly_robust.mean_micro),
+        text::milli(estimate.doubly_robust.mean_micro),
         alone,
         format!("{}.{}", effective / 1_000, effective % 1_000 / 100),
     ]
 }
 
 fn span(interval: &Interval) -> String {
-    format!("{}..{}", steps(interval.low_micro), steps(interval.high_micro))
-}
-
-/// Millionths as a number with three digits behind the point.
-fn steps(micro: i64) -> String {
-    let sign = if micro < 0 { "-" } else { "" };
-    let milli = micro.unsigned_abs().saturating_add(500) / 1_000;
-    format!("{sign}{}.{:03}", milli / 1_000, milli % 1_000)
+    format!("{}..{}", text::milli(interval.low_micro), text::milli(interval.high_micro))
 }
