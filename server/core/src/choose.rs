@@ -17,12 +17,14 @@ use crate::policy::Policy;
 use crate::signal::Reading;
 use crate::state::AppState;
 
+pub mod calibration;
 pub mod ccq;
 mod confidence;
 mod draw;
 mod judged;
 mod prepare;
 mod rules;
+pub mod snapshot;
 mod table;
 
 pub use prepare::{Params, PlanError, prepare};

@@ -98,7 +98,9 @@ fn look(ctx: &mut Context<'_>, app: &mut AppState, reading: &Reading) {
         .collect();
     for finding in findings {
         if !app.open.contains_key(&finding.kind) {
-            ctx.write_app(app, None, Body::Raised(finding));
+            let kind = finding.kind;
+            let raised = ctx.write_app(app, None, Body::Raised(finding));
+            verify::correct(ctx, app, kind, raised);
         }
     }
     for (kind, raised) in gone {
@@ -335,7 +337,12 @@ fn supersede(ctx: &mut Context<'_>, app: &mut AppState, seq: u64, action: Action
         human: true,
         approval: watched.approval,
     };
-    ctx.write_app(app, Some(seq), Body::Concluded(concluded));
+    let concluded = ctx.write_app(app, Some(seq), Body::Concluded(concluded));
+    if !watched.human && !watched.trigger.is_empty() {
+        // Whatever becomes of the app now, nobody can tell which of the two it was.
+        let why = std::borrow::Cow::Borrowed("confounded");
+        ctx.write_app(app, Some(concluded), Body::LearningSkipped { why });
+    }
 }
 
 /// The findings an action can clear. Only another deployment, or the way back, clears a failed one.
