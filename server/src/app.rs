@@ -10,7 +10,7 @@ use agentd_core::app::Env;
 use agentd_core::policy::Policy;
 use agentd_core::record::{Started, Stopped};
 use agentd_core::replay::Replay;
-use agentd_core::tlog::policy::{self as tlog_policy, Witness};
+use agentd_core::tlog::policy as tlog_policy;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -479,15 +479,15 @@ fn in_force<'a>(configured: &'a Policy, restored: &'a Restored) -> &'a Policy {
 }
 
 /// Who is asked to cosign.
-fn witnesses(config: &Config) -> Result<Vec<Witness>, Error> {
-    let Some(path) = &config.proof_witnesses else { return Ok(Vec::new()) };
+fn witnesses(config: &Config) -> Result<Option<tlog_policy::Policy>, Error> {
+    let Some(path) = &config.proof_witnesses else { return Ok(None) };
     let refused = |why: String| Error::Witnesses { path: path.clone(), why };
     let bytes = std::fs::read(path).map_err(|error| refused(error.to_string()))?;
     let policy = tlog_policy::Policy::parse(&bytes).map_err(|error| refused(error.to_string()))?;
     if policy.witnesses().is_empty() {
         return Err(refused("it has no witness".to_owned()));
     }
-    Ok(policy.witnesses().to_vec())
+    Ok(Some(policy))
 }
 
 fn open_log(config: &Config) -> Result<(Journal, Tlog, Restored), Error> {
