@@ -186,10 +186,23 @@ pub struct Freshness {
     pub ttl_by_metric: BTreeMap<Metric, Millis>,
     /// Silence longer than this is a finding: stale is never healthy.
     pub silence_ms: Millis,
+    /// Sources that must report the load of an app before the agent takes an instance away; what the server measures itself is
+    /// enough alone. Policies from before this was asked leave it to one.
+    #[serde(default = "alone", skip_serializing_if = "is_alone")]
+    pub quorum: u32,
     /// A signal from further in the future is rejected (clock skew).
     pub future_ms: Millis,
     /// A signal from further in the past is rejected.
     pub past_ms: Millis,
+}
+
+const fn alone() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+const fn is_alone(quorum: &u32) -> bool {
+    *quorum == 1
 }
 
 impl Freshness {
@@ -398,6 +411,7 @@ impl Policy {
                 ttl_ms: 15 * SECOND,
                 ttl_by_metric: BTreeMap::new(),
                 silence_ms: 45 * SECOND,
+                quorum: 2,
                 future_ms: 30 * SECOND,
                 past_ms: 5 * MINUTE,
             },
