@@ -43,7 +43,7 @@ enum Kept {
     /// On the second path.
     Anchor(PathBuf),
     /// In Redis.
-    Redis(Copy),
+    Redis(Box<Copy>),
 }
 
 impl Claim {
@@ -94,7 +94,7 @@ impl Claims {
         if let (Some(key), Some(address)) = (&claims.key, &config.redis) {
             let mut copy = Copy::new(address.clone(), config.env, key.verifier().name());
             if let Some(published) = copy.load() {
-                claims.claims.push(Claim { kept: Kept::Redis(copy), published, found: None });
+                claims.claims.push(Claim { kept: Kept::Redis(Box::new(copy)), published, found: None });
             }
         }
         claims.check();

@@ -8,6 +8,9 @@
 //!
 //! The record comes first, under a checkpoint of the old key; then the keys are exchanged. What breaks off in between is taken up by
 //! doing it again: the new key lies beside the old one until then.
+//!
+//! Copies of the checkpoint elsewhere need not be within reach: what the old key signed there is believed as far as the record allows,
+//! also after the old key was retired, and signed anew as soon as a server reaches it.
 
 use std::path::{Path, PathBuf};
 

@@ -48,7 +48,7 @@ impl Log {
         let body = Body::StormEnded;
         let record = Record { seq, at: seq, env, app: None, cause: None, actor, trace: None, body };
         let line = record.line(self.chain.head());
-        self.chain.check(line.as_bytes()).unwrap();
+        self.chain.check(&line).unwrap();
         self.journal.append(seq, vec![line.into()]).await.unwrap();
     }
 
