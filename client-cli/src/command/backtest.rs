@@ -23,8 +23,8 @@ Examples:
   agentctl backtest --log proof.jsonl --policy recorded --policy stage.toml
   agentctl backtest --log /var/lib/agentd --policy q --policy ccq -o json
 
-A policy is a FILE, `recorded` (the one each decision was made under), or the newest of the log with
-another learner: `q` or `ccq`. Costs are steps (30 s) of full downtime per decision.
+A policy is a FILE, `recorded` (the one each decision was made under), or the newest of the log
+with another learner: `q` or `ccq`. Costs are steps (30 s) of full downtime per decision.
 
 Exit codes: 0 it was judged, 10 a recorded decision comes out differently.")]
 pub struct BacktestArgs {

@@ -30,10 +30,10 @@ Examples:
   agentctl replay --dataset telemetry.csv --planner rules --force-anomaly -o json
   agentctl replay --dataset telemetry.csv --policy stage.toml --instances 3
 
-The dataset is CSV about one app, oldest row first: time (RFC 3339, or seconds since 1970), app, and
-the metrics cpu_utilization, memory_utilization, latency_p50, latency_p99, error_ratio, request_rate,
-restart_count; empty is unknown. A row holds until the next one, but no longer than three times the
-usual distance: a longer gap is silence.")]
+The dataset is CSV about one app, oldest row first: time (RFC 3339, or seconds since 1970), app,
+and the metrics cpu_utilization, memory_utilization, latency_p50, latency_p99, error_ratio,
+request_rate, restart_count; empty is unknown. A row holds until the next one, but no longer than
+three times the usual distance: a longer gap is silence.")]
 pub struct ReplayArgs {
     /// Recorded telemetry
     #[arg(long, value_name = "FILE")]
