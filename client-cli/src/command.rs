@@ -14,6 +14,7 @@ pub mod api;
 pub mod app;
 pub mod approval;
 pub mod auth;
+pub mod backtest;
 pub mod bus;
 pub mod completion;
 pub mod config;
@@ -26,11 +27,13 @@ pub mod exit_codes;
 pub mod explain;
 pub mod freeze;
 pub mod gates;
+pub mod learn;
 pub mod monitor;
 pub mod onboard;
 pub mod pause;
 pub mod policy;
 pub mod proof;
+pub mod replay;
 pub mod scenario;
 pub mod signal;
 pub mod status;
@@ -44,6 +47,7 @@ pub mod watch;
 mod flags;
 mod follow;
 mod pieces;
+mod recorded;
 mod scratch;
 
 /// What every command gets.
@@ -111,6 +115,16 @@ impl Context {
     }
 }
 
+/// Work that takes long and asks nobody: Ctrl-C still ends the command.
+async fn blocking<T: Send + 'static>(
+    what: &str,
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Failure::because(Exit::Failure, &format!("{what} broke off"), &error))?
+}
+
 /// A fresh id for a command, so that a repeat by the network is the same command.
 fn request_id() -> String {
     uuid::Uuid::new_v4().to_string()
@@ -140,6 +154,7 @@ pub async fn dispatch(command: Command, context: &mut Context) -> Result<Exit, F
         Command::Approval(args) => approval::run(args, context).await,
         Command::Decision(args) => decision::run(args, context).await,
         Command::Proof(args) => proof::run(args, context).await,
+        Command::Replay(args) => replay::run(args, context).await,
         Command::Scenario(args) => scenario::run(args, context).await,
         Command::Signal(args) => signal::run(args, context).await,
         Command::Agents(args) => agents::run(args, context).await,
@@ -148,12 +163,14 @@ pub async fn dispatch(command: Command, context: &mut Context) -> Result<Exit, F
         Command::Agent(args) => agents::one(args, context).await,
         Command::Api(args) => api::run(args, context).await,
         Command::Auth(args) => auth::run(args, context).await,
+        Command::Backtest(args) => backtest::run(args, context).await,
         Command::Bus(args) => bus::run(args, context).await,
         Command::Completion(args) => completion::completion(args, context),
         Command::Config(args) => config::run(args, context),
         Command::Context(args) => context::run(args, context),
         Command::Doctor(args) => doctor::run(args, context).await,
         Command::Env(args) => env::run(args, context).await,
+        Command::Learn(args) => learn::run(args, context).await,
         Command::Man(args) => completion::man(args, context),
         Command::Monitor(args) => monitor::run(args, context).await,
         Command::Top(args) => top::run(args, context).await,

@@ -529,6 +529,18 @@ pub fn compare_index(data_dir: &Path) -> Result<(u64, Option<(u64, String)>), Fa
     Ok((compared.entries, compared.difference.map(|found| (found.seq, found.to_string()))))
 }
 
+/// The policy in a file, TOML or JSON.
+///
+/// # Errors
+/// It cannot be read, or is none.
+pub fn read_policy(file: &Path) -> Result<agentd_core::policy::Policy, Failure> {
+    let text = crate::command::policy::read(file)?;
+    agentd::rules::parse(&text).map_err(|detail| {
+        Failure::usage(format!("`{}` is no policy: {detail}", file.display()))
+            .hint("start from `agentctl policy get`")
+    })
+}
+
 /// Checks a policy without a server, for the environment it names itself: its digest, and everything that is wrong with it.
 #[must_use]
 pub fn check_policy(text: &str) -> (String, Vec<crate::view::agent::PolicyFaultView>) {

@@ -67,6 +67,14 @@ pub fn thousands(n: u64) -> String {
     out
 }
 
+/// Millionths as a number with three digits behind the point.
+#[must_use]
+pub fn milli(micro: i64) -> String {
+    let milli = micro.unsigned_abs().saturating_add(500) / 1_000;
+    let sign = if micro < 0 && milli > 0 { "-" } else { "" };
+    format!("{sign}{}.{:03}", milli / 1_000, milli % 1_000)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

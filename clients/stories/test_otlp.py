@@ -5,10 +5,12 @@ import json
 import math
 import os
 import shutil
+import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
+from types import SimpleNamespace
 
 import grpc
 import otlp
@@ -224,3 +226,23 @@ def test_a_sender_that_screams_is_told_when_to_come_again_and_memory_stays_bound
     with open(f"/proc/{bed.process.pid}/status") as file:
         [resident] = [int(line.split()[1]) for line in file if line.startswith("VmRSS:")]
     assert resident < 256 * 1024
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_an_address_of_its_own_takes_what_a_stock_sdk_sends(server_of, protocol):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    server = server_of({"sdk": ["good"]}, f"--otlp-{protocol}-listen", address)
+    App(server, "good", 8106)
+    there = SimpleNamespace(address=address, token_file=server.token_file)
+    provider = otlp.provider(there, "sdk", "good", protocol)
+    share = provider.get_meter("story").create_gauge("process.cpu.utilization", unit="1")
+    try:
+        share.set(0.42)
+        wait_for("it counts", lambda: reading(server, "good").get("cpu_utilization") == 0.42, server.log)
+    finally:
+        provider.shutdown()
+    bad = urllib.request.Request(f"http://{address}/v1/metrics", b"{}", {"content-type": "application/json"})
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(bad, timeout=30)
+    assert refused.value.code == 401, "a token is needed there too"

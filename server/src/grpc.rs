@@ -6,7 +6,6 @@ use agentctl_api::v1;
 use agentctl_api::v1::agent_service_server::AgentServiceServer;
 use agentctl_api::v1::approval_service_server::ApprovalServiceServer;
 use agentctl_api::v1::bus_service_server::BusServiceServer;
-use agentctl_api::v1::decision_service_server::DecisionServiceServer;
 use agentctl_api::v1::identity_service_server::IdentityServiceServer;
 use agentctl_api::v1::onboarding_service_server::OnboardingServiceServer;
 use agentctl_api::v1::policy_service_server::PolicyServiceServer;
@@ -137,10 +136,7 @@ where
             IdentityServiceServer::new(identity::Service(s()))
                 .max_decoding_message_size(REQUEST_MAX),
         )
-        .add_service(
-            DecisionServiceServer::new(decision::Service(s()))
-                .max_decoding_message_size(REQUEST_MAX),
-        )
+        .add_service(decision::wire::Wire::new(decision::Service(s())))
         .add_service(
             OnboardingServiceServer::new(onboarding::Service(s()))
                 .max_decoding_message_size(REQUEST_MAX),

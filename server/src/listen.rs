@@ -33,12 +33,14 @@ mod hook;
 mod occupancy;
 mod page;
 mod preface;
+mod shed;
 pub mod tls;
 
 pub use counters::Counters;
 use edge::Edge;
 pub use edge::RequestId;
 use occupancy::{Occupancy, Seat};
+use shed::Shed;
 pub use tls::TlsSetup;
 
 /// What clients may hold open, and for how long they may keep the server waiting.
@@ -52,6 +54,10 @@ pub struct Limits {
     pub reserved_for_loopback: usize,
     /// Open streams per connection.
     pub max_streams: u32,
+    /// Requests with signals in flight; more are refused, so that what people command is served.
+    pub max_telemetry: usize,
+    /// Questions in flight.
+    pub max_queries: usize,
     /// Time for the 24 bytes that open an HTTP/2 connection.
     pub preface_timeout: Duration,
     /// Time for a TLS handshake.
@@ -73,6 +79,8 @@ impl Default for Limits {
             max_connections_per_address: 256,
             reserved_for_loopback: 32,
             max_streams: 256,
+            max_telemetry: 64,
+            max_queries: 512,
             preface_timeout: Duration::from_secs(3),
             tls_timeout: Duration::from_secs(5),
             keepalive_interval: Duration::from_secs(20),
@@ -173,8 +181,9 @@ where
     pub async fn serve(self, listeners: Vec<TcpListener>, tasks: &Tasks) -> Drained {
         let stopping = tasks.stopping();
         let drain_timeout = self.limits.drain_timeout;
+        let shed = Arc::new(Shed::new(&self.limits, Arc::clone(&self.counters)));
         let shared = Arc::new(Shared {
-            edge: Edge::new(self.routes, self.authorizer, Arc::clone(&self.counters), self.pages),
+            edge: Edge::new(self.routes, self.authorizer, shed, self.pages),
             occupancy: Occupancy::new(&self.limits),
             limits: self.limits,
             tls: self.tls,

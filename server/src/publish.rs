@@ -9,10 +9,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use agentd_core::chain::Hash;
 use agentd_core::record::Record;
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// Records in the ring.
 pub const RING: usize = 4_096;
+/// The newest of them are kept in the form watchers get them in.
+const ENCODED: usize = 512;
+
+/// Watchers at once. Each holds its queue and its place in the log, nothing else.
+pub const WATCHERS: usize = 1_024;
 
 /// A durable record in both of its forms.
 #[derive(Debug)]
@@ -23,6 +28,40 @@ pub struct Published {
     pub line: Bytes,
     /// Leaf hash of the line.
     pub hash: Hash,
+    /// As watchers get it, once one of them asked.
+    pub encoded: Encoded,
+}
+
+impl Published {
+    /// A record and its line, which nobody has asked for yet.
+    #[must_use]
+    pub fn new(record: Record, line: Bytes, hash: Hash) -> Self {
+        Self { record, line, hash, encoded: Encoded::default() }
+    }
+}
+
+/// What one watcher was sent of a record, so that the next one is sent the same bytes. It changes with what the records behind it say
+/// about it: so it is kept under the number of the last of those.
+#[derive(Debug, Default)]
+pub struct Encoded(Mutex<Option<(u64, Bytes)>>);
+
+impl Encoded {
+    /// The bytes for what is known up to record `upto`; made once, by whoever comes first.
+    pub fn get_or_make(&self, upto: u64, make: impl FnOnce() -> Bytes) -> Bytes {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match kept.as_ref().filter(|(known, _)| *known == upto) {
+            Some((_, bytes)) => bytes.clone(),
+            None => {
+                let bytes = make();
+                *kept = Some((upto, bytes.clone()));
+                bytes
+            }
+        }
+    }
+
+    fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 /// The ring; clones share it.
@@ -30,6 +69,7 @@ pub struct Published {
 pub struct Publisher {
     ring: Arc<Mutex<VecDeque<Arc<Published>>>>,
     head: Arc<watch::Sender<u64>>,
+    places: Arc<Semaphore>,
 }
 
 /// What the ring knows of a position.
@@ -46,7 +86,14 @@ impl Publisher {
     #[must_use]
     pub fn new(head: u64) -> Self {
         let ring = VecDeque::with_capacity(RING);
-        Self { ring: Arc::new(Mutex::new(ring)), head: Arc::new(watch::Sender::new(head)) }
+        let places = Arc::new(Semaphore::new(WATCHERS));
+        Self { ring: Arc::new(Mutex::new(ring)), head: Arc::new(watch::Sender::new(head)), places }
+    }
+
+    /// A place for one more watcher, free again when dropped; none when there are [`WATCHERS`] of them.
+    #[must_use]
+    pub fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
     }
 
     /// Adds durable records, in order.
@@ -59,6 +106,10 @@ impl Publisher {
                     ring.pop_front();
                 }
                 ring.push_back(record);
+                if let Some(older) = ring.len().checked_sub(ENCODED + 1).and_then(|at| ring.get(at))
+                {
+                    older.encoded.forget();
+                }
             }
         }
         self.head.send_replace(last);

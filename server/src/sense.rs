@@ -17,6 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::act::process::ProcessHost;
+use crate::failpoint;
 use crate::shim::protocol::Fence;
 use probe::Probe;
 use process::{Meter, Usage};
@@ -158,6 +159,10 @@ pub async fn watch_processes(
             let meter =
                 known.or_else(|| Meter::open(&fence, view.cgroup.as_deref(), view.shim_pid));
             let Some(mut meter) = meter else { continue };
+            // Planted: it cannot measure what its apps use, and knows only what it is told.
+            if failpoint::bug("sense.blind") {
+                continue;
+            }
             if let Some(usage) = meter.read() {
                 let (app, slot) = key.clone();
                 samples.send(Sample::Usage { app, slot, fence, usage, starts: view.starts });

@@ -39,6 +39,7 @@ const COMMANDS: &[Line] = &[
     ("auth token list", &[], 0),
     ("auth token revoke", &["contract", "--yes"], 0),
     ("auth whoami", &[], 0),
+    ("backtest", &["--log", "{dir}/proof.jsonl", "--policy", "recorded", "--policy", "q"], 0),
     ("bus ping", &[], 0),
     ("bus stats", &[], 0),
     ("bus watch", &["--count", "2", "--every", "250ms"], 0),
@@ -61,6 +62,11 @@ const COMMANDS: &[Line] = &[
     ("explain", &["{dec}"], 0),
     ("freeze", &["--reason", "x"], 0),
     ("gates", &[], 0),
+    ("learn calibrate", &["--log", "{dir}/proof.jsonl"], 3),
+    ("learn diff", &["{dir}/learned.json", "{dir}/learned.json"], 0),
+    ("learn export", &["--log", "{dir}/proof.jsonl"], 0),
+    ("learn merge", &["{dir}/learned.json", "{dir}/learned.json"], 0),
+    ("learn show", &["--log", "{dir}/proof.jsonl"], 0),
     ("man", &["signal", "send"], 0),
     (
         "monitor run",
@@ -85,6 +91,7 @@ const COMMANDS: &[Line] = &[
     ("proof tail", &["--no-follow"], 0),
     ("proof verify", &[], 0),
     ("reject", &["apr-999999", "--reason", "x", "--yes"], 3),
+    ("replay", &["--dataset", "{dir}/telemetry.csv"], 0),
     ("resume", &["--reason", "x", "--app", "web"], 0),
     ("scenario list", &[], 0),
     ("scenario run", &["unsafe-action"], 0),
@@ -170,6 +177,12 @@ fn with_json_stdout_is_json_and_nothing_else() {
         "{\"app\": \"web\", \"error_ratio\": 0.0}\n",
     )
     .unwrap();
+    std::fs::write(server.dir().join("telemetry.csv"), "time,error_ratio\n1,0.0\n2,0.0\n").unwrap();
+    let log = server.ctl(&["proof", "export"]).ok().stdout;
+    std::fs::write(server.dir().join("proof.jsonl"), log).unwrap();
+    let log = server.dir().join("proof.jsonl").display().to_string();
+    let learned = server.ctl(&["learn", "export", "--log", &log]).ok().stdout;
+    std::fs::write(server.dir().join("learned.json"), learned).unwrap();
     let spec = server.ctl(&["app", "spec", "export", "web"]).ok().stdout;
     std::fs::write(server.dir().join("app.yaml"), spec).unwrap();
     let listed = server.ctl(&["decision", "list", "-o", "json"]).ok().json();

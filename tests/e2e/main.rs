@@ -6,6 +6,8 @@ mod harness;
 #[cfg(test)]
 mod approval;
 #[cfg(test)]
+mod backtest;
+#[cfg(test)]
 mod contract;
 #[cfg(test)]
 mod tool;

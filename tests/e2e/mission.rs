@@ -78,9 +78,12 @@ const STORIES: &[Story] = &[
         name: "an outage of a dependency: a storm, one incident, no second wave",
         tests: &[
             (
-                "server/core/src/step/tests/mission.rs",
+                "server/core/src/step/tests/outage.rs",
                 &[
+                    "of_twelve_apps_that_fail_within_thirty_seconds_one_is_tried",
                     "a_dependency_takes_twelve_of_twenty_apps_along_and_the_way_back_is_no_second_wave",
+                    "a_dependency_that_makes_requests_fail_costs_one_restart_and_nothing_when_it_is_back",
+                    "whatever_crashes_when_no_more_are_tried_than_were_healed_and_one",
                 ],
             ),
             (
@@ -123,7 +126,10 @@ const STORIES: &[Story] = &[
         tests: &[
             (
                 "server/core/src/step/tests/mission.rs",
-                &["monitors_that_are_silent_or_say_zero_or_contradict_or_scream_move_nothing"],
+                &[
+                    "monitors_that_are_silent_or_say_zero_or_contradict_or_scream_move_nothing",
+                    "one_monitor_that_says_zero_takes_no_instance_away_and_two_do",
+                ],
             ),
             (
                 "tests/e2e/telemetry.rs",
@@ -132,6 +138,7 @@ const STORIES: &[Story] = &[
                     "a_monitor_that_screams_is_not_believed_against_what_the_server_sees_itself",
                 ],
             ),
+            ("tests/faults/blind.rs", &["a_lone_monitor_that_says_zero_takes_no_instance_away"]),
             ("server/src/grpc/telemetry/tests.rs", &["every_rule_a_signal_breaks_is_told"]),
         ],
         elsewhere: "",
@@ -191,6 +198,10 @@ const STORIES: &[Story] = &[
                     "a_reader_that_takes_nothing_is_let_go_with_the_cursor_to_go_on_from",
                     "two_hundred_watchers_beside_one_that_reads_nothing_see_every_record_once_and_in_order",
                 ],
+            ),
+            (
+                "server/src/grpc/decision/tests.rs",
+                &["a_thousand_watchers_beside_one_that_reads_nothing_are_sent_the_same_bytes"],
             ),
         ],
         elsewhere: "",

@@ -9,6 +9,8 @@
 mod harness;
 
 #[cfg(test)]
+mod blind;
+#[cfg(test)]
 mod crashes;
 #[cfg(test)]
 mod disk;

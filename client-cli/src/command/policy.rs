@@ -153,7 +153,7 @@ async fn get(context: &mut Context) -> Result<Exit, Failure> {
 /// Largest policy that is sent.
 const FILE_MAX: u64 = 256 << 10;
 
-fn read(path: &Path) -> Result<String, Failure> {
+pub(crate) fn read(path: &Path) -> Result<String, Failure> {
     let read = if path.as_os_str() == "-" {
         read_limited(std::io::stdin())
     } else {

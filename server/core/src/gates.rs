@@ -51,8 +51,7 @@ pub struct Surroundings {
     pub oldest_effect_at: Option<Millis>,
     /// The storm, if there is one.
     pub storm: Option<Storm>,
-    /// The canary of a common cause: another app that shows the same primary finding, raised within the window together with
-    /// at least as many apps as the rule asks for, and that is being tried or whose turn it is.
+    /// The common cause, if other apps show the finding that is answered, and how far that cause has been tried.
     pub canary: Option<CommonCause>,
     /// The plan of this app that waits for a human.
     pub pending: Option<PendingPlan>,
@@ -76,12 +75,16 @@ pub struct CommonCause {
     pub kind: FindingKind,
     /// How many apps show it.
     pub apps: u32,
-    /// The app that is tried first.
+    /// The app that is tried, or this one if none is.
     pub first: crate::app::AppName,
-    /// Apps after the canary that may act now: 0 until it is verified, then 1, 2, 4 ...
+    /// Apps that the same action has healed: so many more than the canary may be tried at once, so 1, 2, 4 ... are.
     pub allowance: u32,
-    /// Position of this app behind the canary (0 = it is the canary).
+    /// Other apps that are being tried, or were in vain just now (0 = this one is the canary).
     pub position: u32,
+    /// Until when what was tried in vain counts, or until when another app would have to show the finding to make a cause of it;
+    /// `None` as long as it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Millis>,
 }
 
 /// Everything a gate may look at.
@@ -241,7 +244,10 @@ fn rule(verdicts: &[Verdict], action: Action) -> Ruling {
 fn instead_of(action: Action, reason: Reason) -> Action {
     match reason {
         _ if action.is_passive() => Action::Noop,
-        Reason::SignalConflictObserve | Reason::StaleData | Reason::Flapping => Action::Observe,
+        Reason::SignalConflictObserve
+        | Reason::StaleData
+        | Reason::InsufficientSources
+        | Reason::Flapping => Action::Observe,
         Reason::BreakerOpen
         | Reason::MemoryOverride
         | Reason::RepetitionSuppressed

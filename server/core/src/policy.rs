@@ -186,10 +186,23 @@ pub struct Freshness {
     pub ttl_by_metric: BTreeMap<Metric, Millis>,
     /// Silence longer than this is a finding: stale is never healthy.
     pub silence_ms: Millis,
+    /// Sources that must report the load of an app before the agent takes an instance away; what the server measures itself is
+    /// enough alone. Policies from before this was asked leave it to one.
+    #[serde(default = "alone", skip_serializing_if = "is_alone")]
+    pub quorum: u32,
     /// A signal from further in the future is rejected (clock skew).
     pub future_ms: Millis,
     /// A signal from further in the past is rejected.
     pub past_ms: Millis,
+}
+
+const fn alone() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+const fn is_alone(quorum: &u32) -> bool {
+    *quorum == 1
 }
 
 impl Freshness {
@@ -283,14 +296,21 @@ pub struct ApprovalRule {
 }
 
 /// A learner.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Learner {
     /// Tabular Q-learning by finding; the rule's prior and verified outcomes say how sure it is.
-    #[default]
     Q,
     /// Catalogue-calibrated Q: the fault catalogue, corrected by outcomes.
     Ccq,
+}
+
+impl Learner {
+    /// The learner of a policy that names none. Policies were recorded before there was a choice, and they meant this one: the log
+    /// they stand in is judged again as it was.
+    const fn unnamed() -> Self {
+        Self::Q
+    }
 }
 
 /// Learning.
@@ -298,7 +318,7 @@ pub enum Learner {
 #[serde(deny_unknown_fields)]
 pub struct Learning {
     /// Which learner ranks the remedies and says how sure the agent is.
-    #[serde(default)]
+    #[serde(default = "Learner::unnamed")]
     pub learner: Learner,
     /// Share of decisions that explore, in millionths; 0 in stage and demo, and a lint error there otherwise.
     pub exploration_ppm: u32,
@@ -391,6 +411,7 @@ impl Policy {
                 ttl_ms: 15 * SECOND,
                 ttl_by_metric: BTreeMap::new(),
                 silence_ms: 45 * SECOND,
+                quorum: 2,
                 future_ms: 30 * SECOND,
                 past_ms: 5 * MINUTE,
             },
@@ -411,7 +432,7 @@ impl Policy {
             },
             approval: ApprovalRule { ttl_ms: 15 * MINUTE },
             learning: Learning {
-                learner: Learner::Q,
+                learner: Learner::Ccq,
                 exploration_ppm: if env == Env::Dev { 50_000 } else { 0 },
                 seed: 1,
                 trust: 5,

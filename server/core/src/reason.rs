@@ -76,6 +76,8 @@ reasons! {
     ResourceBusy = "RESOURCE_BUSY", why "one action at a time per app", todo "wait for the outcome of the action named in the value";
     /// The signals this decision rests on are too old or missing.
     StaleData = "STALE_DATA", why "missing is unknown, never zero and never healthy", todo "repair the monitor";
+    /// One source alone says that an app has more instances than it needs.
+    InsufficientSources = "INSUFFICIENT_SOURCES", why "a monitor that is broken says zero", todo "let a second monitor report the CPU, or lower freshness.quorum in the policy";
     /// Sources contradict each other about one metric.
     SignalConflictObserve = "SIGNAL_CONFLICT_OBSERVE", why "contradicting signals cannot both be right", todo "find the monitor that is wrong";
     /// The condition keeps changing.

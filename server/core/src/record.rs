@@ -233,7 +233,7 @@ pub enum Body {
     },
     /// The value table did not learn.
     LearningSkipped {
-        /// Why: `frozen`, `human`, `inconclusive` or `no_finding`.
+        /// Why: `confounded`, `frozen`, `human`, `inconclusive` or `no_finding`.
         why: Cow<'static, str>,
     },
     /// A request was answered by the record that caused this one.

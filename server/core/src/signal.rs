@@ -79,6 +79,12 @@ impl Metric {
 /// Who reported something: a monitor's name, or `sense/...` for the server's own probes.
 pub type SourceId = String;
 
+/// Whether the server measured it itself: no monitor may call itself that.
+#[must_use]
+pub fn is_own(source: &str) -> bool {
+    source.starts_with("sense/")
+}
+
 /// A signal as it was claimed, before anything is believed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Signal {

@@ -17,9 +17,11 @@ use crate::signal::{Exit, Metric};
 use crate::uptime::Ledger;
 
 mod evolve;
+mod healed;
 
 pub use evolve::{evolve, is_expected_exit};
 pub(crate) use evolve::{evolve_app, new_app};
+pub use healed::Healed;
 
 /// Most decisions remembered per app.
 pub const DECISIONS: usize = 50;
@@ -206,6 +208,9 @@ pub struct AppState {
     /// What ran before the deployment in flight: in force again if that is given up before it touched anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Box<Before>>,
+    /// What the last attempt that helped has taught: taken back if it does not last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healed: Option<Box<Healed>>,
     /// When it was last recorded that signals about it went stale.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expired_at: Option<Millis>,

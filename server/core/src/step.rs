@@ -15,6 +15,7 @@ use crate::signal::Reading;
 use crate::state::{AppState, Pause, Scope, State, evolve};
 use crate::verdict::Ruling;
 
+mod common_cause;
 mod decide;
 mod lifecycle;
 mod request;

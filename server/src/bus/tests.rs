@@ -29,7 +29,7 @@ fn published(seq: u64) -> Arc<Published> {
         Record { seq, at: seq, env: Env::Dev, app: None, cause: None, actor, trace: None, body };
     let line = Bytes::from(record.line(chain::leaf_hash(b"before")));
     let hash = chain::leaf_hash(&line);
-    Arc::new(Published { record, line, hash })
+    Arc::new(Published::new(record, line, hash))
 }
 
 fn entries(range: impl Iterator<Item = u64>) -> Vec<Entry> {

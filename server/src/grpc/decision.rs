@@ -1,16 +1,20 @@
 //! `DecisionService`: decisions live, one by one and in pages, explained, and asked for.
 
+use std::pin::Pin;
+
 use agentctl_api::v1;
 use agentctl_api::v1::decision_service_server::DecisionService;
+use prost::Message as _;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
-use super::Services;
-use super::feed::Outlet;
+use super::{Services, status};
 
 pub(in crate::grpc) mod explain;
 mod list;
 mod propose;
 mod watch;
+pub(in crate::grpc) mod wire;
 
 /// The decision recorded at `seq`, with what became of it.
 ///
@@ -29,13 +33,19 @@ pub struct Service(pub Services);
 
 #[tonic::async_trait]
 impl DecisionService for Service {
-    type WatchDecisionsStream = Outlet<v1::WatchDecisionsResponse>;
+    type WatchDecisionsStream =
+        Pin<Box<dyn Stream<Item = Result<v1::WatchDecisionsResponse, Status>> + Send>>;
 
     async fn watch_decisions(
         &self,
         request: Request<v1::WatchDecisionsRequest>,
     ) -> Result<Response<Self::WatchDecisionsStream>, Status> {
-        watch::watch(&self.0, request.into_inner()).await.map(Response::new)
+        // For callers in this process; over the wire the bytes go as they are, see [`wire`].
+        let items = watch::watch(&self.0, request.into_inner()).await?.map(|item| {
+            let decoded = v1::WatchDecisionsResponse::decode(item?);
+            decoded.map_err(|_what| status::internal("stream"))
+        });
+        Ok(Response::new(Box::pin(items)))
     }
 
     async fn get_decision(

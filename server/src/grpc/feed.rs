@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use agentd_core::app::Millis;
 use agentd_core::chain::Hash;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
@@ -22,12 +22,9 @@ use super::status::Violation;
 use super::{Services, status};
 use crate::clock::Clock;
 use crate::journal;
-use crate::publish::Published;
+use crate::publish::{Published, WATCHERS};
 use crate::tasks::OnFailure;
 
-/// Streams of this kind at once in this process. Each holds its queue and its place in the log, nothing else.
-const STREAMS: usize = 1_024;
-static OPEN: Semaphore = Semaphore::const_new(STREAMS);
 /// Time after which a client may try again when there are too many.
 const STREAMS_RETRY: Duration = Duration::from_secs(5);
 /// Items that wait for a reader.
@@ -127,7 +124,7 @@ impl<T> Stream for Outlet<T> {
 /// Starts a stream whose items `fill` sends.
 ///
 /// # Errors
-/// `RESOURCE_EXHAUSTED` when [`STREAMS`] are open.
+/// `RESOURCE_EXHAUSTED` when [`WATCHERS`] are there.
 pub(super) fn stream<T, F, R>(
     services: &Services,
     name: &'static str,
@@ -152,8 +149,8 @@ where
     F: FnOnce(Inlet<T>) -> R + Send + 'static,
     R: Future<Output = Result<(), Ended>> + Send + 'static,
 {
-    let place = OPEN.try_acquire().map_err(|_none_left| {
-        let message = format!("{STREAMS} streams are open");
+    let place = services.publisher.place().ok_or_else(|| {
+        let message = format!("{WATCHERS} streams are open");
         status::exhausted("STREAMS", name, &message, Some(STREAMS_RETRY))
     })?;
     let (items, taken) = mpsc::channel(QUEUE);

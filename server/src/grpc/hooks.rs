@@ -197,10 +197,12 @@ fn cloud_events(
     spend(services, &reporter, count, now)?;
     let (mut taken, rules) = (Taken::default(), services.ingest.rules());
     for (index, event) in (0_u32..).zip(read) {
-        let name = name_of(reporter.principal(), &event);
+        let name = name_of(&event);
+        let from = reporter.principal().name();
         let claim = from_proto::signal(event.signal, now);
         // What breaks a rule is not remembered: it may be sent again when the cause is gone, and is no duplicate then.
-        if holds(services, &reporter, &claim, &rules, now) && !services.intake.is_first(&name) {
+        if holds(services, &reporter, &claim, &rules, now) && !services.intake.is_first(from, &name)
+        {
             taken.duplicates += 1;
         } else {
             taken.note(index, reporter.take(claim, None, now));
@@ -209,10 +211,10 @@ fn cloud_events(
     Ok(told(&taken))
 }
 
-/// What names an event: the same id and source from another principal are another event, or whoever guesses them could make the
-/// events of others look like duplicates. Quoted, so that no text within one part reads as the border of two.
-fn name_of(principal: &Principal, event: &events::Event) -> String {
-    format!("{:?}", (principal.name(), &event.source, &event.id))
+/// What names an event of a principal: the same id and source from another one are another event, or whoever guesses them could make
+/// the events of others look like duplicates. Quoted, so that no text within one part reads as the border of two.
+fn name_of(event: &events::Event) -> String {
+    format!("{:?}", (&event.source, &event.id))
 }
 
 /// Whether a claim would be taken, without taking it: what is taken cannot be given back when it turns out to be a duplicate.

@@ -169,7 +169,7 @@ impl Log {
         let Entry { seq, line } = entry;
         let record = self.parse(seq, &line)?;
         let hash = leaf_hash(&line);
-        Ok(Arc::new(Published { record, line, hash }))
+        Ok(Arc::new(Published::new(record, line, hash)))
     }
 
     /// A line as a record.

@@ -53,6 +53,7 @@ impl MetricsService for Service {
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
         let principal = outcome::principal(request.extensions())?.clone();
+        let _turn = self.0.intake.turn().await;
         Ok(Response::new(export(&self.0, principal, &request.into_inner())?))
     }
 }

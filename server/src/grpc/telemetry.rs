@@ -121,6 +121,7 @@ where
             // The monitor is lost, or its library does not tell the two apart; what was applied stays applied.
             None => return Ok(std::mem::take(&mut session.summary)),
             Some(message) => {
+                let _turn = services.intake.turn().await;
                 if session.take(message?.message)? {
                     return Ok(std::mem::take(&mut session.summary));
                 }

@@ -17,6 +17,8 @@ pub struct Counters {
     pub(super) requests_denied: AtomicU64,
     pub(super) deadlines_passed: AtomicU64,
     pub(super) panics: AtomicU64,
+    pub(super) telemetry_shed: AtomicU64,
+    pub(super) queries_shed: AtomicU64,
 }
 
 impl Counters {
@@ -35,6 +37,8 @@ impl Counters {
             ("requests_denied", &self.requests_denied),
             ("deadlines_passed", &self.deadlines_passed),
             ("panics", &self.panics),
+            ("telemetry_shed", &self.telemetry_shed),
+            ("queries_shed", &self.queries_shed),
         ]
         .into_iter()
         .map(|(name, count)| (name, count.load(Ordering::Relaxed)))

@@ -22,6 +22,7 @@ use tower::{Service, ServiceExt as _};
 use super::body::GuardedBody;
 use super::counters::Counters;
 use super::page::Reader;
+use super::shed::{Place, Shed};
 use crate::auth::{Authorizer, Stay};
 use crate::grpc::status::{self, Violation};
 use crate::pages::Pages;
@@ -56,6 +57,7 @@ pub(super) struct Edge<S> {
     authorizer: Arc<Authorizer>,
     counters: Arc<Counters>,
     ids: Arc<Ids>,
+    shed: Arc<Shed>,
     pages: Option<Arc<Pages>>,
 }
 
@@ -70,13 +72,14 @@ impl<S> Edge<S> {
     pub(super) fn new(
         routes: S,
         authorizer: Arc<Authorizer>,
-        counters: Arc<Counters>,
+        shed: Arc<Shed>,
         pages: Option<Arc<Pages>>,
     ) -> Self {
+        let counters = Arc::clone(&shed.counters);
         // Without randomness ids are still unique within this start.
         let start = getrandom::u32().unwrap_or(0);
         let ids = Arc::new(Ids { start, next: AtomicU64::new(1) });
-        Self { routes, authorizer, counters, ids, pages }
+        Self { routes, authorizer, counters, ids, shed, pages }
     }
 
     /// True if there is anything beside gRPC.
@@ -87,7 +90,7 @@ impl<S> Edge<S> {
     /// The edge for a connection that asks for a page.
     pub(super) fn on_page(&self, peer: SocketAddr) -> Reader {
         let pages = self.pages.clone();
-        Reader::new(pages, Arc::clone(&self.authorizer), Arc::clone(&self.counters), peer)
+        Reader::new(pages, Arc::clone(&self.authorizer), Arc::clone(&self.shed), peer)
     }
 
     /// The edge as one connection sees it.
@@ -124,6 +127,7 @@ impl<S> Edge<S> {
         let changes = self.authorizer.changes();
         let (path, headers) = (request.uri().path(), request.headers());
         let principal = self.authorizer.admit(path, headers, peer.ip(), Instant::now())?;
+        let place = self.shed.place(path)?;
         let stay = principal
             .as_ref()
             .and_then(|principal| Stay::of(&self.authorizer, changes, path, headers, principal));
@@ -135,7 +139,7 @@ impl<S> Edge<S> {
         }
         extensions.insert(id.clone());
         extensions.insert(connection);
-        Ok(Terms { limit, stay })
+        Ok(Terms { limit, stay, place })
     }
 }
 
@@ -145,6 +149,8 @@ struct Terms {
     limit: Option<Duration>,
     /// While its caller may be here.
     stay: Option<Stay>,
+    /// Where it is served, until it is answered.
+    place: Place,
 }
 
 /// The edge of one connection: hyper's service.
@@ -219,7 +225,7 @@ pub(super) async fn caught<F: Future>(serve: F) -> Result<F::Output, Panicked> {
 /// Runs one request: its deadline holds, and a panic in it is an answer.
 async fn guarded<F>(
     serve: F,
-    Terms { limit, stay }: Terms,
+    Terms { limit, stay, place: _place }: Terms,
     id: RequestId,
     counters: Arc<Counters>,
 ) -> Result<Answer, Infallible>

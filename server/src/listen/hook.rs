@@ -43,6 +43,10 @@ impl Reader {
             Ok(None) => return Answer::text(StatusCode::FORBIDDEN, "a token is needed"),
             Err(status) => return hooks::refused(&status, false),
         };
+        let _place = match self.shed.place(&path) {
+            Ok(place) => place,
+            Err(status) => return hooks::refused(&status, false),
+        };
         let encoding =
             parts.headers.get(CONTENT_ENCODING).map_or(&b"identity"[..], |v| v.as_bytes());
         let packed = match encoding {

@@ -20,6 +20,7 @@ use super::body::GuardedBody;
 use super::counters::Counters;
 use super::edge::{Panicked, caught};
 use super::hook;
+use super::shed::Shed;
 use crate::auth::{Authorizer, matrix};
 use crate::grpc::hooks::Hook;
 use crate::pages::{Answer, Pages};
@@ -30,6 +31,7 @@ pub(super) struct Reader {
     pub(super) pages: Option<Arc<Pages>>,
     pub(super) authorizer: Arc<Authorizer>,
     counters: Arc<Counters>,
+    pub(super) shed: Arc<Shed>,
     pub(super) peer: SocketAddr,
 }
 
@@ -57,13 +59,14 @@ fn is_read(method: &Method) -> bool {
 }
 
 impl Reader {
-    pub(super) const fn new(
+    pub(super) fn new(
         pages: Option<Arc<Pages>>,
         authorizer: Arc<Authorizer>,
-        counters: Arc<Counters>,
+        shed: Arc<Shed>,
         peer: SocketAddr,
     ) -> Self {
-        Self { pages, authorizer, counters, peer }
+        let counters = Arc::clone(&shed.counters);
+        Self { pages, authorizer, counters, shed, peer }
     }
 
     /// Answers one request.
@@ -199,7 +202,8 @@ mod tests {
         let counters = Arc::new(Counters::default());
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         let authorizer = Arc::new(Authorizer::new(table));
-        let reader = Reader::new(None, authorizer, Arc::clone(&counters), peer);
+        let shed = Arc::new(Shed::new(&super::super::Limits::default(), Arc::clone(&counters)));
+        let reader = Reader::new(None, authorizer, shed, peer);
         let answer = reader.settled("/v1/metrics", async { panic!("as asked") }).await;
         assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(counters.snapshot()["panics"], 1);

@@ -250,7 +250,7 @@ fn record(seq: u64) -> Arc<Published> {
     let record = Record { seq, at: seq, env: Env::Dev, app, cause: None, actor, trace: None, body };
     let line = Bytes::from(record.line(chain::leaf_hash(b"before")));
     let hash = chain::leaf_hash(&line);
-    Arc::new(Published { record, line, hash })
+    Arc::new(Published::new(record, line, hash))
 }
 
 type Log = Arc<Mutex<Vec<u8>>>;

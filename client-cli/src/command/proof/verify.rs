@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use super::export::lines;
 use super::known::{KnownLogs, Meeting, meet};
-use crate::command::Context;
+use crate::command::{Context, blocking};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::page::Page;
@@ -79,9 +79,12 @@ pub(super) async fn run(args: VerifyArgs, context: &mut Context) -> Result<Exit,
         _ if args.server => download(&args, context).await?,
         (Some(path), _) if path.is_dir() => {
             if static_tree::is_one(&path) {
-                blocking(move || static_tree::verify(&path, args.belief(), args.replay)).await?
+                blocking("the verification", move || {
+                    static_tree::verify(&path, args.belief(), args.replay)
+                })
+                .await?
             } else {
-                blocking(move || verify_dir(&path, &args)).await?
+                blocking("the verification", move || verify_dir(&path, &args)).await?
             }
         }
         (Some(path), _) => match proof_of(&path, &args)? {
@@ -89,9 +92,11 @@ pub(super) async fn run(args: VerifyArgs, context: &mut Context) -> Result<Exit,
                 context.output.emit(&view, |page| view.page(page))?;
                 return Ok(view.exit());
             }
-            None => blocking(move || verify_file(&path, &args)).await?,
+            None => blocking("the verification", move || verify_file(&path, &args)).await?,
         },
-        (None, Some(dir)) => blocking(move || verify_dir(Path::new(&dir), &args)).await?,
+        (None, Some(dir)) => {
+            blocking("the verification", move || verify_dir(Path::new(&dir), &args)).await?
+        }
         (None, None) if quorum.is_some() => {
             return Err(Failure::usage("--policy is for what is checked here, not by the server")
                 .hint("add --server to download the log, or name a FILE or DIR"));
@@ -159,15 +164,6 @@ async fn download(args: &VerifyArgs, context: &mut Context) -> Result<Verificati
             .say("! the log is seen for the first time: compare its key with one from elsewhere");
     }
     Ok(view)
-}
-
-/// Ctrl-C still ends the command while a large log is read.
-async fn blocking(
-    work: impl FnOnce() -> Result<VerificationView, Failure> + Send + 'static,
-) -> Result<VerificationView, Failure> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| Failure::because(Exit::Failure, "the verification broke off", &error))?
 }
 
 async fn by_the_server(

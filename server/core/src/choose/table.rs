@@ -76,6 +76,8 @@ pub enum Taught {
     Outcome(Outcome),
     /// A human looked at the plan and said no.
     Rejected,
+    /// What was verified did not last: the lesson before it was wrong.
+    Relapsed,
 }
 
 /// Weight of what comes after a failed attempt: 0.95 per attempt.
@@ -138,6 +140,11 @@ fn update(before: Value, best: i64, lesson: &Lesson) -> Value {
         Taught::Rejected => {
             after.rejected = after.rejected.saturating_add(1);
             next - i128::from(REJECTION_MICRO)
+        }
+        // The episode was taken for ended. The step goes on to where it would have gone had it not been.
+        Taught::Relapsed => {
+            after.verified = after.verified.saturating_sub(1);
+            i128::from(before.q_micro) + next
         }
     };
     let alpha = i128::from(alpha_ppm(after.trials.saturating_add(after.rejected)));

@@ -5,6 +5,7 @@ use crate::app::Millis;
 use crate::policy::{Confidence, Policy};
 use crate::record::Decided;
 use crate::verdict::{Fact, Verdict};
+use crate::window::Window;
 
 /// A direction in which a number can be moved, and how far.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +59,7 @@ pub(super) const KNOBS: &[Knob] = &[
     higher("storm", "storm.min_apps", 1, 10_000),
     higher("storm", "storm.permille", 1, 1_000),
     higher("freshness", "freshness.ttl_ms", 1, SPAN),
+    lower("freshness", "freshness.quorum", 1, Window::SOURCES as u64),
     higher("flapping", "stability.flap_changes", 2, 9),
     lower("flapping", "stability.flap_exit_ms", 1, SPAN),
 ];

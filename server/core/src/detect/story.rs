@@ -67,6 +67,7 @@ pub(crate) fn app(name: &str, desired: u32, onboarded_at: Millis) -> AppState {
         escalated: false,
         standing: Default::default(),
         before: None,
+        healed: None,
         expired_at: None,
     }
 }

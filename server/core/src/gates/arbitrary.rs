@@ -144,7 +144,8 @@ fn level(amount: u64) -> Level {
 fn canary(s: &Scene, position: u32) -> CommonCause {
     let kind = s.proposal.because.first().copied().unwrap_or(FindingKind::Crash);
     let first = AppName::parse("api").unwrap();
-    CommonCause { kind, apps: 5, first, allowance: position / 2, position }
+    let until = position.is_multiple_of(3).then(|| NOW.saturating_add(position.into()));
+    CommonCause { kind, apps: 5, first, allowance: position / 2, position, until }
 }
 
 fn window(amount: Millis) -> Window {

@@ -1,21 +1,22 @@
 //! Missing is unknown, never zero and never healthy: what rests on telemetry needs telemetry that is no older than its time to
 //! live. What the supervisor saw itself (an exit, a failed deployment, a health check without an answer) needs none. Fewer
-//! instances need the most: the CPU value and every other metric that is known. Age equal to the time to live passes.
+//! instances need the most: the CPU value and every other metric that is known. Age equal to the time to live passes. And they need
+//! more than one monitor that says so, unless the server measures the CPU itself: a monitor that is broken says zero.
 
-use super::{Case, Gate, Judgement, words};
+use super::{Case, Gate, Judgement, count, words};
 use crate::action::Action;
 use crate::app::Millis;
 use crate::detect::{FindingKind, claim_of};
 use crate::reason::Reason;
-use crate::signal::Metric;
+use crate::signal::{Metric, is_own};
 use crate::state::Phase;
 use crate::verdict::Fact;
 
 pub(super) const GATE: Gate = Gate {
     id: "freshness",
     group: 5,
-    summary: "the signals the proposal rests on are fresh",
-    reasons: &[Reason::StaleData],
+    summary: "the signals the proposal rests on are fresh, and enough sources say so",
+    reasons: &[Reason::StaleData, Reason::InsufficientSources],
     judge,
 };
 
@@ -40,11 +41,29 @@ fn judge(case: &Case<'_>) -> Judgement {
         Age::Known { late, age, ttl } => (!late, Fact::Ms(age), Fact::Ms(ttl)),
         Age::Missing => (false, words("missing"), Fact::Ms(general)),
     };
-    if fresh || case.is_human() {
-        Judgement::pass(value, limit)
-    } else {
-        Judgement::refuse(Reason::StaleData, value, limit)
+    if case.is_human() {
+        return Judgement::pass(value, limit);
     }
+    if !fresh {
+        return Judgement::refuse(Reason::StaleData, value, limit);
+    }
+    let quorum = Fact::Count(case.policy.freshness.quorum.into());
+    too_few(case).map_or(Judgement::pass(value, limit), |sources| {
+        Judgement::refuse(Reason::InsufficientSources, count(sources), quorum)
+    })
+}
+
+/// How many sources report the CPU, if that is too few to take an instance away.
+fn too_few(case: &Case<'_>) -> Option<usize> {
+    if case.proposal.action != Action::ScaleDown {
+        return None;
+    }
+    let (metric, rules) = (Metric::CpuUtilization, &case.policy.freshness);
+    let alive = |at: Millis| case.now.saturating_sub(at) <= rules.ttl_of(metric);
+    let series = case.reading.metrics.get(&metric).into_iter();
+    let sources = || series.clone().flat_map(|s| &s.sources).filter(|(_, p)| alive(p.at));
+    let (own, heard) = (sources().any(|(name, _)| is_own(name)), sources().count());
+    (!own && (heard as u64) < u64::from(rules.quorum)).then_some(heard)
 }
 
 fn age(case: &Case<'_>) -> Age {
@@ -233,7 +252,7 @@ mod tests {
             s.reading.metrics.clear();
             for (metric, ago) in [(Metric::CpuUtilization, cpu), (Metric::LatencyP99, latency)] {
                 if let Some(ago) = ago {
-                    s.hear(metric, "monitor", ago);
+                    s.hear(metric, "sense/procfs", ago);
                 }
             }
         }
@@ -253,6 +272,56 @@ mod tests {
                         s.proposal.because = vec![FindingKind::Crash];
                     },
                     stale(),
+                ),
+            ],
+        );
+    }
+
+    #[test]
+    fn fewer_instances_need_more_than_one_monitor() {
+        fn idle(s: &mut Scene, sources: &[(&str, Millis)]) {
+            s.propose(Action::ScaleDown);
+            s.all_ready();
+            s.proposal.because.clear();
+            s.reading.metrics.clear();
+            for (source, ago) in sources {
+                s.hear(Metric::CpuUtilization, source, *ago);
+            }
+        }
+        let lonely =
+            || refuse(Reason::InsufficientSources).value(Fact::Count(1)).limit(Fact::Count(2));
+        check(
+            &GATE,
+            &[
+                ("a monitor alone", |s| idle(s, &[("monitor", 0)]), lonely()),
+                ("two monitors", |s| idle(s, &[("monitor", 0), ("other", 0)]), pass()),
+                (
+                    "the second fell silent",
+                    |s| idle(s, &[("monitor", 0), ("other", TTL + 1)]),
+                    lonely(),
+                ),
+                ("what the server measures itself", |s| idle(s, &[("sense/procfs", 0)]), pass()),
+                (
+                    "which is too old",
+                    |s| idle(s, &[("monitor", 0), ("sense/procfs", TTL + 1)]),
+                    lonely(),
+                ),
+                (
+                    "a policy that leaves it to one",
+                    |s| {
+                        idle(s, &[("monitor", 0)]);
+                        s.policy.freshness.quorum = 1;
+                    },
+                    pass(),
+                ),
+                ("more instances need one", |s| overload(s, Some(0)), pass()),
+                (
+                    "a human knows what they see",
+                    |s| {
+                        idle(s, &[("monitor", 0)]);
+                        s.human();
+                    },
+                    pass(),
                 ),
             ],
         );

@@ -103,6 +103,7 @@ fn app(name: &AppName) -> AppState {
         escalated: false,
         standing: Default::default(),
         before: None,
+        healed: None,
         expired_at: None,
     }
 }

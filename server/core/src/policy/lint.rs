@@ -256,6 +256,7 @@ fn freshness(policy: &Policy, faults: &mut Faults) {
     }
     // Shorter silence would be a finding while the last word still counts.
     faults.within("freshness.silence_ms", rule.silence_ms, rule.ttl_ms.max(1), SPAN_MAX);
+    faults.within("freshness.quorum", rule.quorum.into(), 1, crate::window::Window::SOURCES as u64);
     faults.span("freshness.future_ms", rule.future_ms);
     faults.span("freshness.past_ms", rule.past_ms);
 }

@@ -1,7 +1,7 @@
 //! The only mutation of the state.
 
 use crate::app::{AppSpec, Millis};
-use crate::choose::{Lesson, ccq};
+use crate::choose::{Lesson, Taught, ccq};
 use crate::detect::FindingKind;
 use crate::graduation;
 use crate::plan::Operation;
@@ -13,8 +13,8 @@ use crate::verdict::Ruling;
 
 use super::{
     APPROVALS, Answered, AppState, Approval, ApprovalState, Attempt, Before, Breaker, DECISIONS,
-    EXITS, HealthChange, Instance, LastDecision, LastEffect, Open, Outcome, Pause, Phase, Profile,
-    REQUESTS, REVISIONS, Remembered, Revision, STATES, SpecHistory, State, Storm,
+    EXITS, Healed, HealthChange, Instance, LastDecision, LastEffect, Open, Outcome, Pause, Phase,
+    Profile, REQUESTS, REVISIONS, Remembered, Revision, STATES, SpecHistory, State, Storm,
 };
 
 mod revisions;
@@ -80,6 +80,15 @@ pub(crate) fn evolve_app(app: &mut AppState, record: &Record, policy: &Policy) {
             }
         }
         Body::Concluded(concluded) => conclude(app, concluded, policy, at),
+        Body::Learned { lesson, calibrated, .. } => {
+            let trial = calibrated.as_deref().map(|calibrated| calibrated.trial);
+            let healed = Healed { at, seq: record.seq, lesson: *lesson, trial };
+            match lesson.taught {
+                Taught::Outcome(Outcome::Verified) => app.healed = Some(Box::new(healed)),
+                Taught::Outcome(_) | Taught::Relapsed => app.healed = None,
+                Taught::Rejected => {}
+            }
+        }
         Body::ApprovalRequested(approval) => app.approval = Some(approval.seq),
         Body::ApprovalAnswered { approval, .. } | Body::ApprovalEnded { approval, .. } => {
             app.approval = app.approval.filter(|pending| pending != approval);
@@ -93,8 +102,12 @@ pub(crate) fn evolve_app(app: &mut AppState, record: &Record, policy: &Policy) {
 /// Both learners learn, whichever is asked: the policy may name the other one tomorrow.
 fn learn(state: &mut State, lesson: &Lesson, calibrated: Option<&Calibrated>) {
     state.table.learn(lesson);
-    if let Some(calibrated) = calibrated {
-        state.knowledge.learn(ccq::OWN, &calibrated.trial);
+    match calibrated {
+        None => {}
+        Some(Calibrated { trial, .. }) if lesson.taught == Taught::Relapsed => {
+            state.knowledge.relapse(ccq::OWN, trial);
+        }
+        Some(Calibrated { trial, .. }) => _ = state.knowledge.learn(ccq::OWN, trial),
     }
 }
 
@@ -389,6 +402,7 @@ pub(crate) fn new_app(spec: &AppSpec, digest: &str, revision: u32, at: Millis) -
         escalated: false,
         standing: Default::default(),
         before: None,
+        healed: None,
         expired_at: None,
     }
 }

@@ -1,21 +1,19 @@
 //! From a reading to a ruling.
 
-use std::collections::BTreeMap;
-
 use crate::action::Action;
-use crate::app::{AppName, Millis};
 use crate::choose::ccq::{Beliefs, Expectation};
 use crate::choose::{self, Choice, Grant, Proposal, Row, Source};
 use crate::detect::{self, Finding, FindingKind, Signature, View};
-use crate::gates::{self, Case, CommonCause, PendingPlan, Surroundings};
+use crate::gates::{self, Case, PendingPlan, Surroundings};
 use crate::graduation;
 use crate::plan::Plan;
+use crate::reason::Reason;
 use crate::record::{Body, Concluded, Decided, Trigger};
 use crate::signal::Reading;
 use crate::state::{AppState, Approval, ApprovalState, Attempt, Outcome, Scope, State};
 use crate::verdict::{Effect, Ruling, Verdict};
 
-use super::{Context, is_internal, verify};
+use super::{Context, common_cause, is_internal, verify};
 
 /// A reading of one app: findings are opened and closed, the attempt in flight is judged, and if something is wrong a
 /// decision is made.
@@ -98,7 +96,9 @@ fn look(ctx: &mut Context<'_>, app: &mut AppState, reading: &Reading) {
         .collect();
     for finding in findings {
         if !app.open.contains_key(&finding.kind) {
-            ctx.write_app(app, None, Body::Raised(finding));
+            let kind = finding.kind;
+            let raised = ctx.write_app(app, None, Body::Raised(finding));
+            verify::correct(ctx, app, kind, raised);
         }
     }
     for (kind, raised) in gone {
@@ -170,7 +170,7 @@ pub(super) fn decide(
 ) -> (u64, Decided) {
     let seq = ctx.next_decision();
     let findings = seen(&View { app, policy: ctx.policy, reading, now: ctx.now }, trigger);
-    let around = surroundings(ctx, app, &proposal, &findings);
+    let around = surroundings(ctx, app, &proposal);
     let policy_digest = ctx.state.policy_digest.clone();
     let case = Case {
         app,
@@ -250,14 +250,15 @@ fn follow(ctx: &mut Context<'_>, app: &mut AppState, seq: u64, decided: &Decided
             let body = Body::Refused { action, reason: *reason, instead: *instead };
             ctx.write_app(app, Some(seq), body);
             refuse_grant(ctx, app, seq, decided);
-            if *instead == Action::Escalate {
+            // Of a storm humans are told once for all apps.
+            if *instead == Action::Escalate && *reason != Reason::Storm {
                 escalate(ctx, app, seq, decided);
             }
         }
     }
 }
 
-fn primary(decided: &Decided, reason: crate::reason::Reason) -> Option<&Verdict> {
+fn primary(decided: &Decided, reason: Reason) -> Option<&Verdict> {
     decided
         .verdicts
         .iter()
@@ -335,7 +336,12 @@ fn supersede(ctx: &mut Context<'_>, app: &mut AppState, seq: u64, action: Action
         human: true,
         approval: watched.approval,
     };
-    ctx.write_app(app, Some(seq), Body::Concluded(concluded));
+    let concluded = ctx.write_app(app, Some(seq), Body::Concluded(concluded));
+    if !watched.human && !watched.trigger.is_empty() {
+        // Whatever becomes of the app now, nobody can tell which of the two it was.
+        let why = std::borrow::Cow::Borrowed("confounded");
+        ctx.write_app(app, Some(concluded), Body::LearningSkipped { why });
+    }
 }
 
 /// The findings an action can clear. Only another deployment, or the way back, clears a failed one.
@@ -378,12 +384,8 @@ fn held(ctx: &mut Context<'_>, app: &mut AppState, seq: u64, decided: &Decided, 
 fn refuse_grant(ctx: &mut Context<'_>, app: &mut AppState, seq: u64, decided: &Decided) {
     let Some(Grant { approval, .. }) = decided.proposal.grant else { return };
     let state = match &decided.ruling {
-        Ruling::Refused { reason: crate::reason::Reason::PlanChanged, .. } => {
-            ApprovalState::Superseded
-        }
-        Ruling::Refused { reason: crate::reason::Reason::ApprovalExpired, .. } => {
-            ApprovalState::Expired
-        }
+        Ruling::Refused { reason: Reason::PlanChanged, .. } => ApprovalState::Superseded,
+        Ruling::Refused { reason: Reason::ApprovalExpired, .. } => ApprovalState::Expired,
         _ => ApprovalState::Failed,
     };
     ctx.write_app(app, Some(seq), Body::ApprovalEnded { approval, state });
@@ -400,12 +402,7 @@ fn escalate(ctx: &mut Context<'_>, app: &mut AppState, seq: u64, decided: &Decid
 }
 
 /// What the gates may know of the rest of the environment.
-pub(super) fn surroundings(
-    ctx: &Context<'_>,
-    app: &AppState,
-    proposal: &Proposal,
-    findings: &[Finding],
-) -> Surroundings {
+fn surroundings(ctx: &Context<'_>, app: &AppState, proposal: &Proposal) -> Surroundings {
     let state = ctx.state;
     let name = &app.profile.name;
     let others = || state.apps.iter().filter(|(other, _)| *other != name).map(|(_, app)| app);
@@ -447,7 +444,7 @@ pub(super) fn surroundings(
         oldest_effect_at,
         storm: state.storm,
         pending: pending(state, app),
-        canary: common_cause(ctx, app, findings),
+        canary: common_cause::of(ctx, app, proposal),
     }
 }
 
@@ -458,51 +455,5 @@ fn pending(state: &State, app: &AppState) -> Option<PendingPlan> {
         approval: approval.seq,
         decision: approval.decision,
         plan_digest: approval.plan_digest.clone(),
-    })
-}
-
-/// Several apps whose primary finding is the same and was raised within one window: the first by name order of raising is the
-/// canary; behind it 1, 2, 4 ... may act as those before them are verified.
-fn common_cause(ctx: &Context<'_>, app: &AppState, findings: &[Finding]) -> Option<CommonCause> {
-    let kind = findings.first()?.kind;
-    let mine = app.open.get(&kind)?.since;
-    let window = ctx.policy.storm.common_window_ms;
-    let mut sharing: BTreeMap<(Millis, &AppName), bool> = BTreeMap::new();
-    for (name, other) in &ctx.state.apps {
-        let open =
-            if *name == app.profile.name { app.open.get(&kind) } else { other.open.get(&kind) };
-        let raised = open.map(|open| open.since);
-        // One that was raised in the same window and is clear again after a verified action shows that the action helps.
-        let healed = other.cleared.get(&kind).filter(|at| **at >= mine.saturating_sub(window));
-        match (raised, healed) {
-            (Some(since), _) if since.abs_diff(mine) <= window => {
-                sharing.insert((since, name), false);
-            }
-            (None, Some(at)) if verified_since(other, *at, window) => {
-                sharing.insert((0, name), true);
-            }
-            _ => {}
-        }
-    }
-    let apps = u32::try_from(sharing.len()).unwrap_or(u32::MAX);
-    if apps < ctx.policy.storm.common_apps {
-        return None;
-    }
-    let healed = u32::try_from(sharing.values().filter(|h| **h).count()).unwrap_or(u32::MAX);
-    let standing: Vec<&AppName> =
-        sharing.iter().filter(|(_, healed)| !**healed).map(|((_, name), _)| *name).collect();
-    let position = standing.iter().position(|name| **name == app.profile.name)?;
-    let first = sharing.keys().next().map(|(_, name)| (*name).clone())?;
-    // 0 verified: the canary alone. Then as many more as have been verified so far: 1, 2, 4 ...
-    let allowance = healed;
-    let position = u32::try_from(position).unwrap_or(u32::MAX);
-    Some(CommonCause { kind, apps, first, allowance, position })
-}
-
-fn verified_since(app: &AppState, cleared: Millis, window: Millis) -> bool {
-    app.decisions.iter().rev().any(|d| {
-        d.executed
-            && d.outcome == Some(Outcome::Verified)
-            && d.at >= cleared.saturating_sub(window.saturating_mul(5))
     })
 }

@@ -17,6 +17,7 @@ const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 
 mod mission;
+mod outage;
 
 #[test]
 fn an_app_is_onboarded_crashes_is_restarted_and_every_step_is_on_record_in_order() {

@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use crate::app::{AppName, Millis};
 use crate::choose::ccq::{Catalogue, Change, Expectation, Fixed, OWN, Trial, position};
 use crate::choose::{Lesson, Taught};
-use crate::detect::FindingKind;
+use crate::detect::{FindingKind, View, claim_of, fresh_run, is_fresh, is_fresh_value};
 use crate::plan::{Fence, Operation};
 use crate::record::{Body, Calibrated, Concluded, Observation};
-use crate::signal::Reading;
-use crate::state::{AppState, Attempt, Outcome, Phase, is_expected_exit};
+use crate::signal::{Metric, Point, Reading};
+use crate::state::{AppState, Attempt, Healed, Outcome, Phase, is_expected_exit};
 
 use super::{Context, decide, lifecycle};
 
@@ -129,6 +129,7 @@ pub(super) fn judge_attempt(ctx: &mut Context<'_>, app: &mut AppState, reading: 
     let rule = &ctx.policy.verification;
     if let Some(since) = good_since(app, attempt, delivered)
         && ctx.now.saturating_sub(since) >= rule.hold_ms
+        && is_told(ctx, app, attempt, reading)
     {
         let detail = "ready, and the trigger clear for the hold time".to_owned();
         return conclude(ctx, app, Outcome::Verified, detail);
@@ -150,12 +151,43 @@ pub(super) fn judge_attempt(ctx: &mut Context<'_>, app: &mut AppState, reading: 
             .last_seen
             .is_none_or(|at| ctx.now.saturating_sub(at) > ctx.policy.freshness.silence_ms);
         let telemetry = attempt.trigger.iter().any(|kind| !kind.is_hard());
-        let (outcome, detail) = if telemetry && silent {
+        let (outcome, detail) = if telemetry && (silent || !is_told(ctx, app, attempt, reading)) {
             (Outcome::Inconclusive, "the telemetry that could tell is gone")
         } else {
             (Outcome::Failed, "the trigger did not clear in time")
         };
         conclude(ctx, app, outcome, detail.to_owned());
+    }
+}
+
+/// Whether what could tell that the trigger is gone is still heard. Silence is not health; and where nobody asks any more, nobody is
+/// answered badly, nor well.
+fn is_told(ctx: &Context<'_>, app: &AppState, attempt: &Attempt, reading: &Reading) -> bool {
+    let view = View { app, policy: ctx.policy, reading, now: ctx.now };
+    let drained = || {
+        let asked = reading.metrics.get(&Metric::RequestRate);
+        let fresh = |point: &&Point| is_fresh_value(Metric::RequestRate, point.at, &view);
+        let mut rates = asked.into_iter().flat_map(|series| series.sources.values()).filter(fresh);
+        let first = rates.next();
+        first.is_some_and(|first| first.micro == 0 && rates.all(|rate| rate.micro == 0))
+    };
+    attempt.trigger.iter().filter_map(|kind| metric_of(*kind)).all(|metric| {
+        let served = matches!(metric, Metric::ErrorRatio | Metric::LatencyP99);
+        let claim = claim_of(metric).and_then(|name| reading.conditions.get(name));
+        let heard = claim.is_some_and(|claim| is_fresh(claim.at, &view))
+            || !fresh_run(metric, &view).is_empty();
+        heard && !(served && drained())
+    })
+}
+
+/// The metric a finding rests on, if it rests on one.
+const fn metric_of(kind: FindingKind) -> Option<Metric> {
+    match kind {
+        FindingKind::ErrorRate => Some(Metric::ErrorRatio),
+        FindingKind::CpuOverload => Some(Metric::CpuUtilization),
+        FindingKind::MemoryOverload | FindingKind::MemoryGrowth => Some(Metric::MemoryUtilization),
+        FindingKind::Latency => Some(Metric::LatencyP99),
+        _ => None,
     }
 }
 
@@ -245,6 +277,27 @@ pub(super) fn teach(
     ctx.write_app(app, Some(cause), Body::Learned { lesson, before, after, calibrated });
 }
 
+/// The incident is back that an attempt was taken to have ended: what was learned from that is corrected. The outcome stays what it
+/// was when it was judged; the correction is a record of its own.
+pub(super) fn correct(ctx: &mut Context<'_>, app: &mut AppState, kind: FindingKind, raised: u64) {
+    let within = ctx.policy.graduation.relapse_ms;
+    let undone = |healed: &&Healed| healed.is_undone(kind, app, ctx.now, within);
+    let Some(healed) = app.healed.as_deref().filter(undone).cloned() else { return };
+    if ctx.state.mode.frozen {
+        let why = Cow::Borrowed("frozen");
+        ctx.write_app(app, Some(raised), Body::LearningSkipped { why });
+        return;
+    }
+    let lesson = Lesson { taught: Taught::Relapsed, ..healed.lesson };
+    let (before, after) = ctx.state.table.clone().learn(&lesson);
+    let calibrated = healed.trial.map(|trial| {
+        let Change { before, after, drifted } = ctx.state.knowledge.clone().relapse(OWN, &trial);
+        Box::new(Calibrated { trial, before, after, drifted })
+    });
+    let body = Body::Learned { lesson, before, after, calibrated };
+    ctx.write_app(app, Some(healed.seq), body);
+}
+
 /// What an outcome can teach.
 struct Learning {
     outcome: Outcome,
@@ -269,15 +322,11 @@ fn measured(ctx: &Context<'_>, app: &AppState, attempt: &Attempt, cost0: Fixed) 
     let Some(effort) = effort else { return cost0 };
     let delivered = attempt.delivered_at.unwrap_or(ctx.now);
     let well = good_since(app, attempt, delivered).unwrap_or(ctx.now);
-    let allowed = u64::from(effort.steps).saturating_mul(catalogue.step_ms).max(1);
-    let took = well.saturating_sub(attempt.started_at).min(allowed.saturating_mul(LONGEST));
-    let share = i64::try_from(took.saturating_mul(1_000_000) / allowed).unwrap_or(i64::MAX);
-    let price = Fixed::micro(effort.cost);
-    price.plus(cost0.minus(price).times(Fixed::micro(share)))
+    effort.measured(cost0, well.saturating_sub(attempt.started_at), catalogue.step_ms)
 }
 
-/// Downtime counts up to so many times what the catalogue allows, so that one clock jump cannot ruin a ratio.
-const LONGEST: u64 = 10;
+#[cfg(test)]
+mod reward;
 
 #[cfg(test)]
 mod tests {

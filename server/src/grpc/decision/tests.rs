@@ -9,6 +9,8 @@ use tonic_types::StatusExt as _;
 
 use super::*;
 use crate::auth::Role;
+use crate::grpc::feed::{Outlet, tests::Book};
+use crate::publish::{Encoded, Next};
 use server::{PATIENCE, Server, adjustment, proposal};
 
 pub(in crate::grpc) mod server;
@@ -189,10 +191,9 @@ async fn an_explanation_is_judged_again_and_says_what_would_have_changed_it() {
 
 /// A client of the service over a real connection.
 async fn connect(server: &Server) -> DecisionServiceClient<tonic::transport::Channel> {
-    use agentctl_api::v1::decision_service_server::DecisionServiceServer;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let service = DecisionServiceServer::new(service(server));
+    let service = wire::Wire::new(service(server));
     let stop = server.services.tasks.stopping();
     server.services.tasks.spawn("server", crate::tasks::OnFailure::Log, async move {
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
@@ -333,8 +334,79 @@ async fn the_first_words_of_a_watch_are_checked() {
         include_events: false,
     };
     let request = Server::ask(Role::Viewer, request);
-    let status = service(&server).watch_decisions(request).await.unwrap_err();
+    let status = service(&server).watch_decisions(request).await.err().expect("refused");
     let bad = status.get_details_bad_request().expect("a BadRequest");
     let fields: Vec<&str> = bad.field_violations.iter().map(|v| v.field.as_str()).collect();
     assert_eq!(fields, ["bookmark_interval", "filter.reasons", "now"]);
+}
+
+type Bytes = Outlet<bytes::Bytes>;
+
+async fn watch_bytes(services: &Services, filter: Option<v1::DecisionFilter>) -> Bytes {
+    let start = Some(Start::Beginning(true));
+    let request =
+        v1::WatchDecisionsRequest { start, filter, include_events: true, ..Default::default() };
+    watch::watch(services, request).await.unwrap()
+}
+
+/// What a watcher is sent of the records up to `last`: the number of each, and where its bytes are.
+async fn sent(items: &mut Bytes, last: u64) -> Vec<(u64, *const u8)> {
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|(seq, _)| *seq < last) {
+        let next = tokio::time::timeout(PATIENCE, items.next()).await.expect("something comes");
+        let bytes = next.expect("the stream goes on").expect("no error");
+        let item = v1::WatchDecisionsResponse::decode(bytes.clone()).unwrap().item.unwrap();
+        match item {
+            Item::Decision(decision) => seen.push((decision.seq, bytes.as_ptr())),
+            Item::Event(event) => seen.push((event.seq, bytes.as_ptr())),
+            _ => {}
+        }
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_watchers_beside_one_that_reads_nothing_are_sent_the_same_bytes() {
+    let mut book = Book::open();
+    let stalled = watch_bytes(&book.services, None).await;
+    let mut watchers = Vec::new();
+    for _ in 0..1_000 {
+        watchers.push(watch_bytes(&book.services, None).await);
+    }
+    let of_web = Some(v1::DecisionFilter { apps: vec!["web".into()], ..Default::default() });
+    let mut chosen = watch_bytes(&book.services, of_web).await;
+    book.write(100).await;
+    let mut first: Option<Vec<_>> = None;
+    for watcher in &mut watchers {
+        let sent = sent(watcher, 100).await;
+        assert!(sent.iter().map(|(seq, _)| *seq).eq(1..=100), "each once and in order");
+        assert_eq!(*first.get_or_insert_with(|| sent.clone()), sent, "encoded once");
+    }
+    let even: Vec<_> = first.unwrap().into_iter().filter(|(seq, _)| seq % 2 == 0).collect();
+    assert_eq!(sent(&mut chosen, 100).await, even, "a filter chooses among the same bytes");
+    drop(stalled);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_becomes_of_a_decision_is_encoded_anew_and_what_is_long_past_is_not_kept() {
+    let encoded = Encoded::default();
+    let made = std::cell::Cell::new(0);
+    let make = || {
+        made.set(made.get() + 1);
+        bytes::Bytes::from_static(b"x")
+    };
+    for upto in [0, 0, 7, 7, 7] {
+        encoded.get_or_make(upto, make);
+    }
+    assert_eq!(made.get(), 2, "once for what is known, and once for what was learned");
+
+    let mut book = Book::open();
+    book.write(1).await;
+    let Next::Records(kept) = book.services.publisher.after(0, 1) else { panic!("in the ring") };
+    kept[0].encoded.get_or_make(0, make);
+    for (more, expected) in [(511, 3), (1, 4)] {
+        book.write(more).await;
+        kept[0].encoded.get_or_make(0, make);
+        assert_eq!(made.get(), expected, "of the newest 512, not of all that are in the ring");
+    }
 }

@@ -1,4 +1,5 @@
-//! Decisions and events as they become durable.
+//! Decisions and events as they become durable. A record is encoded for the first watcher that is shown it, and every other one is sent
+//! the same bytes: a filter chooses among records and changes none.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -8,6 +9,8 @@ use agentctl_api::v1::watch_decisions_request::Start as Asked;
 use agentctl_api::v1::watch_decisions_response::Item;
 use agentd_core::app::AppName;
 use agentd_core::record::Record;
+use bytes::Bytes;
+use prost::Message as _;
 use tonic::Status;
 
 use super::super::feed::{
@@ -33,7 +36,7 @@ const SNAPSHOT_APPS: usize = 64;
 pub(super) async fn watch(
     services: &Services,
     request: v1::WatchDecisionsRequest,
-) -> Result<Outlet<v1::WatchDecisionsResponse>, Status> {
+) -> Result<Outlet<Bytes>, Status> {
     let mut violations = Vec::new();
     let interval = request.bookmark_interval.as_ref();
     let interval = feed::bookmark_interval(interval, &mut violations);
@@ -56,7 +59,7 @@ pub(super) async fn watch(
     let follow = Feed::new(services, position, interval);
     let from_services = services.clone();
     feed::stream(services, "watch-decisions", move |inlet| async move {
-        inlet.send(opened).await?;
+        inlet.send(bytes(&opened)).await?;
         if snapshot {
             send_snapshot(&from_services, &inlet).await?;
         }
@@ -152,10 +155,7 @@ async fn tail(log: &Log, show: &Decisions, count: u32) -> Result<Position, Statu
 }
 
 /// The present state of every app. The stream goes on behind a record that is older than all of it, so nothing is missed.
-async fn send_snapshot(
-    services: &Services,
-    inlet: &Inlet<v1::WatchDecisionsResponse>,
-) -> Result<(), Ended> {
+async fn send_snapshot(services: &Services, inlet: &Inlet<Bytes>) -> Result<(), Ended> {
     let mut sent = 0;
     let mut after: Option<AppName> = None;
     loop {
@@ -170,13 +170,17 @@ async fn send_snapshot(
         for app in apps {
             sent += 1;
             let item = Item::SnapshotItem(Box::new(v1::SnapshotItem { app: Some(app) }));
-            inlet.send(item_without_cursor(item)).await?;
+            inlet.send(bytes(&item_without_cursor(item))).await?;
         }
         if after.is_none() {
             let item = Item::SnapshotEnd(v1::SnapshotEnd { count: sent });
-            return inlet.send(item_without_cursor(item)).await;
+            return inlet.send(bytes(&item_without_cursor(item))).await;
         }
     }
+}
+
+fn bytes(item: &v1::WatchDecisionsResponse) -> Bytes {
+    item.encode_to_vec().into()
 }
 
 const fn item_without_cursor(item: Item) -> v1::WatchDecisionsResponse {
@@ -200,7 +204,7 @@ impl Decisions {
 }
 
 impl Show for Decisions {
-    type Item = v1::WatchDecisionsResponse;
+    type Item = Bytes;
 
     fn show(
         &self,
@@ -215,14 +219,18 @@ impl Show for Decisions {
         if !self.wants(record) {
             return Shown::Skip;
         }
-        let item = match to_proto::decision(record) {
-            Some(mut decision) => {
-                Aftermath::ahead(record.seq, ahead).complete(&mut decision);
-                Item::Decision(Box::new(decision))
-            }
-            None => Item::Event(to_proto::event(record)),
-        };
-        Shown::Item(v1::WatchDecisionsResponse { cursor: cursor.to_string(), item: Some(item) })
+        let aftermath = Aftermath::ahead(record.seq, ahead);
+        let encoded = published.encoded.get_or_make(aftermath.upto(), || {
+            let item = match to_proto::decision(record) {
+                Some(mut decision) => {
+                    aftermath.complete(&mut decision);
+                    Item::Decision(Box::new(decision))
+                }
+                None => Item::Event(to_proto::event(record)),
+            };
+            bytes(&v1::WatchDecisionsResponse { cursor: cursor.to_string(), item: Some(item) })
+        });
+        Shown::Item(encoded)
     }
 
     fn bookmark(&self, cursor: &Cursor, mark: &Mark) -> Self::Item {
@@ -238,6 +246,6 @@ impl Show for Decisions {
             time: Some(to_proto::timestamp(mark.time)),
         };
         let item = Some(Item::Bookmark(bookmark));
-        v1::WatchDecisionsResponse { cursor: cursor.to_string(), item }
+        bytes(&v1::WatchDecisionsResponse { cursor: cursor.to_string(), item })
     }
 }

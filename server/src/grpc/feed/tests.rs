@@ -65,7 +65,7 @@ impl Book {
                 let line = Bytes::from(record.line(self.hash));
                 let hash = leaf_hash(&line);
                 lines.push(line.clone());
-                fresh.push(Arc::new(Published { record, line, hash }));
+                fresh.push(Arc::new(Published::new(record, line, hash)));
                 (self.hash, self.next) = (hash, self.next + 1);
             }
             self.services.journal.append(first, lines).await.unwrap();
@@ -84,7 +84,7 @@ impl Book {
         (self.hash, self.next) = (leaf_hash(&line), seq + 1);
         self.services.journal.append(seq, vec![line.clone()]).await.unwrap();
         let hash = self.hash;
-        self.services.publisher.publish(vec![Arc::new(Published { record, line, hash })]);
+        self.services.publisher.publish(vec![Arc::new(Published::new(record, line, hash))]);
     }
 
     /// Waits until the index knows all of it.

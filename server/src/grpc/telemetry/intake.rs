@@ -2,12 +2,14 @@
 //! messages were seen before, and what was counted. All of it is bounded.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use agentd_core::app::{AppName, Millis};
 use agentd_core::signal::{Arrival, Sequences};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::Status;
 
 use crate::grpc::hooks::Recent;
@@ -28,8 +30,9 @@ pub const URGENT_APPS: usize = 64;
 pub const URGENT_SPAN_MS: Millis = 100;
 
 /// Shared by all telemetry streams of one server.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Intake {
+    turns: Semaphore,
     sequences: Mutex<Sequences>,
     accounts: Mutex<BTreeMap<String, Account>>,
     urged: Mutex<Urged>,
@@ -38,6 +41,14 @@ pub struct Intake {
     events: Mutex<Recent>,
     /// What was counted.
     pub counters: Counters,
+}
+
+impl Default for Intake {
+    fn default() -> Self {
+        // Half of the threads of the server are never busy with signals: whoever pauses, approves or watches is served beside a flood.
+        let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Self::with_turns((threads / 2).max(1))
+    }
 }
 
 /// One principal.
@@ -125,6 +136,26 @@ impl Drop for Seat {
 }
 
 impl Intake {
+    /// Signals are judged by so many streams at a time.
+    pub(super) fn with_turns(turns: usize) -> Self {
+        Self {
+            turns: Semaphore::new(turns),
+            sequences: Mutex::default(),
+            accounts: Mutex::default(),
+            urged: Mutex::default(),
+            otlp: Mutex::default(),
+            events: Mutex::default(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Waits for a turn to judge what came in one message; who waits longest is next. Nothing is dropped by it: what is not read yet
+    /// waits where it is, and the window of its stream tells the monitor to slow down.
+    pub(in crate::grpc) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed; without a permit there would merely be no order.
+        self.turns.acquire().await.ok()
+    }
+
     /// A place for one more stream of `principal`.
     ///
     /// # Errors
@@ -189,9 +220,9 @@ impl Intake {
         lock(&self.sequences).observe(source, epoch, seq, now)
     }
 
-    /// Notes an event by what names it; `false` if it came before.
-    pub(in crate::grpc) fn is_first(&self, name: &str) -> bool {
-        lock(&self.events).is_first(name)
+    /// Notes an event of `principal` by what names it; `false` if it came before.
+    pub(in crate::grpc) fn is_first(&self, principal: &str, name: &str) -> bool {
+        lock(&self.events).is_first(principal, name)
     }
 
     /// Highest number seen of this run of the monitor.

@@ -99,9 +99,11 @@ where
         let Some(message) = message else {
             return Ok(Some(told.answer(services, &session, false)));
         };
+        let turn = services.intake.turn().await;
         if session.take(message?.message)? {
             return Ok(Some(told.answer(services, &session, true)));
         }
+        drop(turn);
         told.owe(&session);
         // A stream that always has a message ready must not keep its thread from the others.
         tokio::task::consume_budget().await;

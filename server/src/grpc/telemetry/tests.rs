@@ -465,7 +465,15 @@ async fn a_flood_of_signals_delays_neither_the_switch_nor_the_status() {
         flood.await.unwrap();
     }
     let web = AppName::parse("web").unwrap();
-    let reading = server.services.agent.query(move |v| v.readings[&web].clone()).await.unwrap();
+    let reading = loop {
+        let web = web.clone();
+        let newest = server.services.agent.query(move |v| v.readings.get(&web).cloned()).await;
+        match newest.unwrap() {
+            Some(reading) => break reading,
+            // The flood had few turns, and the loop has not looked at it yet.
+            None => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    };
     assert!(reading.conditions.len() <= 32 && reading.metrics.len() <= Metric::ALL.len());
 }
 

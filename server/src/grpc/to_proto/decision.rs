@@ -217,6 +217,8 @@ pub struct Aftermath {
     delivered: Option<(Millis, bool, String)>,
     concluded: Option<(Millis, Concluded)>,
     repeats: u64,
+    /// Number of the newest record that says any of it; 0 when none does.
+    upto: u64,
 }
 
 impl Aftermath {
@@ -249,8 +251,15 @@ impl Aftermath {
             Body::Repeated { decision, count } if *decision == seq => {
                 self.repeats = self.repeats.saturating_add(*count);
             }
-            _ => {}
+            _ => return,
         }
+        self.upto = self.upto.max(record.seq);
+    }
+
+    /// Number of the newest record that says any of it; 0 when none does.
+    #[must_use]
+    pub const fn upto(&self) -> u64 {
+        self.upto
     }
 
     /// Whether its end is known.
@@ -261,7 +270,7 @@ impl Aftermath {
 
     /// Adds what is known to a decision.
     pub fn complete(self, decision: &mut v1::Decision) {
-        let Self { approval, started_at, delivered, concluded, repeats } = self;
+        let Self { approval, started_at, delivered, concluded, repeats, upto: _ } = self;
         if let Some(approval) = approval {
             decision.approval_id = ids::approval(approval);
         }

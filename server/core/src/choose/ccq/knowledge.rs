@@ -40,8 +40,12 @@ const FOREIGN: Fixed = Fixed::micro(200_000);
 /// One agent's own experience with one action under one signature.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Cell {
-    /// Outcomes; of two versions the one with more is newer. First, because versions are ordered by it.
+    /// Outcomes; of two versions the one with more is newer, and then the one with more corrections. First, because versions are ordered
+    /// by it.
     pub trials: u32,
+    /// Outcomes that were taken back afterwards; they count among the trials, and not as resolved.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub corrected: u32,
     /// Outcomes that ended the incident.
     pub resolved: u32,
     /// Precision that these outcomes add to the prior's.
@@ -58,6 +62,11 @@ pub struct Cell {
     pub above: Fixed,
     /// Surprise that it helped less often than expected, added up.
     pub below: Fixed,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+const fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// One agent's own experience under one signature.
@@ -208,7 +217,25 @@ impl Knowledge {
         }
         let cell = row.cells.entry(trial.action).or_default();
         cell.take(&before, trial);
-        let drifted = cell.above >= DRIFT_LIMIT || cell.below >= DRIFT_LIMIT;
+        self.changed(origin, trial, before)
+    }
+
+    /// A trial that was learned as resolved did not last: its outcome is rewritten. As long as nothing more was learned about the action,
+    /// it is then as if it had failed at once; what was learned in between was compared with the old belief.
+    pub fn relapse(&mut self, origin: &str, trial: &Trial) -> Change {
+        let before = self.beliefs(trial.signature).get(trial.action);
+        let row = self.own(origin, trial.signature);
+        if let Some(cell) = row.cells.get_mut(&trial.action).filter(|cell| cell.resolved > 0) {
+            cell.take_back(trial);
+        }
+        self.changed(origin, trial, before)
+    }
+
+    /// What is believed now, after a drift was noticed if there was one.
+    fn changed(&mut self, origin: &str, trial: &Trial, before: Learned) -> Change {
+        let row = self.own(origin, trial.signature);
+        let surprised = |cell: &Cell| cell.above >= DRIFT_LIMIT || cell.below >= DRIFT_LIMIT;
+        let drifted = row.cells.get(&trial.action).is_some_and(surprised);
         if drifted {
             self.doubt(origin, trial.signature);
         }
@@ -230,6 +257,16 @@ impl Knowledge {
             join(self.own(origin, signature), theirs);
         }
         Ok(())
+    }
+
+    /// The same, with the own experience under the name of `agent`: for others to merge.
+    #[must_use]
+    pub fn signed(&self, agent: &str) -> Self {
+        let mut signed = self.clone();
+        if let Some(own) = signed.origins.remove(OWN) {
+            own.iter().for_each(|(signature, row)| join(signed.own(agent, *signature), row));
+        }
+        signed
     }
 
     /// The experience of another environment as a weak prior for this one, under the name of `origin`.
@@ -266,6 +303,7 @@ impl Knowledge {
             let old = own.cells.get(&action).copied().unwrap_or_default();
             let cell = Cell {
                 trials: old.trials,
+                corrected: old.corrected,
                 resolved: old.resolved,
                 base: learned.offset,
                 cost: old.cost.times(COST_KEPT),
@@ -297,6 +335,18 @@ impl Cell {
         let add = |sum: Fixed, z: Fixed| sum.plus(z).minus(DRIFT_SLACK).max(Fixed::ZERO);
         self.above = add(self.above, surprise);
         self.below = add(self.below, surprise.negated());
+    }
+}
+
+impl Cell {
+    fn take_back(&mut self, trial: &Trial) {
+        let chance = trial.chance.clamp(CHANCE_MIN, CHANCE_MAX);
+        let deviation = chance.times(Fixed::ONE.minus(chance)).sqrt();
+        self.corrected = self.corrected.saturating_add(1);
+        self.resolved = self.resolved.saturating_sub(1);
+        self.information = self.information.minus(Fixed::ONE);
+        self.below = self.below.plus(Fixed::ONE.over(deviation).min(SURPRISE_MAX));
+        self.above = self.above.minus(Fixed::ONE.over(deviation)).max(Fixed::ZERO);
     }
 }
 

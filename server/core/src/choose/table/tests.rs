@@ -7,6 +7,26 @@ fn lesson(action: Action, outcome: Outcome, took_ms: Millis) -> Lesson {
 }
 
 #[test]
+fn a_verified_outcome_that_did_not_last_is_worth_as_much_as_one_that_failed() {
+    let lesson = |taught| Lesson {
+        finding: FindingKind::Crash,
+        action: Action::Restart,
+        taught,
+        took_ms: 60_000,
+    };
+    let taught = |lessons: &[Taught]| {
+        let mut table = ValueTable::default();
+        lessons.iter().for_each(|taught| _ = table.learn(&lesson(*taught)));
+        table.row(FindingKind::Crash).get(Action::Restart)
+    };
+    let failed = taught(&[Taught::Outcome(Outcome::Failed)]);
+    let relapsed = taught(&[Taught::Outcome(Outcome::Verified), Taught::Relapsed]);
+    assert_eq!((relapsed.trials, relapsed.verified), (failed.trials, failed.verified));
+    let verified = taught(&[Taught::Outcome(Outcome::Verified)]);
+    assert!(relapsed.q_micro < verified.q_micro, "{relapsed:?} {verified:?}");
+}
+
+#[test]
 fn step_sizes_are_those_of_the_formula() {
     // Computed with 50 decimal digits and rounded down.
     let known = [(1, 1_000_000), (2, 615_572), (3, 463_463), (10, 199_526), (100, 39_810)];

@@ -162,8 +162,9 @@ fn the_window_of_one_app_keeps_every_effect_from_it_and_from_no_other() {
     };
     let asked = OnboardRequest { windows: vec![window], ..OnboardRequest::default() };
     assert_eq!(ruling(&world.update(&app, asked, [Field::Windows], None)), Ruling::Permitted);
-    world.crash(&app, 0);
     world.crash(&other, 0);
+    world.pass(2 * MINUTE);
+    world.crash(&app, 0);
     world.pass(2 * MINUTE);
     assert_eq!((world.app(&app).ready(), world.app(&other).ready()), (0, 1));
     assert_eq!(world.count("MAINTENANCE_WINDOW"), 1);

@@ -1,10 +1,9 @@
-//! Stories of hours, with a clock that is moved: outages, flapping, monitors that lie, and a human beside an open breaker.
+//! Stories of hours, with a clock that is moved: flapping, monitors that lie, and a human beside an open breaker.
 
 use super::*;
-use crate::plan::Operation;
 
 /// Sequence numbers and times of every effect that was begun behind `from`.
-fn effects(world: &World, from: usize) -> Vec<(u64, Action)> {
+pub(super) fn effects(world: &World, from: usize) -> Vec<(u64, Action)> {
     let begun = |record: &Record| match &record.body {
         Body::Attempted(attempt) => Some((record.at, attempt.plan.action)),
         _ => None,
@@ -26,56 +25,6 @@ fn a_human_restarts_past_an_open_breaker_and_is_not_counted_in_it() {
     assert!(matches!(reply, Reply::Decided { ruling: Ruling::Permitted, .. }), "{reply:?}");
     world.pass(MINUTE);
     assert_eq!(world.app(&app).breakers[&Action::Restart], breaker, "a failure of hers is hers");
-    world.assert_replays();
-}
-
-#[test]
-fn a_dependency_takes_twelve_of_twenty_apps_along_and_the_way_back_is_no_second_wave() {
-    let mut world = World::new(Env::Stage);
-    let apps: Vec<_> = (0..20).map(|n| world.onboard(&format!("svc-{n:02}"), 1)).collect();
-    let victims = &apps[..12];
-    let from = world.log.len();
-    world.broken = victims.to_vec();
-    for app in victims {
-        world.crash(app, 0);
-        world.pass(2_500);
-    }
-    world.pass(30_000);
-    assert!(world.state.storm.is_some(), "more than three tenths of the environment are down");
-    let told = |r: &&Record| r.app.is_none() && matches!(r.body, Body::Escalated { .. });
-    assert_eq!(world.log[from..].iter().filter(told).count(), 1, "one incident, told once");
-    // Nothing that still runs is taken down, and what is down is started again one at a time.
-    let disrupting = |(_, op): &&(u64, Operation)| match op {
-        Operation::Restart { targets } => targets.iter().any(|target| target.running),
-        Operation::Deploy { .. } => false,
-        _ => true,
-    };
-    assert_eq!(world.executed.iter().filter(disrupting).count(), 0);
-    world.broken.clear();
-    let back = world.log.len();
-    world.pass(2 * HOUR);
-    assert!(apps.iter().all(|app| world.app(app).ready() == 1), "everything comes back");
-    assert!(world.state.storm.is_none());
-    let end = world.log.iter().find(|r| matches!(r.body, Body::StormEnded)).unwrap().at;
-    let calm = |r: &&Record| matches!(r.body, Body::StormCalm { calm: true });
-    let calm = world.log.iter().rev().find(calm).unwrap().at;
-    assert!(end - calm >= world.policy.storm.exit_ms, "it is left only after a calm time");
-    // Of twelve apps at most as many starts were under way as the ramp allowed: 1, then 2, 4, 8.
-    let (mut under_way, mut most, mut verified) = (0_i32, 0, 0);
-    for record in &world.log[back..] {
-        match &record.body {
-            Body::Attempted(_) => under_way += 1,
-            Body::Concluded(c) => {
-                under_way = (under_way - 1).max(0);
-                verified += u32::from(c.outcome == Outcome::Verified);
-            }
-            _ => {}
-        }
-        let ramp = 1_i32.checked_shl(verified).unwrap_or(i32::MAX);
-        assert!(under_way <= ramp, "{under_way} starts after {verified} that turned out well");
-        most = most.max(under_way);
-    }
-    assert!(most < 12, "no stampede: {most}");
     world.assert_replays();
 }
 
@@ -200,10 +149,15 @@ type Lie = (&'static str, fn(&mut World, &crate::app::AppName));
 
 #[test]
 fn monitors_that_are_silent_or_say_zero_or_contradict_or_scream_move_nothing() {
-    let lies: [Lie; 4] = [
+    let lies: [Lie; 5] = [
         ("silence", |_, _| {}),
         ("zeros", |world, app| {
             world.say(app, "sense/procfs", Metric::CpuUtilization, 50 * MICRO / 100);
+            for metric in [Metric::CpuUtilization, Metric::LatencyP99, Metric::RequestRate] {
+                world.say(app, "broken", metric, 0);
+            }
+        }),
+        ("zeros, and nobody else says anything", |world, app| {
             for metric in [Metric::CpuUtilization, Metric::LatencyP99, Metric::RequestRate] {
                 world.say(app, "broken", metric, 0);
             }
@@ -240,6 +194,36 @@ fn monitors_that_are_silent_or_say_zero_or_contradict_or_scream_move_nothing() {
         assert_eq!(effects(&world, from), [], "{lie}, afterwards");
         world.assert_replays();
     }
+}
+
+#[test]
+fn one_monitor_that_says_zero_takes_no_instance_away_and_two_do() {
+    let scaled_down = |monitors: &[&str], quorum: u32| {
+        let mut world = World::new(Env::Stage);
+        world.policy.freshness.quorum = quorum;
+        world.start_agent();
+        let app = world.onboard("web", 3);
+        let from = world.log.len();
+        for _ in 0..60 {
+            for monitor in monitors {
+                world.say(&app, monitor, Metric::CpuUtilization, 0);
+            }
+            world.tick(1_000);
+        }
+        world.assert_replays();
+        let refused = |record: &Record| match &record.body {
+            Body::Refused { reason, instead, .. } => Some((*reason, *instead)),
+            _ => None,
+        };
+        let refused: Vec<_> = world.log[from..].iter().filter_map(refused).collect();
+        (effects(&world, from).iter().map(|(_, action)| *action).collect::<Vec<_>>(), refused)
+    };
+    let doubted = (Reason::InsufficientSources, Action::Observe);
+    assert_eq!(scaled_down(&["broken"], 2), (vec![], vec![doubted]));
+    assert_eq!(scaled_down(&["one", "two"], 2).0, [Action::ScaleDown]);
+    assert_eq!(scaled_down(&["sense/procfs"], 2).0, [Action::ScaleDown], "it sees that itself");
+    // The planted bug: one is believed.
+    assert_eq!(scaled_down(&["broken"], 1).0, [Action::ScaleDown]);
 }
 
 #[test]

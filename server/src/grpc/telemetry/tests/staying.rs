@@ -184,3 +184,21 @@ async fn a_stream_whose_answers_were_let_go_takes_no_more_signals() {
     assert!(late.is_err(), "nobody reads any more");
     assert_eq!(server.services.intake.counters.accepted(), 1);
 }
+
+#[tokio::test]
+async fn while_signals_wait_for_their_turn_the_stream_and_others_are_alive() {
+    let mut server = Server::start(Env::Dev);
+    server.services.intake = Arc::new(intake::Intake::with_turns(1));
+    server.onboard("web").await;
+    let mut stream = Stream::open(&server);
+    stream.send(hello(7)).await;
+    stream.answer().await.unwrap();
+    let shared = Arc::clone(&server.services.intake);
+    let busy = shared.turn().await;
+    stream.send(batch(1, vec![good(&server, "web")])).await;
+    // The loop answers beside it, as it does for who pauses or approves.
+    let apps = server.services.agent.query(|view| view.state.apps.len()).await;
+    assert_eq!((apps.unwrap(), shared.counters.accepted()), (1, 0));
+    drop(busy);
+    assert_eq!(stream.acked(1).await.accepted, 1);
+}

@@ -42,6 +42,31 @@ fn the_offset_goes_to_where_the_outcomes_are() {
 }
 
 #[test]
+fn an_outcome_that_did_not_last_is_as_if_it_had_failed() {
+    let (mut failed, mut relapsed) = (Knowledge::default(), Knowledge::default());
+    let chance = 800_000;
+    for (knowledge, last) in [(&mut failed, false), (&mut relapsed, true)] {
+        for resolved in [true, false, true, true, last] {
+            knowledge.learn("a", &trial(Signature::Down, Action::Restart, resolved, chance));
+        }
+    }
+    let stale = relapsed.clone();
+    relapsed.relapse("a", &trial(Signature::Down, Action::Restart, true, chance));
+    let (failed, corrected) = (restart(&failed), restart(&relapsed));
+    assert_eq!((failed.trials, failed.resolved), (corrected.trials, corrected.resolved));
+    assert_eq!(failed.precision, corrected.precision);
+    assert!((failed.offset.to_micro() - corrected.offset.to_micro()).abs() < 10, "{corrected:?}");
+    // Who knows it as it was before does not bring it back.
+    let mut merged = relapsed.clone();
+    merged.merge(&stale).unwrap();
+    assert_eq!(merged, relapsed);
+    // What was never learned as resolved cannot be taken back.
+    let mut none = Knowledge::default();
+    none.relapse("a", &trial(Signature::Down, Action::Restart, true, chance));
+    assert_eq!(restart(&none), Learned::default());
+}
+
+#[test]
 fn what_was_never_tried_is_as_the_catalogue_says() {
     let mut knowledge = Knowledge::default();
     restarts(&mut knowledge, "a", [true].into_iter());

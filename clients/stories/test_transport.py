@@ -1,0 +1,245 @@
+"""What a foreign client can do to the transport, frame by frame, and a good client beside it that sees none of it."""
+
+import socket
+import struct
+import time
+from collections.abc import Iterator
+
+from conftest import DEADLINE, wait_for
+from hpack import Decoder
+
+DATA, HEADERS, RST, SETTINGS, PING, GOAWAY, WINDOW, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
+END_STREAM, ACK, END_HEADERS = 1, 1, 4
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PUSH = "/agentctl.v1.TelemetryService/PushSignals"
+STATUS = "/agentctl.v1.AgentService/GetStatus"
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def literal(name: str, value: str) -> bytes:
+    """A header as it is: not compressed, not remembered."""
+
+    def text(part: bytes) -> bytes:
+        size = len(part)
+        if size < 127:
+            return bytes([size]) + part
+        rest, more = size - 127, b""
+        while rest >= 128:
+            more, rest = more + bytes([rest % 128 + 128]), rest // 128
+        return b"\x7f" + more + bytes([rest]) + part
+
+    return b"\x00" + text(name.encode()) + text(value.encode())
+
+
+class Raw:
+    """One connection, and whatever frames are put on it."""
+
+    def __init__(self, server, principal: str = "local", *, opens: bool = True) -> None:
+        host, port = server.address.rsplit(":", 1)
+        self.socket = socket.create_connection((host, int(port)), timeout=DEADLINE)
+        self._token = server.token_file(principal).read_text()
+        self._decoder, self._stream = Decoder(), -1
+        if opens:
+            self.send(PREFACE + frame(SETTINGS, 0, 0))
+
+    def send(self, *frames: bytes) -> bool:
+        """False when the server has closed."""
+        try:
+            self.socket.sendall(b"".join(frames))
+            return True
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+
+    def headers(self, path: str = STATUS, **more: str) -> bytes:
+        """What opens a good call, but for what `more` says otherwise."""
+        found = {
+            ":method": "POST", ":scheme": "http", ":path": path, ":authority": "x", "content-type": "application/grpc",
+            "te": "trailers", "authorization": f"Bearer {self._token}",
+        }  # fmt: skip
+        found |= {name.replace("__", ":").replace("_", "-"): value for name, value in more.items()}
+        return b"".join(literal(name, value) for name, value in found.items())
+
+    def open(self, path: str = STATUS, end: bool = False, **more: str) -> int:
+        """Opens a stream."""
+        self._stream += 2
+        flags = END_HEADERS | (END_STREAM if end else 0)
+        self.send(frame(HEADERS, flags, self._stream, self.headers(path, **more)))
+        return self._stream
+
+    def frames(self) -> Iterator[tuple[int, int, int, bytes]]:
+        """Kind, flags, stream and payload of what the server sends, until it closes."""
+        buffer = b""
+        while True:
+            try:
+                more = self.socket.recv(65_536)
+            except ConnectionResetError:
+                return
+            if not more:
+                return
+            buffer += more
+            while len(buffer) >= 9 and len(buffer) >= 9 + (size := int.from_bytes(buffer[:3])):
+                yield buffer[3], buffer[4], int.from_bytes(buffer[5:9]), buffer[9 : 9 + size]
+                buffer = buffer[9 + size :]
+
+    def answer(self, stream: int) -> dict[str, str]:
+        """All headers and trailers of the answer on a stream."""
+        found: dict[str, str] = {}
+        for kind, flags, at, payload in self.frames():
+            if kind == HEADERS:
+                told = dict(self._decoder.decode(payload))
+                if at == stream:
+                    found |= told
+            if at == stream and (flags & END_STREAM and kind in (DATA, HEADERS) or kind == RST):
+                return found
+            if kind == SETTINGS and not flags & ACK:
+                self.send(frame(SETTINGS, ACK, 0))
+        return found
+
+    def goaway(self) -> bool:
+        """Waits until the server has closed; whether it said why."""
+        return any(kind == GOAWAY for kind, *_ in self.frames())
+
+
+def call(server, *messages: bytes, path: str = STATUS, **more: str) -> dict[str, str]:
+    """What is answered to these bytes."""
+    raw = Raw(server, "foreign" if path == PUSH else "local")
+    stream = raw.open(path, **more)
+    raw.send(frame(DATA, END_STREAM, stream, b"".join(messages)))
+    return raw.answer(stream)
+
+
+EMPTY = b"\x00" + struct.pack(">I", 0)
+INVALID, DEADLINE_EXCEEDED, EXHAUSTED, OUT_OF_RANGE, UNIMPLEMENTED, INTERNAL = "3", "4", "8", "11", "12", "13"
+
+
+def test_each_wrong_request_has_its_answer_and_the_connection_is_no_worse_for_it(beside):
+    server, _ = beside
+    assert call(server, EMPTY)["grpc-status"] == "0"
+    cases = {
+        "GET": (lambda: call(server, __method="GET"), {":status": "405"}),
+        "a browser's form": (lambda: call(server, EMPTY, content_type="text/plain"), {":status": "415"}),
+        "no number as its time": (lambda: call(server, EMPTY, grpc_timeout="soon"), {"grpc-status": INVALID}),
+        "a unit nobody knows": (lambda: call(server, EMPTY, grpc_timeout="5x"), {"grpc-status": INVALID}),
+        "no time at all": (lambda: call(server, EMPTY, grpc_timeout="0n"), {"grpc-status": DEADLINE_EXCEEDED}),
+        "100 MiB, so it says": (
+            lambda: call(server, b"\x00" + struct.pack(">I", 100 << 20), path=PUSH), {"grpc-status": OUT_OF_RANGE},
+        ),
+        "a flag nobody knows": (lambda: call(server, b"\x07" + EMPTY[1:], path=PUSH), {"grpc-status": INTERNAL}),
+        "packed, and does not say how": (lambda: call(server, b"\x01" + EMPTY[1:], path=PUSH), {"grpc-status": INTERNAL}),
+        "packed in a way nobody knows": (
+            lambda: call(server, EMPTY, grpc_encoding="br", path=PUSH), {"grpc-status": UNIMPLEMENTED},
+        ),
+        "no such method": (lambda: call(server, EMPTY, path="/agentctl.v1.AgentService/Shell"), None),
+    }  # fmt: skip
+    for what, (send, expected) in cases.items():
+        got = send()
+        if expected is None:
+            assert got["grpc-status"] in (UNIMPLEMENTED, "7"), f"{what}: {got}"
+        else:
+            assert expected.items() <= got.items(), f"{what}: {got}"
+
+
+def test_a_deadline_ends_a_stream_of_answers_too(beside):
+    server, _ = beside
+    began = time.monotonic()
+    got = call(server, EMPTY, path="/agentctl.v1.DecisionService/WatchDecisions", grpc_timeout="300m")
+    assert got["grpc-status"] == DEADLINE_EXCEEDED, got
+    assert time.monotonic() - began >= 0.3
+
+
+def test_who_opens_a_connection_and_says_nothing_is_let_go(beside):
+    server, _ = beside
+    silent = [Raw(server, opens=False) for _ in range(50)]
+    half = Raw(server, opens=False)
+    half.send(PREFACE[:12])
+    for raw in [*silent, half]:
+        # Whatever it says last: it closes, where it would have waited for ever.
+        for _ in raw.frames():
+            pass
+
+
+def flood(raw: Raw, what: bytes, times: int) -> None:
+    for _ in range(times):
+        if not raw.send(what):
+            return
+
+
+def test_floods_end_their_own_connection(beside):
+    server, _ = beside
+    continuation = frame(CONTINUATION, 0, 1, literal("x", "y" * 1_000))
+
+    def headers_without_end(raw: Raw) -> None:
+        raw.send(frame(HEADERS, 0, 1, raw.headers()))
+        flood(raw, continuation, 2_000)
+
+    def rapid_reset(raw: Raw) -> None:
+        for _ in range(2_000):
+            stream = raw.open()
+            raw.send(frame(RST, 0, stream, struct.pack(">I", 8)))
+
+    def made_you_reset(raw: Raw) -> None:
+        for _ in range(2_000):
+            stream = raw.open()
+            # More window than there can be: the server has to reset the stream.
+            raw.send(frame(WINDOW, 0, stream, struct.pack(">I", 0x7FFF_FFFF)))
+
+    def nothing_again_and_again(raw: Raw) -> None:
+        stream = raw.open(PUSH)
+        flood(raw, frame(DATA, 0, stream) * 10, 2_000)
+
+    def bomb(raw: Raw) -> None:
+        # Remembered once, and then named by one byte, again and again.
+        remembered = b"\x40" + literal("x", "y" * 3_000)[1:]
+        for stream in range(1, 400, 2):
+            block = raw.headers() + (remembered if stream == 1 else b"") + b"\xbe" * 3_000
+            raw.send(frame(HEADERS, END_HEADERS, stream, block))
+
+    for attack in (headers_without_end, rapid_reset, made_you_reset, nothing_again_and_again, bomb):
+        raw = Raw(server, "foreign" if attack is nothing_again_and_again else "local")
+        attack(raw)
+        raw.goaway()
+        assert call(server, EMPTY)["grpc-status"] == "0", attack.__name__
+    memory = int(open(f"/proc/{server.process.pid}/statm").read().split()[1]) * 4096
+    assert memory < 256 << 20, f"{memory >> 20} MiB"
+
+
+def test_pings_and_settings_without_end_hurt_nobody(beside):
+    server, _ = beside
+    for what in (frame(PING, 0, 0, b"12345678"), frame(SETTINGS, 0, 0)):
+        raw = Raw(server)
+        # It reads nothing of what is answered: then nothing more is read of what it sends.
+        raw.socket.settimeout(2)
+        try:
+            flood(raw, what * 100, 2_000)
+        except TimeoutError:
+            pass
+        assert call(server, EMPTY)["grpc-status"] == "0"
+        raw.socket.close()
+
+
+def test_more_headers_than_anybody_needs_are_refused(beside):
+    server, _ = beside
+    raw = Raw(server)
+    # Each counts 32 bytes more than it has.
+    got = raw.answer(raw.open(end=True, **{f"x_{n}": "y" for n in range(600)}))
+    assert got.get(":status") == "431" or got == {}, got
+
+
+def test_a_watcher_whose_window_is_closed_hurts_nobody(beside):
+    server, foreign = beside
+    before = server.status()
+    stuck = []
+    for _ in range(20):
+        raw = Raw(server, opens=False)
+        # No byte of an answer fits.
+        raw.send(PREFACE, frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 0)))
+        stream = raw.open("/agentctl.v1.DecisionService/WatchDecisions")
+        raw.send(frame(DATA, END_STREAM, stream, EMPTY))
+        stuck.append(raw)
+    assert before["monitors"] == server.status()["monitors"]
+    wait_for("others are served", lambda: call(server, EMPTY)["grpc-status"] == "0")
+    for raw in stuck:
+        raw.socket.close()

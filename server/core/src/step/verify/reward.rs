@@ -1,0 +1,178 @@
+//! The learner gains nothing from what only looks like success.
+
+use crate::action::Action;
+use crate::app::{AppName, Env, Millis};
+use crate::choose::Taught;
+use crate::choose::ccq::Learned;
+use crate::detect::{FindingKind, Signature};
+use crate::policy::Learner;
+use crate::record::{Body, Concluded};
+use crate::replay::Replay;
+use crate::signal::{MICRO, Metric};
+use crate::state::Outcome;
+use crate::step::Input;
+use crate::step::world::World;
+
+const MINUTE: Millis = 60_000;
+const PERCENT: i64 = MICRO / 100;
+
+/// What monitors say for a while, second by second.
+fn hear(world: &mut World, app: &AppName, span: Millis, says: &[(Metric, i64)]) {
+    for _ in 0..span / 1_000 {
+        world.now += 1_000;
+        world.give(&Input::Tick);
+        says.iter().for_each(|(metric, micro)| world.say(app, "monitor", *metric, *micro));
+        let reading = world.close(app);
+        world.give(&Input::Reading(reading));
+    }
+}
+
+fn outcomes(world: &World, action: Action) -> Vec<Outcome> {
+    let concluded = world.log.iter().filter_map(|record| match &record.body {
+        Body::Concluded(Concluded { action: of, outcome, .. }) if *of == action => Some(*outcome),
+        _ => None,
+    });
+    concluded.collect()
+}
+
+fn lessons(world: &World) -> Vec<Taught> {
+    let learned = world.log.iter().filter_map(|record| match &record.body {
+        Body::Learned { lesson, .. } => Some(lesson.taught),
+        _ => None,
+    });
+    learned.collect()
+}
+
+/// What the live server knows is what anybody makes of its log.
+fn assert_rebuilt(world: &World) {
+    let mut rebuilt = Replay::new(world.state.env);
+    world.log.iter().for_each(|record| rebuilt.fold(record));
+    assert_eq!(rebuilt.state.table.digest(), world.state.table.digest());
+    assert_eq!(rebuilt.state.knowledge.digest(), world.state.knowledge.digest());
+    world.assert_replays();
+}
+
+/// An app that runs for a few minutes after every restart, and then ends again.
+fn crash_loop(world: &mut World) -> Vec<Learned> {
+    let app = world.onboard("web", 1);
+    world.pass(40 * MINUTE);
+    for _ in 0..3 {
+        world.crash(&app, 0);
+        world.pass(8 * MINUTE);
+    }
+    world.pass(30 * MINUTE);
+    let looks = [Signature::Down, Signature::DownRepeat];
+    looks.map(|look| world.state.knowledge.beliefs(look).get(Action::Restart)).into()
+}
+
+#[test]
+fn a_restart_that_lasts_some_minutes_is_learned_as_one_that_failed() {
+    let mut world = World::new(Env::Stage);
+    let learned = crash_loop(&mut world);
+    let relapsed = lessons(&world).into_iter().filter(|taught| *taught == Taught::Relapsed).count();
+    let resolved: u32 = learned.iter().map(|learned| learned.resolved).sum();
+    let trials: u32 = learned.iter().map(|learned| learned.trials).sum();
+    assert_eq!((relapsed, resolved, trials), (2, 1, 3), "only the last one lasted");
+    assert_rebuilt(&world);
+
+    // A correction names the lesson it corrects.
+    let corrects = world.log.iter().find(|record| {
+        matches!(&record.body, Body::Learned { lesson, .. } if lesson.taught == Taught::Relapsed)
+    });
+    let cause = corrects.and_then(|record| record.cause).unwrap();
+    let corrected = world.log.iter().find(|record| record.seq == cause).unwrap();
+    assert!(matches!(&corrected.body, Body::Learned { lesson, .. }
+        if lesson.taught == Taught::Outcome(Outcome::Verified)));
+
+    // Who believes in every recovery that lasts a minute learns that restarts help.
+    let mut gullible = World::new(Env::Stage);
+    gullible.policy.graduation.relapse_ms = 1;
+    gullible.start_agent();
+    let fooled = crash_loop(&mut gullible);
+    assert_eq!(fooled.iter().map(|learned| learned.resolved).sum::<u32>(), 3);
+}
+
+#[test]
+fn frozen_learning_is_not_corrected_either() {
+    let mut world = World::new(Env::Stage);
+    let app = world.onboard("web", 1);
+    world.pass(40 * MINUTE);
+    world.crash(&app, 0);
+    world.pass(4 * MINUTE);
+    let by = World::by("olivia");
+    world.give(&Input::Freeze { frozen: true, reason: "drill".to_owned(), by });
+    let (table, knowledge) = (world.state.table.clone(), world.state.knowledge.clone());
+    world.crash(&app, 0);
+    world.pass(4 * MINUTE);
+    assert_eq!((&world.state.table, &world.state.knowledge), (&table, &knowledge));
+    assert!(!lessons(&world).contains(&Taught::Relapsed));
+    assert_rebuilt(&world);
+}
+
+/// An overload that is answered by one more instance, up to the moment after that.
+fn overloaded() -> (World, AppName) {
+    let mut world = World::new(Env::Stage);
+    let app = world.onboard("web", 2);
+    let cpu = |percent| [(Metric::CpuUtilization, percent * PERCENT), (Metric::RequestRate, MICRO)];
+    hear(&mut world, &app, 5 * MINUTE, &cpu(40));
+    while world.app(&app).attempt.is_none() {
+        hear(&mut world, &app, 1_000, &cpu(97));
+    }
+    (world, app)
+}
+
+#[test]
+fn one_more_instance_that_helps_is_learned() {
+    let (mut world, app) = overloaded();
+    hear(&mut world, &app, 6 * MINUTE, &[(Metric::CpuUtilization, 40 * PERCENT)]);
+    assert_eq!(outcomes(&world, Action::ScaleUp), [Outcome::Verified]);
+    assert_eq!(lessons(&world).len(), 1);
+}
+
+#[test]
+fn nothing_is_gained_from_a_monitor_that_dies_or_a_metric_that_is_muted() {
+    let others = [(Metric::RequestRate, MICRO)];
+    for says in [&[][..], &others[..]] {
+        let (mut world, app) = overloaded();
+        hear(&mut world, &app, 8 * MINUTE, says);
+        assert_eq!(outcomes(&world, Action::ScaleUp), [Outcome::Inconclusive], "{says:?}");
+        assert!(lessons(&world).is_empty());
+    }
+}
+
+#[test]
+fn nothing_is_gained_from_a_metric_that_falls_and_is_muted_before_it_can_rise_again() {
+    let (mut world, app) = overloaded();
+    let calm = [(Metric::CpuUtilization, 40 * PERCENT), (Metric::RequestRate, MICRO)];
+    while world.app(&app).open.contains_key(&FindingKind::CpuOverload) {
+        hear(&mut world, &app, 1_000, &calm);
+    }
+    hear(&mut world, &app, 8 * MINUTE, &calm[1..]);
+    assert!(!outcomes(&world, Action::ScaleUp).contains(&Outcome::Verified));
+    assert!(lessons(&world).is_empty());
+}
+
+/// Errors that a restart is tried against; what the monitors say after that.
+fn failing(rate: i64) -> World {
+    let mut world = World::new(Env::Stage);
+    world.policy.learning.learner = Learner::Q;
+    world.start_agent();
+    let app = world.onboard("web", 2);
+    let says = |errors, rate| [(Metric::ErrorRatio, errors), (Metric::RequestRate, rate)];
+    hear(&mut world, &app, 5 * MINUTE, &says(0, 50 * MICRO));
+    while world.app(&app).attempt.is_none() {
+        hear(&mut world, &app, 1_000, &says(60 * PERCENT, 50 * MICRO));
+    }
+    hear(&mut world, &app, 8 * MINUTE, &says(0, rate));
+    world
+}
+
+#[test]
+fn nothing_is_gained_from_errors_that_end_because_nobody_asks_any_more() {
+    let drained = failing(0);
+    assert!(!outcomes(&drained, Action::Restart).contains(&Outcome::Verified));
+    assert!(lessons(&drained).is_empty());
+    let served = failing(50 * MICRO);
+    assert_eq!(outcomes(&served, Action::Restart), [Outcome::Verified]);
+    assert_eq!(lessons(&served).len(), 1);
+}
