@@ -28,6 +28,7 @@ pub mod reason;
 pub mod record;
 pub mod replay;
 pub mod signal;
+pub mod snapshot;
 pub mod state;
 pub mod step;
 pub mod tlog;
