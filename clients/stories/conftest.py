@@ -7,6 +7,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from typing import Any
 
 import grpc
 import pytest
+from agentctl_signals import Options, SignalClient, Target
+from foreign import Foreign, about
 
 from agentctl.v1 import telemetry_pb2
 from agentctl.v1.telemetry_pb2_grpc import TelemetryServiceStub
@@ -217,3 +220,33 @@ def server_of(tmp_path):
 def languages() -> list[str]:
     """The clients whose monitors are built: all of them, unless LANGUAGES names some."""
     return os.environ.get("LANGUAGES", " ".join(MONITORS)).split()
+
+
+@pytest.fixture
+def beside(server_of):
+    """A server, a foreign client, and a good client that pushes all the while and must notice nothing."""
+    server = server_of({"foreign": ["good"], "beside": ["good"]})
+    App(server, "good", 8090)
+    App(server, "another", 8091)
+    target = Target.parse(server.address)
+    token = server.token_file("beside").read_text()
+    lines: list[str] = []
+    good = SignalClient(Options(target, token, "stage", "beside", log=lines.append))
+    over = threading.Event()
+
+    def say() -> None:
+        good.push(about(memory_utilization=0.2))
+        while not over.wait(0.1):
+            good.push(about(memory_utilization=0.2))
+
+    talk = threading.Thread(target=say)
+    talk.start()
+    foreign = Foreign(server, "foreign")
+    yield server, foreign
+    over.set()
+    talk.join()
+    assert good.close()
+    stats = good.stats()
+    assert stats.acked_seq == stats.last_seq == stats.accepted > 0, stats
+    assert (stats.rejected, stats.missed, stats.dropped, stats.lost_streams) == (0, 0, 0, 0), lines
+    assert lines == []

@@ -5,95 +5,13 @@ import time
 
 import grpc
 import pytest
-from agentctl_signals import Options, Signal, SignalClient, Target
-from conftest import App, wait_for
+from agentctl_signals import Signal
+from conftest import wait_for
+from foreign import BYE, Foreign, about, batch
 from google.protobuf.timestamp_pb2 import Timestamp
-from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from agentctl.v1 import telemetry_pb2 as pb
-
-METHOD = "/agentctl.v1.TelemetryService/PushSignals"
-
-
-class Foreign:
-    """A client that sends whatever bytes it is told to."""
-
-    def __init__(self, server, principal: str) -> None:
-        self.channel = grpc.insecure_channel(server.address, [("grpc.max_send_message_length", -1)])
-        token = server.token_file(principal).read_text()
-        self.metadata = (("authorization", f"Bearer {token}"),)
-        self.epoch = 1
-
-    def send(self, *messages: pb.PushSignalsRequest | bytes) -> pb.PushSignalsResponse:
-        """One stream of these messages."""
-        call = self.channel.stream_unary(
-            METHOD,
-            request_serializer=lambda m: m if isinstance(m, bytes) else m.SerializeToString(),
-            response_deserializer=pb.PushSignalsResponse.FromString,
-        )
-        return call(iter(messages), metadata=self.metadata, timeout=30)
-
-    def fails(self, *messages: pb.PushSignalsRequest | bytes) -> tuple[grpc.StatusCode, str]:
-        """Code and reason of the error this stream ends with."""
-        with pytest.raises(grpc.RpcError) as raised:
-            self.send(*messages)
-        status = rpc_status.from_call(raised.value)
-        info = error_details_pb2.ErrorInfo()
-        for packed in status.details if status else ():
-            packed.Unpack(info)
-        return raised.value.code(), info.reason
-
-    def hello(self, environment: str = "stage", monitor: str = "foreign", epoch: int | None = None) -> pb.PushSignalsRequest:
-        """Hello of a new run of the monitor, unless its number is given."""
-        self.epoch += epoch is None
-        return pb.PushSignalsRequest(
-            hello=pb.Hello(monitor_id=monitor, environment=environment, epoch=epoch or self.epoch)
-        )
-
-
-BYE = pb.PushSignalsRequest(bye=pb.Bye(reason="done"))
-
-
-def batch(*signals: Signal, seq: int = 1) -> pb.PushSignalsRequest:
-    return pb.PushSignalsRequest(batch=pb.SignalBatch(seq=seq, signals=signals))
-
-
-def about(app: str = "good", ahead: float = 0.0, **values) -> Signal:
-    """A signal measured so many seconds from now."""
-    values = values or {"cpu_utilization": 0.1}
-    return Signal(app=app, time=Timestamp(seconds=int(time.time() + ahead)), **values)
-
-
-@pytest.fixture
-def beside(server_of):
-    """A server, a foreign client, and a good client that pushes all the while and must notice nothing."""
-    server = server_of({"foreign": ["good"], "beside": ["good"]})
-    App(server, "good", 8090)
-    App(server, "another", 8091)
-    target = Target.parse(server.address)
-    token = server.token_file("beside").read_text()
-    lines: list[str] = []
-    good = SignalClient(Options(target, token, "stage", "beside", ack_every=1.0, log=lines.append))
-    foreign = Foreign(server, "foreign")
-    push = good.push
-
-    def send(*messages):
-        """Before and after whatever the foreign client does, the good one says something."""
-        push(about(memory_utilization=0.2))
-        try:
-            return Foreign.send(foreign, *messages)
-        finally:
-            push(about(memory_utilization=0.2))
-
-    foreign.send = send
-    yield server, foreign
-    assert good.close()
-    stats = good.stats()
-    assert stats.acked_seq == stats.last_seq == stats.accepted > 0, stats
-    assert (stats.rejected, stats.missed, stats.dropped, stats.lost_streams) == (0, 0, 0, 0), lines
-    assert lines == []
-
 
 # What is wrong with one signal, and the reason code and field of its rejection.
 BAD_SIGNALS = {

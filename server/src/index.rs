@@ -36,6 +36,9 @@ pub const FILE: &str = "index.db";
 const BATCH: usize = 2_000;
 /// Bytes of lines that are read at once.
 const BATCH_BYTES: usize = 4 << 20;
+/// What becomes durable within this time is indexed in one go: just then the app it is about is being started, on the same few
+/// processors, and an answer reads what the index does not know yet from the log.
+const GATHER: Duration = Duration::from_millis(50);
 /// Time from one failure to the next attempt; a test does not wait for long.
 const RETRY: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 30_000 });
 
@@ -395,8 +398,12 @@ impl Worker {
                 continue;
             }
             runtime.block_on(async {
+                let gathered = async {
+                    let _ = durable.changed().await;
+                    tokio::time::sleep(GATHER).await;
+                };
                 tokio::select! {
-                    _ = durable.changed() => {}
+                    () = gathered => {}
                     _ = stopped.changed() => {}
                 }
             });

@@ -25,8 +25,10 @@ mod files;
 mod key;
 mod lines;
 pub mod rotate;
+mod signers;
 #[cfg(test)]
 mod tests;
+mod tiles;
 mod witness;
 mod worker;
 
@@ -39,7 +41,7 @@ use std::time::Duration;
 
 use agentd_core::chain::Hash;
 use agentd_core::snapshot::Snapshot;
-use agentd_core::tlog::policy::Witness;
+use agentd_core::tlog::policy::Policy;
 use agentd_core::tlog::tile::{self, Kind, Tile};
 use agentd_core::tlog::{Checkpoint, Note, VerifierKey, tree};
 use bytes::Bytes;
@@ -51,6 +53,8 @@ use crate::snapshot::{Found, Snapshots};
 
 use claims::Claims;
 use files::HashFiles;
+use signers::Signers;
+use tiles::Tiles;
 pub use witness::Error as WitnessError;
 use witness::Witnesses;
 
@@ -68,8 +72,10 @@ pub struct Config {
     pub anchor: Option<PathBuf>,
     /// A Redis that keeps a copy too, as far as it can be reached.
     pub redis: Option<Address>,
-    /// Who cosigns each checkpoint before it is shown.
-    pub witnesses: Vec<Witness>,
+    /// Who cosigns each checkpoint before it is shown, and how many of them have to.
+    pub witnesses: Option<Policy>,
+    /// How long a witness that failed is left alone at first.
+    pub witness_rest: Duration,
     /// Environment, which is part of the origin.
     pub env: &'static str,
     /// Longest time from a record to the checkpoint over it.
@@ -87,7 +93,8 @@ impl Config {
             key: data_dir.join(KEY_FILE),
             anchor: None,
             redis: None,
-            witnesses: Vec::new(),
+            witnesses: None,
+            witness_rest: Duration::from_secs(30),
             env,
             interval: Duration::from_secs(1),
             seal_bytes: 64 << 20,
@@ -235,6 +242,7 @@ struct Inner {
     progress: watch::Receiver<Progress>,
     key: VerifierKey,
     dir: PathBuf,
+    tiles: Arc<Tiles>,
     reader: Reader,
 }
 
@@ -283,7 +291,9 @@ pub fn open_from(
     from: Option<&Found>,
     replay: &mut dyn FnMut(u64, &[u8]),
 ) -> Result<(journal::Opened, Tlog), Error> {
-    let witnesses = Witnesses::new(&config.witnesses)?;
+    let rest = config.witness_rest;
+    let witnesses = config.witnesses.as_ref().map(|policy| Witnesses::new(policy, rest));
+    let witnesses = witnesses.transpose()?;
     let mut claims = Claims::load(&config)?;
     let (mut begin, mut named) = (journal::Start::Kept, false);
     if let Some(Found { snapshot, .. }) = from {
@@ -326,8 +336,9 @@ fn start(
         Some(key) => key.clone(),
         None => key::generate(&config.key, &config.origin(journal.head().log_id))?,
     };
-    let base = claims.settle(journal, &config);
     let verifier = key.verifier();
+    let signers = Signers::new(key, journal.reader());
+    let base = claims.settle(journal, &config, &signers)?;
     let (progress, seen) = watch::channel(Progress {
         published: base.published.clone().map(Arc::new),
         ..Progress::default()
@@ -335,7 +346,9 @@ fn start(
     let (requests, inbox) = sync_channel(1);
     let dir = config.dir.clone();
     let reader = journal.reader();
-    let worker = worker::Worker::new(config, key, journal.clone(), base, progress);
+    let tiles = Arc::new(Tiles::new(&dir));
+    let kept = Arc::clone(&tiles);
+    let worker = worker::Worker::new(config, signers, journal.clone(), base, kept, progress);
     let worker = worker.with_witnesses(witnesses);
     let thread = std::thread::Builder::new()
         .name("proof-tree".into())
@@ -347,6 +360,7 @@ fn start(
         progress: seen,
         key: verifier,
         dir,
+        tiles,
         reader,
     };
     Ok(Tlog { inner: Arc::new(inner) })
@@ -511,7 +525,6 @@ impl Tlog {
     fn hashes(&self, spans: Option<Vec<tree::Span>>, size: u64) -> io::Result<Option<Vec<Hash>>> {
         let published = self.inner.progress.borrow().size();
         let Some(spans) = spans.filter(|_| size <= published) else { return Ok(None) };
-        let mut files = HashFiles::new(&self.inner.dir);
-        tree::resolve(&spans, &mut |node| files.node(node)).map(Some)
+        tree::resolve(&spans, &mut |node| self.inner.tiles.node(node, published)).map(Some)
     }
 }

@@ -74,21 +74,22 @@ impl Row {
     }
 }
 
-/// The limit: one 4 KiB write into zeroed space and `fdatasync`.
-pub(crate) fn fdatasync(dir: &Path) -> Row {
+/// The limit: one 4 KiB write into zeroed space and `fdatasync`, so often and with so much rest before each.
+pub(crate) fn fdatasync(name: &str, dir: &Path, rounds: usize, rest: Duration) -> Row {
     let file = File::create(dir.join("sync")).unwrap();
     file.write_all_at(&vec![0; 4 << 20], 0).unwrap();
     file.sync_all().unwrap();
     let block = [7_u8; 4096];
-    let samples = (0..200_u64)
+    let samples = (0..rounds as u64)
         .map(|n| {
+            std::thread::sleep(rest);
             let began = now_ns();
             file.write_all_at(&block, n * 4096).unwrap();
             file.sync_data().unwrap();
             now_ns() - began
         })
         .collect();
-    Row::new("limit: 4 KiB write + fdatasync", samples)
+    Row::new(name, samples)
 }
 
 /// A policy with the default gates and short times, so that the twentieth incident is judged like the first.

@@ -2,7 +2,7 @@
 //! meanwhile.
 //!
 //! The limits are measured in the same run: a bare respawn of the same program by its parent, and one write plus `fdatasync` of
-//! 4 KiB. Peers (`supervisord`, `pm2`) are measured when they are installed.
+//! 4 KiB, both at the pace at which agentd does the same. Peers (`supervisord`, `pm2`) are measured when they are installed.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
@@ -18,7 +18,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::bed::{self, Client, Row, now_ns, settle};
 
-const ROUNDS: usize = 20;
+const ROUNDS: usize = 40;
+/// Kills while clients call.
+const KILLS: usize = 20;
 /// About how long an incarnation runs under agentd before it is killed: until its recovery is verified.
 const REST: Duration = Duration::from_millis(100);
 
@@ -115,9 +117,9 @@ fn bare_respawn(name: &str, me: &Path, dir: &Path, rest: Duration) -> Row {
     Row::new(name, samples)
 }
 
-async fn kills(server: &App, name: &str, file: &Path) -> Vec<u64> {
+async fn kills(server: &App, name: &str, file: &Path, rounds: usize) -> Vec<u64> {
     let mut samples = Vec::new();
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         let file = file.to_owned();
         let sample = tokio::task::spawn_blocking(move || {
             kill_once(&file, Duration::from_secs(10)).expect("it is restarted")
@@ -154,7 +156,7 @@ async fn refused(server: &App, file: &Path, address: SocketAddr) -> (u64, u64, u
             })
         })
         .collect();
-    kills(server, "serve", file).await;
+    kills(server, "serve", file, KILLS).await;
     stop.store(true, Ordering::Relaxed);
     for client in clients {
         client.join().unwrap();
@@ -178,7 +180,7 @@ fn peer_rounds(name: &str, file: &Path) -> Option<Row> {
     wait_stamp(file, 1, Duration::from_secs(20))?;
     std::thread::sleep(Duration::from_millis(1_500));
     let mut samples = Vec::new();
-    for _ in 0..ROUNDS / 2 {
+    for _ in 0..KILLS / 2 {
         samples.push(kill_once(file, Duration::from_secs(20))?);
         std::thread::sleep(Duration::from_millis(1_200));
     }
@@ -231,7 +233,8 @@ fn pm2(me: &Path, dir: &Path) -> Option<Row> {
 pub(crate) fn measure(me: &Path, dir: &Path) {
     let hot = bare_respawn("bare respawn by the parent, killed at once", me, dir, Duration::ZERO);
     let bare = bare_respawn("limit: bare respawn by the parent", me, dir, REST);
-    let sync = bed::fdatasync(dir);
+    let hot_sync = bed::fdatasync("4 KiB write + fdatasync, at once", dir, 200, Duration::ZERO);
+    let sync = bed::fdatasync("limit: 4 KiB write + fdatasync", dir, ROUNDS, REST);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let (plain, heavy, (answered, refused, cut)) = runtime.block_on(async {
         let server = bed::serve(me, dir).await;
@@ -240,9 +243,9 @@ pub(crate) fn measure(me: &Path, dir: &Path) {
         let file = dir.join("web");
         client.onboard("web", me, "stamp", &file, "").await;
         settle(&server, "web").await;
-        let plain = kills(&server, "web", &file).await;
+        let plain = kills(&server, "web", &file, ROUNDS).await;
         let ballast: Vec<u8> = vec![1; 2 << 30];
-        let heavy = kills(&server, "web", &file).await;
+        let heavy = kills(&server, "web", &file, ROUNDS).await;
         assert_eq!(ballast.iter().step_by(4096).map(|b| u64::from(*b)).sum::<u64>(), 524_288);
         drop(ballast);
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -259,7 +262,7 @@ pub(crate) fn measure(me: &Path, dir: &Path) {
     });
     bed::end_apps(dir);
     Row::header();
-    for row in [&hot, &bare, &sync, &plain, &heavy] {
+    for row in [&hot, &hot_sync, &bare, &sync, &plain, &heavy] {
         row.print();
     }
     for row in peers(me, dir) {
@@ -270,6 +273,6 @@ pub(crate) fn measure(me: &Path, dir: &Path) {
     plain.compare(goal);
     heavy.compare(goal);
     println!(
-        "connections over {ROUNDS} kills with `listen`: {answered} answered, {refused} refused, {cut} cut by the kill itself"
+        "connections over {KILLS} kills with `listen`: {answered} answered, {refused} refused, {cut} cut by the kill itself"
     );
 }

@@ -1,9 +1,8 @@
-// Package signals pushes health signals to agentd: Client numbers, buffers, sends and resends them.
+// Package signals pushes health signals to agentd: Client numbers, buffers, sends and resends them, PushOnce sends some and ends.
 package signals
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -36,8 +35,6 @@ type Options struct {
 	Buffer int
 	// MaxAge drops what waited longer: the server takes nothing older than five minutes. Four minutes.
 	MaxAge time.Duration
-	// AckEvery is how often the server is asked what it has. 15 s.
-	AckEvery time.Duration
 	// Log is told in one line what happens to the connection and to the signals.
 	Log func(line string)
 }
@@ -55,7 +52,7 @@ type Stats struct {
 	Duplicates uint64 `json:"duplicates"`
 	Rejected   uint64 `json:"rejected"`
 	Missed     uint64 `json:"missed"`
-	// Streams that ended without a summary.
+	// Streams that ended without an answered goodbye.
 	LostStreams uint64 `json:"lost_streams"`
 }
 
@@ -83,8 +80,11 @@ type Client struct {
 	lock    sync.Mutex
 	outbox  outbox
 	leaving *string
-	sum     Stats
 	refused *Refused
+	waits   *backoff
+	// What the streams that are over counted, and what the present one has counted so far.
+	past Stats
+	told *v1.StreamSignalsResponse
 }
 
 // New starts a client. It connects by itself, again and again, until Close.
@@ -95,20 +95,13 @@ func New(options Options) *Client {
 	if options.MaxAge == 0 {
 		options.MaxAge = 4 * time.Minute
 	}
-	if options.AckEvery == 0 {
-		options.AckEvery = 15 * time.Second
-	}
 	if options.Log == nil {
 		options.Log = func(string) {}
 	}
-	// Zero is the one number that says nothing.
-	hello := &v1.Hello{MonitorId: options.MonitorID, Environment: options.Environment, Epoch: max(rand.Uint64(), 1)}
-	if options.TTL > 0 {
-		hello.DefaultTtl = durationpb.New(options.TTL)
-	}
 	client := &Client{
 		options: options,
-		hello:   hello,
+		hello:   options.hello(),
+		waits:   newBackoff(),
 		done:    make(chan struct{}),
 		changed: make(chan struct{}, 1),
 		outbox:  outbox{limit: options.Buffer, maxAge: options.MaxAge},
@@ -118,13 +111,28 @@ func New(options Options) *Client {
 	return client
 }
 
-// Push queues signals and returns at once. A signal without a time was measured now. After a refusal they go nowhere.
-func (c *Client) Push(signals ...*Signal) {
+// hello says who pushes. Each call is another run of the monitor.
+func (o *Options) hello() *v1.Hello {
+	// Zero is the one number that says nothing.
+	hello := &v1.Hello{MonitorId: o.MonitorID, Environment: o.Environment, Epoch: max(rand.Uint64(), 1)}
+	if o.TTL > 0 {
+		hello.DefaultTtl = durationpb.New(o.TTL)
+	}
+	return hello
+}
+
+// timed gives a signal without a time the present one: it was measured now.
+func timed(signals []*Signal) {
 	for _, signal := range signals {
 		if signal.Time == nil {
 			signal.Time = timestamppb.Now()
 		}
 	}
+}
+
+// Push queues signals and returns at once. A signal without a time was measured now. After a refusal they go nowhere.
+func (c *Client) Push(signals ...*Signal) {
+	timed(signals)
 	c.lock.Lock()
 	c.outbox.add(signals, time.Now())
 	c.lock.Unlock()
@@ -135,7 +143,7 @@ func (c *Client) Push(signals ...*Signal) {
 func (c *Client) Stats() Stats {
 	c.lock.Lock()
 	defer c.lock.Unlock()
-	stats := c.sum
+	stats := c.counted()
 	stats.LastSeq, stats.AckedSeq = c.outbox.lastSeq, c.outbox.acked
 	stats.Pending, stats.Dropped = c.outbox.pending, c.outbox.dropped
 	return stats
@@ -171,31 +179,46 @@ func (c *Client) wake() {
 	}
 }
 
+// counted is what the server counted, over all streams.
+func (c *Client) counted() Stats {
+	all := c.past
+	all.Accepted += c.told.GetAccepted()
+	all.Duplicates += c.told.GetDuplicates()
+	all.Rejected += c.told.GetRejected()
+	all.Missed += c.told.GetMissed()
+	return all
+}
+
+// isDone is true when the client leaves and nothing waits any more.
+func (c *Client) isDone() bool {
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	return c.leaving != nil && c.outbox.pending == 0
+}
+
 func (c *Client) run() {
 	defer close(c.done)
-	waits := newBackoff()
 	var connection *grpc.ClientConn
 	for c.life.Err() == nil {
-		var summary *v1.PushSignalsResponse
 		var err error
 		if connection == nil {
 			connection, err = c.options.Target.dial()
 		}
 		if err == nil {
-			summary, err = c.runStream(connection)
+			err = c.runStream(connection)
 		}
-		if err == nil {
-			waits.reset()
-			if c.take(summary) {
-				break
+		var wait time.Duration
+		again := !c.isDone()
+		if err != nil {
+			if connection != nil {
+				_ = connection.Close()
+				connection = nil
 			}
-			continue
+			wait, again = c.failed(err)
 		}
-		if connection != nil {
-			_ = connection.Close()
-			connection = nil
-		}
-		wait, again := c.failed(err, waits)
+		c.lock.Lock()
+		c.past, c.told = c.counted(), nil
+		c.lock.Unlock()
 		if !again {
 			break
 		}
@@ -209,29 +232,27 @@ func (c *Client) run() {
 	}
 }
 
-// take notes a summary; true when nothing is left to do.
-func (c *Client) take(summary *v1.PushSignalsResponse) bool {
+// take notes an answer. It says what became of the whole stream, so it takes the place of the one before.
+func (c *Client) take(answer *v1.StreamSignalsResponse) {
 	c.lock.Lock()
-	c.outbox.acknowledge(summary.GetHighWaterSeq())
-	c.sum.Accepted += summary.GetAccepted()
-	c.sum.Duplicates += summary.GetDuplicates()
-	c.sum.Rejected += summary.GetRejected()
-	c.sum.Missed += summary.GetMissed()
-	done := c.leaving != nil && c.outbox.pending == 0
+	acked, rejected := c.outbox.acked, answer.GetRejected()-c.told.GetRejected()
+	c.outbox.acknowledge(answer.GetAckedSeq())
+	if c.outbox.acked > acked {
+		c.waits.reset()
+	}
+	c.told = answer
 	c.lock.Unlock()
-	for index, rejection := range summary.GetRejections() {
-		if index == 3 {
-			c.options.Log(fmt.Sprintf("rejected: %d signals in all", summary.GetRejected()))
-			break
-		}
+	for _, rejection := range answer.GetRejections()[:min(len(answer.GetRejections()), 3)] {
 		c.options.Log(fmt.Sprintf("rejected: %s %s, got `%s` (%s)",
 			rejection.GetField(), rejection.GetRule(), rejection.GetValue(), rejection.GetReason()))
 	}
-	return done
+	if rejected > 3 {
+		c.options.Log(fmt.Sprintf("rejected: %d signals in all", rejected))
+	}
 }
 
 // failed notes the loss of a stream: the wait before the next one, unless it is final.
-func (c *Client) failed(err error, waits *backoff) (time.Duration, bool) {
+func (c *Client) failed(err error) (time.Duration, bool) {
 	told := status.Convert(err)
 	var reason string
 	var retry time.Duration
@@ -247,11 +268,14 @@ func (c *Client) failed(err error, waits *backoff) (time.Duration, bool) {
 		}
 	}
 	c.lock.Lock()
-	c.sum.LostStreams++
+	c.past.LostStreams++
 	c.lock.Unlock()
 	if summary != nil {
 		// Cut for its bad signals: they were judged, so sending them again would end the next stream too.
-		c.take(summary)
+		c.take(&v1.StreamSignalsResponse{
+			AckedSeq: summary.GetHighWaterSeq(), Accepted: summary.GetAccepted(), Duplicates: summary.GetDuplicates(),
+			Rejected: summary.GetRejected(), Missed: summary.GetMissed(),
+		})
 	} else if isPermanent(told.Code()) {
 		if reason == "" {
 			reason = told.Code().String()
@@ -263,10 +287,12 @@ func (c *Client) failed(err error, waits *backoff) (time.Duration, bool) {
 		c.lock.Unlock()
 		return 0, false
 	}
-	wait := max(waits.next(), retry)
+	c.lock.Lock()
+	wait := max(c.waits.next(), retry)
+	c.lock.Unlock()
 	message := told.Message()
-	if errors.Is(err, context.DeadlineExceeded) || told.Code() == codes.DeadlineExceeded {
-		message = "no answer from the server"
+	if told.Code() == codes.Canceled {
+		message = errSilent.Error()
 	}
 	c.options.Log(fmt.Sprintf("lost: %s; again in %.1f s", message, wait.Seconds()))
 	return wait, true

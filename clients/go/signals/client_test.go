@@ -1,7 +1,6 @@
 package signals
 
 import (
-	"io"
 	"net"
 	"slices"
 	"strings"
@@ -20,7 +19,7 @@ import (
 	v1 "agentctl.dev/clients/go/agentctl/v1"
 )
 
-type stream = grpc.ClientStreamingServer[v1.PushSignalsRequest, v1.PushSignalsResponse]
+type stream = grpc.BidiStreamingServer[v1.StreamSignalsRequest, v1.StreamSignalsResponse]
 
 // server does what a test tells it, for what a real one cannot be asked to do: the next of script for each stream, and then it
 // takes everything.
@@ -30,7 +29,7 @@ type server struct {
 
 	lock    sync.Mutex
 	script  []func(*server, stream) error
-	streams [][]*v1.PushSignalsRequest
+	streams [][]*v1.StreamSignalsRequest
 	tokens  []string
 }
 
@@ -48,12 +47,12 @@ func start(t *testing.T, script ...func(*server, stream) error) *server {
 	return s
 }
 
-func (s *server) PushSignals(stream stream) error {
+func (s *server) StreamSignals(stream stream) error {
 	s.lock.Lock()
 	s.streams = append(s.streams, nil)
 	incoming, _ := metadata.FromIncomingContext(stream.Context())
 	s.tokens = append(s.tokens, incoming.Get("authorization")...)
-	var act func(*server, grpc.ClientStreamingServer[v1.PushSignalsRequest, v1.PushSignalsResponse]) error
+	var act func(*server, grpc.BidiStreamingServer[v1.StreamSignalsRequest, v1.StreamSignalsResponse]) error
 	if len(s.script) > 0 {
 		act, s.script = s.script[0], s.script[1:]
 	}
@@ -61,8 +60,43 @@ func (s *server) PushSignals(stream stream) error {
 	if act != nil {
 		return act(s, stream)
 	}
-	for s.receive(stream) {
+	for message := s.receive(stream); message != nil; message = s.receive(stream) {
+		// As the real one: where to go on, what it has, and a last word.
+		answer := &v1.StreamSignalsResponse{AckedSeq: s.highest(), Closed: message.GetBye() != nil}
+		if err := stream.Send(answer); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+func (s *server) PushSignals(stream grpc.ClientStreamingServer[v1.PushSignalsRequest, v1.PushSignalsResponse]) error {
+	var accepted, highest uint64
+	for {
+		message, err := stream.Recv()
+		if err != nil {
+			return stream.SendAndClose(&v1.PushSignalsResponse{HighWaterSeq: highest, Accepted: accepted})
+		}
+		highest = max(highest, message.GetBatch().GetSeq())
+		accepted += uint64(len(message.GetBatch().GetSignals()))
+	}
+}
+
+// receive notes the next message; nil after the last.
+func (s *server) receive(stream stream) *v1.StreamSignalsRequest {
+	message, err := stream.Recv()
+	if err != nil {
+		return nil
+	}
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	last := len(s.streams) - 1
+	s.streams[last] = append(s.streams[last], message)
+	return message
+}
+
+// highest is the highest number ever seen.
+func (s *server) highest() uint64 {
 	s.lock.Lock()
 	defer s.lock.Unlock()
 	var highest uint64
@@ -71,23 +105,10 @@ func (s *server) PushSignals(stream stream) error {
 			highest = max(highest, seq)
 		}
 	}
-	return stream.SendAndClose(&v1.PushSignalsResponse{HighWaterSeq: highest})
+	return highest
 }
 
-// receive notes the next message; false after the last.
-func (s *server) receive(stream stream) bool {
-	message, err := stream.Recv()
-	if err == io.EOF || err != nil {
-		return false
-	}
-	s.lock.Lock()
-	defer s.lock.Unlock()
-	last := len(s.streams) - 1
-	s.streams[last] = append(s.streams[last], message)
-	return true
-}
-
-func batches(messages []*v1.PushSignalsRequest) []uint64 {
+func batches(messages []*v1.StreamSignalsRequest) []uint64 {
 	var found []uint64
 	for _, message := range messages {
 		if batch := message.GetBatch(); batch != nil {
@@ -102,6 +123,7 @@ func fails(after int, code codes.Code, details ...protoadapt.MessageV1) func(*se
 	return func(s *server, stream stream) error {
 		for range after {
 			s.receive(stream)
+			_ = stream.Send(&v1.StreamSignalsResponse{})
 		}
 		told, err := status.New(code, "no").WithDetails(details...)
 		if err != nil {
@@ -115,7 +137,7 @@ func client(s *server, change func(*Options)) (*Client, *[]string) {
 	var lines []string
 	target, _ := ParseTarget(s.address, "", false)
 	options := Options{
-		Target: target, Token: "agt_x", Environment: "stage", MonitorID: "edge", AckEvery: 30 * time.Second,
+		Target: target, Token: "agt_x", Environment: "stage", MonitorID: "edge",
 		Log: func(line string) { lines = append(lines, line) },
 	}
 	if change != nil {
@@ -162,7 +184,14 @@ func TestAStreamHasHelloNumberedBatchesAndAGoodbye(t *testing.T) {
 }
 
 func TestWhatWasNotAcknowledgedIsSentAgainUnderItsNumber(t *testing.T) {
-	s := start(t, fails(3, codes.Unavailable))
+	s := start(t, func(s *server, stream stream) error {
+		err := fails(3, codes.Unavailable)(s, stream)
+		s.lock.Lock()
+		defer s.lock.Unlock()
+		// It forgets them, as a server does that is started again.
+		s.streams[0] = s.streams[0][:1]
+		return err
+	})
 	c, _ := client(s, nil)
 	for range 4 {
 		c.Push(reading())
@@ -170,8 +199,7 @@ func TestWhatWasNotAcknowledgedIsSentAgainUnderItsNumber(t *testing.T) {
 	if !c.Close("", 10*time.Second) {
 		t.Fatal(c.Stats())
 	}
-	same(t, "the first stream", batches(s.streams[0])[:2], []uint64{1, 2})
-	same(t, "the summary never came, so all of it", batches(s.streams[1]), []uint64{1, 2, 3, 4})
+	same(t, "nothing was acknowledged, so all of it", batches(s.streams[1]), []uint64{1, 2, 3, 4})
 	if s.streams[0][0].GetHello().GetEpoch() != s.streams[1][0].GetHello().GetEpoch() {
 		t.Error("another epoch")
 	}
@@ -180,22 +208,112 @@ func TestWhatWasNotAcknowledgedIsSentAgainUnderItsNumber(t *testing.T) {
 	}
 }
 
-func TestASummaryNowAndThenEmptiesTheBuffer(t *testing.T) {
+func TestWhatTheServerHasIsNotSentAgain(t *testing.T) {
+	s := start(t, fails(3, codes.Unavailable))
+	c, _ := client(s, nil)
+	for range 4 {
+		c.Push(reading())
+	}
+	if !c.Close("", 10*time.Second) {
+		t.Fatal(c.Stats())
+	}
+	all := append(batches(s.streams[0]), batches(s.streams[1])...)
+	same(t, "the first answer is the cursor", all, []uint64{1, 2, 3, 4})
+}
+
+func TestNothingIsSentBeforeTheServerHasSaidWhereToGoOn(t *testing.T) {
+	pushed := make(chan struct{})
+	s := start(t, func(s *server, stream stream) error {
+		s.receive(stream)
+		<-pushed
+		_ = stream.Send(&v1.StreamSignalsResponse{AckedSeq: 2})
+		for message := s.receive(stream); message != nil; message = s.receive(stream) {
+			_ = stream.Send(&v1.StreamSignalsResponse{AckedSeq: 3, Closed: message.GetBye() != nil})
+		}
+		return nil
+	})
+	c, _ := client(s, nil)
+	for range 3 {
+		c.Push(reading())
+	}
+	close(pushed)
+	if !c.Close("", 10*time.Second) {
+		t.Fatal(c.Stats())
+	}
+	same(t, "the server said that it has two of them", batches(s.streams[0]), []uint64{3})
+}
+
+func TestAnswersEmptyTheBufferAsTheStreamGoes(t *testing.T) {
 	s := start(t)
 	c, _ := client(s, func(o *Options) { o.Buffer = 4 })
 	for range 12 {
 		c.Push(reading())
-		// Half full is the moment to ask; nothing is lost as long as the server answers.
 		until(t, "an acknowledgement", func() bool { return c.Stats().Pending <= 2 })
 	}
-	if !c.Close("", 10*time.Second) || c.Stats().Dropped != 0 || len(s.streams) < 2 {
+	if !c.Close("", 10*time.Second) || c.Stats().Dropped != 0 || len(s.streams) != 1 {
 		t.Fatal(c.Stats(), len(s.streams))
 	}
-	var all []uint64
-	for _, messages := range s.streams {
-		all = append(all, batches(messages)...)
+	same(t, "each once", batches(s.streams[0]), []uint64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12})
+}
+
+func TestCountsAreOfAllStreamsAndOfEachAnswerOnce(t *testing.T) {
+	s := start(t, func(s *server, stream stream) error {
+		s.receive(stream)
+		_ = stream.Send(&v1.StreamSignalsResponse{})
+		for seq := range uint64(2) {
+			s.receive(stream)
+			_ = stream.Send(&v1.StreamSignalsResponse{AckedSeq: seq + 1, Accepted: seq + 1, Rejected: 1})
+		}
+		return status.Error(codes.Unavailable, "gone")
+	}, func(s *server, stream stream) error {
+		for message := s.receive(stream); message != nil; message = s.receive(stream) {
+			_ = stream.Send(&v1.StreamSignalsResponse{AckedSeq: 3, Accepted: 1, Closed: message.GetBye() != nil})
+		}
+		return nil
+	})
+	c, _ := client(s, nil)
+	for range 3 {
+		c.Push(reading())
 	}
-	same(t, "each once", all, []uint64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12})
+	if !c.Close("", 10*time.Second) {
+		t.Fatal(c.Stats())
+	}
+	if got := c.Stats(); got.Accepted != 3 || got.Rejected != 1 || got.LostStreams != 1 {
+		t.Error(got)
+	}
+}
+
+func TestAnEndWithoutAnAnswerToTheGoodbyeIsALoss(t *testing.T) {
+	s := start(t, func(s *server, stream stream) error {
+		s.receive(stream)
+		return stream.Send(&v1.StreamSignalsResponse{})
+	})
+	c, lines := client(s, nil)
+	c.Push(reading())
+	if !c.Close("", 10*time.Second) || c.Stats().LostStreams != 1 {
+		t.Fatal(c.Stats())
+	}
+	if !strings.HasPrefix((*lines)[0], "lost: the stream ended without a goodbye; again in ") {
+		t.Error(*lines)
+	}
+}
+
+func TestAProgramThatDoesNotStayPushesOnce(t *testing.T) {
+	s := start(t)
+	target, _ := ParseTarget(s.address, "", false)
+	options := Options{Target: target, Token: "agt_x", Environment: "stage", MonitorID: "edge"}
+	var many []*Signal
+	for range 1_001 {
+		many = append(many, reading())
+	}
+	summary, err := PushOnce(t.Context(), options, many...)
+	if err != nil || summary.GetHighWaterSeq() != 2 || summary.GetAccepted() != 1_001 || many[0].Time == nil {
+		t.Error(summary, err)
+	}
+	options.Target, _ = ParseTarget("127.0.0.1:1", "", false)
+	if _, err := PushOnce(t.Context(), options, reading()); status.Code(err) != codes.Unavailable {
+		t.Error(err)
+	}
 }
 
 func TestAServerThatIsAwayCostsTheOldestAndNothingElse(t *testing.T) {

@@ -2,6 +2,8 @@ package signals
 
 import (
 	"context"
+	"errors"
+	"io"
 	"time"
 
 	"google.golang.org/grpc"
@@ -11,75 +13,124 @@ import (
 	v1 "agentctl.dev/clients/go/agentctl/v1"
 )
 
-// Time for the summary after Bye.
-const summaryTimeout = 10 * time.Second
+// The server answers at least every 10 s: one that says nothing for three times as long is as good as gone.
+const silence = 30 * time.Second
 
-// runStream serves one stream of PushSignals, from Hello to the summary.
+var (
+	errSilent   = errors.New("no answer from the server")
+	errNoAnswer = errors.New("the stream ended without a goodbye")
+)
+
+// link is one stream of StreamSignals, from Hello to the goodbye.
 //
-// This stream acknowledges at its end: so it is ended now and then (Options.AckEvery, or when the buffer is half full) and opened
-// again with the same epoch. A stream that acknowledges as it goes would be another method of this shape, calling
-// outbox.acknowledge for each message it receives; the rest of the client would not change.
-func (c *Client) runStream(connection *grpc.ClientConn) (*v1.PushSignalsResponse, error) {
-	// The server may take no longer than this to say what it has, or it is as good as gone.
-	ctx, cancel := context.WithTimeout(c.life, c.options.AckEvery+summaryTimeout)
-	defer cancel()
+// The first answer is the cursor: what the server has heard of this run of the monitor is not sent again, and everything behind it is,
+// under the same numbers. From then on answers acknowledge as the stream goes. A stream that ends in any other way than by an answered
+// goodbye is lost, and another one goes on where the server says.
+type link struct {
+	client *Client
+	stream grpc.BidiStreamingClient[v1.StreamSignalsRequest, v1.StreamSignalsResponse]
+	// Has the number to go on behind, once the first answer came.
+	cursor chan uint64
+	// Closed when the stream is over.
+	over chan struct{}
+}
+
+// runStream serves one stream; nil when its goodbye was answered.
+func (c *Client) runStream(connection *grpc.ClientConn) error {
+	ctx, cancel := context.WithCancelCause(c.life)
 	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+c.options.Token)
-	stream, err := v1.NewTelemetryServiceClient(connection).PushSignals(ctx)
+	stream, err := v1.NewTelemetryServiceClient(connection).StreamSignals(ctx)
 	if err != nil {
-		return nil, err
+		cancel(nil)
+		return err
 	}
-	// The answer is waited for from the start: a stream that the server ends shows there and nowhere else.
-	over := make(chan struct{})
-	summary := new(v1.PushSignalsResponse)
-	var failure error
+	l := &link{client: c, stream: stream, cursor: make(chan uint64, 1), over: make(chan struct{})}
+	gone := make(chan struct{})
 	go func() {
-		defer close(over)
-		failure = stream.RecvMsg(summary)
+		defer close(gone)
+		l.send()
 	}()
-	c.send(stream, over)
-	// What Send says is only that the stream is over; why is in the answer.
-	<-over
-	return summary, failure
+	// The next stream must not share what wakes this one.
+	defer func() {
+		cancel(nil)
+		<-gone
+	}()
+	failure := l.receive(func() { cancel(errSilent) })
+	if errors.Is(context.Cause(ctx), errSilent) {
+		return errSilent
+	}
+	return failure
+}
+
+// receive takes the answers until the stream is over, and calls late when there was none for too long. What Send says is only that
+// the stream is over; why is here.
+func (l *link) receive(late func()) error {
+	defer close(l.over)
+	patience := time.AfterFunc(silence, late)
+	defer patience.Stop()
+	for first := true; ; first = false {
+		answer, err := l.stream.Recv()
+		switch {
+		case err == io.EOF:
+			return errNoAnswer
+		case err != nil:
+			return err
+		}
+		patience.Reset(silence)
+		l.client.take(answer)
+		if first {
+			l.cursor <- answer.GetAckedSeq()
+		}
+		if answer.GetClosed() {
+			return nil
+		}
+	}
 }
 
 // send sends Hello, what the outbox has, and Bye.
-func (c *Client) send(stream grpc.ClientStreamingClient[v1.PushSignalsRequest, v1.PushSignalsResponse], over <-chan struct{}) {
-	due := time.NewTimer(c.options.AckEvery)
-	defer due.Stop()
+func (l *link) send() {
+	hello := &v1.StreamSignalsRequest_Hello{Hello: l.client.hello}
+	if l.stream.Send(&v1.StreamSignalsRequest{Message: hello}) != nil {
+		return
+	}
 	var sent uint64
-	err := stream.Send(&v1.PushSignalsRequest{Message: &v1.PushSignalsRequest_Hello{Hello: c.hello}})
-	for err == nil {
-		next, bye := c.next(over, sent, due)
+	select {
+	case sent = <-l.cursor:
+	case <-l.over:
+		return
+	}
+	for {
+		next, bye := l.next(sent)
+		message := new(v1.StreamSignalsRequest)
 		switch {
 		case next != nil:
 			sent = next.seq
-			message := &v1.SignalBatch{Seq: next.seq, SentTime: timestamppb.Now(), Signals: next.signals}
-			err = stream.Send(&v1.PushSignalsRequest{Message: &v1.PushSignalsRequest_Batch{Batch: message}})
+			batch := &v1.SignalBatch{Seq: next.seq, SentTime: timestamppb.Now(), Signals: next.signals}
+			message.Message = &v1.StreamSignalsRequest_Batch{Batch: batch}
 		case bye != nil:
-			if stream.Send(&v1.PushSignalsRequest{Message: &v1.PushSignalsRequest_Bye{Bye: bye}}) == nil {
-				_ = stream.CloseSend()
-			}
-			return
+			message.Message = &v1.StreamSignalsRequest_Bye{Bye: bye}
 		default:
+			return
+		}
+		if l.stream.Send(message) != nil {
+			return
+		}
+		if bye != nil {
+			_ = l.stream.CloseSend()
 			return
 		}
 	}
 }
 
-// next is the next batch; or the goodbye; or neither when the stream is over.
-func (c *Client) next(over <-chan struct{}, sent uint64, due *time.Timer) (*batch, *v1.Bye) {
-	isDue := false
+// next is the next batch; or the goodbye behind the last one; or neither when the stream is over.
+func (l *link) next(sent uint64) (*batch, *v1.Bye) {
+	c := l.client
 	for {
 		c.lock.Lock()
 		found, any := c.outbox.after(sent, time.Now())
-		unacknowledged := sent > c.outbox.acked
-		// What was sent and waits for its acknowledgement must not push out what was not.
-		full := c.outbox.crowded() && unacknowledged
 		leaving := c.leaving
 		c.lock.Unlock()
 		switch {
-		case leaving == nil && (full || isDue && (!any || unacknowledged)):
-			return nil, &v1.Bye{Reason: "checkpoint"}
 		case any:
 			return &found, nil
 		case leaving != nil:
@@ -87,9 +138,7 @@ func (c *Client) next(over <-chan struct{}, sent uint64, due *time.Timer) (*batc
 		}
 		select {
 		case <-c.changed:
-		case <-due.C:
-			isDue = true
-		case <-over:
+		case <-l.over:
 			return nil, nil
 		}
 	}

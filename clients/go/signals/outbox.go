@@ -25,7 +25,7 @@ type batch struct {
 // none older than maxAge; the oldest give way and are counted.
 //
 // It knows nothing of streams. Whoever sends asks for the batch behind the last one it sent, and calls acknowledge whenever it
-// learns that the server has everything up to a number, be it at the end of a stream or in the middle of one.
+// learns that the server has everything up to a number.
 type outbox struct {
 	limit   int
 	maxAge  time.Duration
@@ -100,6 +100,3 @@ func (o *outbox) acknowledge(seq uint64) {
 		o.shift()
 	}
 }
-
-// crowded is true when more than half is full: time to ask the server what it has.
-func (o *outbox) crowded() bool { return o.pending*2 > o.limit }

@@ -14,28 +14,39 @@ class Server(rpc.TelemetryServiceServicer):
 
     def __init__(self) -> None:
         self.script: list = []
-        self.streams: list[list[pb.PushSignalsRequest]] = []
+        self.streams: list[list[pb.StreamSignalsRequest | pb.PushSignalsRequest]] = []
         self.tokens: list[str] = []
 
-    def PushSignals(self, request_iterator, context):
+    def _open(self, request_iterator, context):
         self.tokens.append(dict(context.invocation_metadata()).get("authorization", ""))
         stream: list = []
         self.streams.append(stream)
-        messages = (stream.append(message) or message for message in request_iterator)
+        return (stream.append(message) or message for message in request_iterator)
+
+    def StreamSignals(self, request_iterator, context):
+        messages = self._open(request_iterator, context)
         if self.script:
-            return self.script.pop(0)(messages, context)
-        for _ in messages:
+            yield from self.script.pop(0)(messages, context) or ()
+            return
+        yield from self.answers(messages)
+
+    def PushSignals(self, request_iterator, context):
+        for _ in self._open(request_iterator, context):
             pass
-        return self.summary()
+        return pb.PushSignalsResponse(high_water_seq=self.highest(), accepted=len(self.batches(-1)))
+
+    def answers(self, messages):
+        """As the real one: where to go on, what it has, and a last word."""
+        for message in messages:
+            yield pb.StreamSignalsResponse(acked_seq=self.highest(), closed=message.HasField("bye"))
 
     def batches(self, stream: int) -> list[int]:
         """Sequence numbers of one stream."""
         return [m.batch.seq for m in self.streams[stream] if m.HasField("batch")]
 
-    def summary(self) -> pb.PushSignalsResponse:
-        """As the real one: the highest number ever seen."""
-        seen = [m.batch.seq for s in self.streams for m in s if m.HasField("batch")]
-        return pb.PushSignalsResponse(high_water_seq=max(seen, default=0))
+    def highest(self) -> int:
+        """The highest number ever seen."""
+        return max((m.batch.seq for s in self.streams for m in s if m.HasField("batch")), default=0)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 
-import { type ServiceError, status } from "@grpc/grpc-js";
+import { Metadata, type ServiceError, status } from "@grpc/grpc-js";
 
 import { Backoff } from "./backoff.js";
 import { detailsOf } from "./details.js";
@@ -9,9 +9,10 @@ import {
   type Hello,
   type PushSignalsResponse,
   Signal,
+  StreamSignalsResponse,
   TelemetryServiceClient,
 } from "./generated/agentctl/v1/telemetry.js";
-import { runStream, type Shared } from "./link.js";
+import { Lost, runStream, type Shared } from "./link.js";
 import { Outbox } from "./outbox.js";
 import { connection, type Target } from "./target.js";
 import { duration, timestamp } from "./time.js";
@@ -36,8 +37,6 @@ export interface Options {
   readonly buffer?: number;
   /** What waited longer is dropped: the server takes nothing older than five minutes. Four minutes. */
   readonly maxAgeMs?: number;
-  /** How often the server is asked what it has. 15 s. */
-  readonly ackEveryMs?: number;
   /** Told in one line what happens to the connection and to the signals. */
   readonly log?: (line: string) => void;
 }
@@ -55,9 +54,11 @@ export interface Stats {
   duplicates: number;
   rejected: number;
   missed: number;
-  /** Streams that ended without a summary. */
+  /** Streams that ended without an answered goodbye. */
   lostStreams: number;
 }
+
+type Counts = Pick<Stats, "accepted" | "duplicates" | "rejected" | "missed">;
 
 /** The server said something another attempt would not change. */
 export class Refused extends Error {
@@ -83,7 +84,11 @@ const PERMANENT: ReadonlySet<status> = new Set([
 export class SignalClient {
   private readonly shared: Shared;
   private readonly hello: Hello;
-  private readonly total = { accepted: 0, duplicates: 0, rejected: 0, missed: 0, lostStreams: 0 };
+  private readonly backoff = new Backoff();
+  /** What the streams that are over counted, and what the present one has counted so far. */
+  private past: Counts = { accepted: 0, duplicates: 0, rejected: 0, missed: 0 };
+  private told = StreamSignalsResponse.fromPartial({});
+  private lostStreams = 0;
   private readonly log: (line: string) => void;
   private readonly running: Promise<void>;
   private refused: Refused | undefined;
@@ -92,28 +97,21 @@ export class SignalClient {
     const outbox = new Outbox(options.buffer ?? 10_000, options.maxAgeMs ?? 240_000);
     this.shared = { outbox, changed: () => {} };
     this.log = options.log ?? (() => {});
-    this.hello = {
-      monitorId: options.monitorId,
-      environment: options.environment,
-      // Zero is the one number that says nothing.
-      epoch: randomBytes(8).readBigUInt64LE() || 1n,
-      defaultTtl: options.ttlMs === undefined ? undefined : duration(options.ttlMs),
-    };
+    this.hello = greeting(options);
     this.running = this.run();
   }
 
   /** Queues signals and returns at once. A signal without a time was measured now. After a refusal they go nowhere. */
   push(...readings: Reading[]): void {
-    const time = timestamp(Date.now());
-    const signals = readings.map((reading) => Signal.fromPartial({ time, ...reading }));
-    this.shared.outbox.add(signals, performance.now());
+    this.shared.outbox.add(timed(readings), performance.now());
     this.shared.changed();
   }
 
   /** What became of the signals so far. */
   stats(): Stats {
     const { lastSeq, ackedSeq, pending, dropped } = this.shared.outbox;
-    return { lastSeq: Number(lastSeq), ackedSeq: Number(ackedSeq), pending, dropped, ...this.total };
+    const { lostStreams } = this;
+    return { lastSeq: Number(lastSeq), ackedSeq: Number(ackedSeq), pending, dropped, ...this.counted(), lostStreams };
   }
 
   /** What ended the client, if the server refused it. */
@@ -130,55 +128,65 @@ export class SignalClient {
     return this.shared.outbox.pending === 0 && this.refused === undefined;
   }
 
+  /** What the server counted, over all streams. */
+  private counted(): Counts {
+    const { past, told } = this;
+    return {
+      accepted: past.accepted + Number(told.accepted),
+      duplicates: past.duplicates + Number(told.duplicates),
+      rejected: past.rejected + Number(told.rejected),
+      missed: past.missed + Number(told.missed),
+    };
+  }
+
   private async run(): Promise<void> {
-    const backoff = new Backoff();
     let stub: TelemetryServiceClient | undefined;
     for (let wait: number | undefined = 0; wait !== undefined && (await this.pause(wait)); ) {
       stub ??= new TelemetryServiceClient(...connection(this.options.target));
       try {
-        const { token, ackEveryMs = 15_000 } = this.options;
-        const summary = await runStream(stub, token, this.hello, this.shared, ackEveryMs);
-        backoff.reset();
-        wait = this.take(summary) ? undefined : 0;
+        await runStream(stub, this.options.token, this.hello, this.shared, (answer) => this.take(answer));
+        const { outbox, leaving } = this.shared;
+        wait = leaving !== undefined && outbox.pending === 0 ? undefined : 0;
       } catch (error) {
         stub.close();
         stub = undefined;
-        wait = this.failed(error as ServiceError, backoff);
+        wait = this.failed(error as ServiceError | Lost);
       }
+      this.past = this.counted();
+      this.told = StreamSignalsResponse.fromPartial({});
     }
     stub?.close();
   }
 
-  /** Notes a summary; true when nothing is left to do. */
-  private take(summary: PushSignalsResponse): boolean {
-    const { outbox, leaving } = this.shared;
-    outbox.acknowledge(summary.highWaterSeq);
-    this.total.accepted += Number(summary.accepted);
-    this.total.duplicates += Number(summary.duplicates);
-    this.total.rejected += Number(summary.rejected);
-    this.total.missed += Number(summary.missed);
-    for (const { field, rule, value, reason } of summary.rejections.slice(0, 3)) {
+  /** Notes an answer. It says what became of the whole stream, so it takes the place of the one before. */
+  private take(answer: StreamSignalsResponse): void {
+    const { outbox } = this.shared;
+    const acked = outbox.ackedSeq;
+    outbox.acknowledge(answer.ackedSeq);
+    if (outbox.ackedSeq > acked) this.backoff.reset();
+    const rejected = answer.rejected - this.told.rejected;
+    this.told = answer;
+    for (const { field, rule, value, reason } of answer.rejections.slice(0, 3)) {
       this.log(`rejected: ${field} ${rule}, got \`${value}\` (${reason})`);
     }
-    if (summary.rejected > 3n) this.log(`rejected: ${summary.rejected} signals in all`);
-    return leaving !== undefined && outbox.pending === 0;
+    if (rejected > 3n) this.log(`rejected: ${rejected} signals in all`);
   }
 
   /** Notes the loss of a stream: the wait before the next one, unless it is final. */
-  private failed(error: ServiceError, backoff: Backoff): number | undefined {
-    const { reason, retryMs = 0, summary } = detailsOf(error);
-    this.total.lostStreams += 1;
+  private failed(error: ServiceError | Lost): number | undefined {
+    this.lostStreams += 1;
+    const { reason, retryMs = 0, summary } = error instanceof Lost ? {} : detailsOf(error);
     if (summary) {
       // Cut for its bad signals: they were judged, so sending them again would end the next stream too.
-      this.take(summary);
-    } else if (PERMANENT.has(error.code)) {
+      const { highWaterSeq: ackedSeq, accepted, duplicates, rejected, missed } = summary;
+      this.take(StreamSignalsResponse.fromPartial({ ackedSeq, accepted, duplicates, rejected, missed }));
+    } else if (!(error instanceof Lost) && PERMANENT.has(error.code)) {
       this.refused = new Refused(error.code, error.details, reason || (status[error.code] ?? ""));
       this.log(`refused: ${this.refused.message}`);
       return undefined;
     }
-    const wait = Math.max(backoff.nextWait(), retryMs);
-    const quiet = error.code === status.DEADLINE_EXCEEDED || error.code === status.CANCELLED;
-    const message = quiet ? "no answer from the server" : error.details || error.message;
+    const wait = Math.max(this.backoff.nextWait(), retryMs);
+    const message = error instanceof Lost ? error.message : error.details || error.message;
     this.log(`lost: ${message}; again in ${(wait / 1_000).toFixed(1)} s`);
     return wait;
   }
@@ -202,4 +210,44 @@ export class SignalClient {
       });
     }
   }
+}
+
+/**
+ * Pushes signals over one stream of PushSignals and returns what became of them: for a script that does not stay. It is tried once;
+ * errors are those of gRPC.
+ */
+export function pushOnce(options: Options, readings: Reading[], timeoutMs = 10_000): Promise<PushSignalsResponse> {
+  const outbox = new Outbox(readings.length, timeoutMs);
+  outbox.add(timed(readings), 0);
+  const metadata = new Metadata();
+  metadata.set("authorization", `Bearer ${options.token}`);
+  const stub = new TelemetryServiceClient(...connection(options.target));
+  const answer = new Promise<PushSignalsResponse>((resolve, reject) => {
+    const call = stub.pushSignals(metadata, { deadline: Date.now() + timeoutMs }, (error, summary) =>
+      error ? reject(error) : resolve(summary),
+    );
+    // Why the stream ended is in the answer.
+    call.on("error", () => {});
+    call.write({ message: { $case: "hello", value: greeting(options) } });
+    for (let found = outbox.after(0n, 0); found; found = outbox.after(found.seq, 0)) {
+      const { seq, signals } = found;
+      call.write({ message: { $case: "batch", value: { seq, signals, sentTime: timestamp(Date.now()) } } });
+    }
+    call.write({ message: { $case: "bye", value: { reason: "done" } } });
+    call.end();
+  });
+  return answer.finally(() => stub.close());
+}
+
+/** Who pushes. Each call is another run of the monitor. */
+function greeting({ monitorId, environment, ttlMs }: Options): Hello {
+  // Zero is the one number that says nothing.
+  const epoch = randomBytes(8).readBigUInt64LE() || 1n;
+  return { monitorId, environment, epoch, defaultTtl: ttlMs === undefined ? undefined : duration(ttlMs) };
+}
+
+/** Signals out of what is known. One without a time was measured now. */
+function timed(readings: Reading[]): Signal[] {
+  const time = timestamp(Date.now());
+  return readings.map((reading) => Signal.fromPartial({ time, ...reading }));
 }

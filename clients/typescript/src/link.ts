@@ -1,16 +1,16 @@
-import { Metadata, type ServiceError } from "@grpc/grpc-js";
+import { type ClientDuplexStream, Metadata, type ServiceError } from "@grpc/grpc-js";
 
 import type {
   Hello,
-  PushSignalsRequest,
-  PushSignalsResponse,
+  StreamSignalsRequest,
+  StreamSignalsResponse,
   TelemetryServiceClient,
 } from "./generated/agentctl/v1/telemetry.js";
 import type { Batch, Outbox } from "./outbox.js";
 import { timestamp } from "./time.js";
 
-/** Time for the summary after Bye. */
-const SUMMARY_TIMEOUT_MS = 10_000;
+/** The server answers at least every 10 s: one that says nothing for three times as long is as good as gone. */
+const SILENCE_MS = 30_000;
 
 /** What the stream and the rest of the client look at. */
 export interface Shared {
@@ -23,87 +23,90 @@ export interface Shared {
   changed: () => void;
 }
 
+/** The stream ended, and no status of the server says why. */
+export class Lost extends Error {}
+
 /**
- * Serves one stream of PushSignals, from Hello to the summary.
+ * Serves one stream of StreamSignals, from Hello to the answered goodbye; answers are handed to `take` as they come.
  *
- * This stream acknowledges at its end: so it is ended now and then (`ackEveryMs`, or when the buffer is half full) and opened again
- * with the same epoch. A stream that acknowledges as it goes would be another function of this shape, calling
- * `outbox.acknowledge` for each message it receives; the rest of the client would not change.
+ * The first answer is the cursor: what the server has heard of this run of the monitor is not sent again, and everything behind it is,
+ * under the same numbers. From then on answers acknowledge as the stream goes. A stream that ends in any other way than by an answered
+ * goodbye is lost, and another one goes on where the server says.
  */
 export async function runStream(
   stub: TelemetryServiceClient,
   token: string,
   hello: Hello,
   shared: Shared,
-  ackEveryMs: number,
-): Promise<PushSignalsResponse> {
+  take: (answer: StreamSignalsResponse) => void,
+): Promise<void> {
   const metadata = new Metadata();
   metadata.set("authorization", `Bearer ${token}`);
-  const begun = performance.now();
-  // The server may take no longer than this to say what it has, or it is as good as gone.
-  const patience = Math.min(ackEveryMs + SUMMARY_TIMEOUT_MS, (shared.leaveBy ?? Infinity) - begun);
-  const deadline = new Date(Date.now() + patience);
+  const call: ClientDuplexStream<StreamSignalsRequest, StreamSignalsResponse> = stub.streamSignals(metadata);
+  let heard = performance.now();
+  // The number to go on behind; none before the first answer.
+  let sent: bigint | undefined;
+  let closed = false;
+  let failure: ServiceError | Lost | undefined;
   let over = false;
-  let settle!: { resolve: (summary: PushSignalsResponse) => void; reject: (error: ServiceError) => void };
-  const answer = new Promise<PushSignalsResponse>((resolve, reject) => (settle = { resolve, reject }));
-  const call = stub.pushSignals(metadata, { deadline }, (error, summary) => {
-    over = true;
-    shared.changed();
-    if (error) settle.reject(error);
-    else settle.resolve(summary);
-  });
-  // Why the stream ended is in the answer.
-  call.on("error", () => {});
-  void send();
-  return answer;
-
-  async function send(): Promise<void> {
-    let sent = 0n;
-    await write({ $case: "hello", value: hello });
-    while (!over) {
-      const now = performance.now();
-      if (shared.leaveBy !== undefined && now >= shared.leaveBy) return call.cancel();
-      const next = choose(sent, now >= begun + ackEveryMs);
-      if (typeof next === "string") {
-        await write({ $case: "bye", value: { reason: next } });
-        call.end();
-        break;
-      }
-      if (next) {
-        sent = next.seq;
-        const value = { seq: next.seq, signals: next.signals, sentTime: timestamp(Date.now()) };
-        await write({ $case: "batch", value });
-      } else {
-        await change(begun + ackEveryMs - now);
-      }
+  const ended = new Promise<void>((resolve) => {
+    call.on("data", (answer: StreamSignalsResponse) => {
+      heard = performance.now();
+      sent ??= answer.ackedSeq;
+      closed = answer.closed;
+      take(answer);
+      shared.changed();
+    });
+    call.on("error", (error: ServiceError) => {
+      failure ??= error;
+      end();
+    });
+    call.on("end", end);
+    function end(): void {
+      over = true;
+      shared.changed();
+      resolve();
     }
-    await leaveInTime();
+  });
+  await write({ $case: "hello", value: hello });
+  for (let gone = false; !over; ) {
+    const next = gone ? undefined : choose();
+    if (typeof next === "string") {
+      gone = true;
+      await write({ $case: "bye", value: { reason: next } });
+      call.end();
+    } else if (next) {
+      sent = next.seq;
+      await write({ $case: "batch", value: { seq: next.seq, signals: next.signals, sentTime: timestamp(Date.now()) } });
+    } else {
+      await change();
+    }
   }
+  // The status comes behind the last answer.
+  await ended;
+  if (failure) throw failure;
+  if (!closed) throw new Lost("the stream ended without a goodbye");
 
   /** The next batch, or why to say goodbye, or nothing yet. */
-  function choose(sent: bigint, isDue: boolean): Batch | string | undefined {
-    const { outbox, leaving } = shared;
-    const batch = outbox.after(sent, performance.now());
-    const unacknowledged = sent > outbox.ackedSeq;
-    // What was sent and waits for its acknowledgement must not push out what was not.
-    const full = outbox.crowded && unacknowledged;
-    if (leaving === undefined && (full || (isDue && (!batch || unacknowledged)))) return "checkpoint";
-    return batch ?? leaving;
+  function choose(): Batch | string | undefined {
+    if (sent === undefined) return undefined;
+    return shared.outbox.after(sent, performance.now()) ?? shared.leaving;
   }
 
-  /** Waits for the summary no longer than the client may take to leave. */
-  async function leaveInTime(): Promise<void> {
-    while (!over) {
-      const left = (shared.leaveBy ?? Infinity) - performance.now();
-      if (left <= 0) return call.cancel();
-      await change(Math.min(left, 60_000));
-    }
+  /** Gives the stream up when the server or the client has waited for long enough. */
+  function isLate(): boolean {
+    const left = Math.min(heard + SILENCE_MS, shared.leaveBy ?? Infinity) - performance.now();
+    if (left > 0 || over) return false;
+    failure ??= new Lost("no answer from the server");
+    call.cancel();
+    return true;
   }
 
-  /** Until something changed, or the time is over. */
-  function change(ms: number): Promise<void> {
-    return new Promise((resolve) => {
-      const timer = setTimeout(done, Math.max(ms, 1));
+  /** Until something changed, or it is time to look at the clock. */
+  async function change(): Promise<void> {
+    if (isLate()) return ended;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(done, Math.max(1, Math.min(1_000, (shared.leaveBy ?? Infinity) - performance.now())));
       function done(): void {
         clearTimeout(timer);
         shared.changed = () => {};
@@ -114,11 +117,13 @@ export async function runStream(
   }
 
   /** Hands a message over, and waits while the server takes no more. */
-  async function write(message: NonNullable<PushSignalsRequest["message"]>): Promise<void> {
+  async function write(message: NonNullable<StreamSignalsRequest["message"]>): Promise<void> {
     if (over || call.write({ message })) return;
-    await new Promise<void>((resolve) => {
-      call.once("drain", resolve);
-      void answer.then(() => resolve(), () => resolve());
+    let drained = false;
+    call.once("drain", () => {
+      drained = true;
+      shared.changed();
     });
+    while (!drained && !over) await change();
   }
 }

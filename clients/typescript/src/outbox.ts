@@ -16,7 +16,7 @@ export interface Batch {
  * the oldest give way and are counted.
  *
  * It knows nothing of streams. Whoever sends asks for the batch behind the last one it sent, and calls `acknowledge` whenever it
- * learns that the server has everything up to a number, be it at the end of a stream or in the middle of one.
+ * learns that the server has everything up to a number.
  */
 export class Outbox {
   lastSeq = 0n;
@@ -82,10 +82,5 @@ export class Outbox {
     const upTo = seq < this.lastSeq ? seq : this.lastSeq;
     if (upTo > this.ackedSeq) this.ackedSeq = upTo;
     for (let oldest = this.batches[0]; oldest && oldest.seq <= upTo; oldest = this.batches[0]) this.shift();
-  }
-
-  /** More than half full: time to ask the server what it has. */
-  get crowded(): boolean {
-    return this.pending * 2 > this.limit;
   }
 }

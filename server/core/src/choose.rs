@@ -210,6 +210,15 @@ pub fn choose(choice: &Choice<'_>) -> Proposal {
     }
 }
 
+/// What the fault catalogue, corrected by the beliefs, says of every candidate, whichever learner the policy asks; `None` when it does
+/// not know what the incident looks like.
+pub(crate) fn appraise(choice: &Choice<'_>) -> Option<(Signature, ccq::Judgement)> {
+    let Choice { app, policy, findings, reading, now, .. } = *choice;
+    let view = View { app, policy, reading, now };
+    let options = options(choice, &view, primary(findings));
+    judged::appraise(choice, signature::of(&view, findings)?, &options)
+}
+
 /// The finding that is answered, and then the others, most urgent first: the outcome is a lesson about the first one.
 fn because(primary: Option<&Finding>, findings: &[Finding]) -> Vec<FindingKind> {
     let first = primary.map(|finding| finding.kind);

@@ -13,6 +13,7 @@
 
 pub mod action;
 pub mod app;
+pub mod backtest;
 pub mod chain;
 pub mod choose;
 pub mod counterfactual;
@@ -26,6 +27,7 @@ pub mod plan;
 pub mod policy;
 pub mod reason;
 pub mod record;
+pub mod rehearsal;
 pub mod replay;
 pub mod signal;
 pub mod snapshot;

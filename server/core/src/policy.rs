@@ -300,14 +300,21 @@ pub struct ApprovalRule {
 }
 
 /// A learner.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Learner {
     /// Tabular Q-learning by finding; the rule's prior and verified outcomes say how sure it is.
-    #[default]
     Q,
     /// Catalogue-calibrated Q: the fault catalogue, corrected by outcomes.
     Ccq,
+}
+
+impl Learner {
+    /// The learner of a policy that names none. Policies were recorded before there was a choice, and they meant this one: the log
+    /// they stand in is judged again as it was.
+    const fn unnamed() -> Self {
+        Self::Q
+    }
 }
 
 /// Learning.
@@ -315,7 +322,7 @@ pub enum Learner {
 #[serde(deny_unknown_fields)]
 pub struct Learning {
     /// Which learner ranks the remedies and says how sure the agent is.
-    #[serde(default)]
+    #[serde(default = "Learner::unnamed")]
     pub learner: Learner,
     /// Share of decisions that explore, in millionths; 0 in stage and demo, and a lint error there otherwise.
     pub exploration_ppm: u32,
@@ -428,7 +435,7 @@ impl Policy {
             },
             approval: ApprovalRule { ttl_ms: 15 * MINUTE },
             learning: Learning {
-                learner: Learner::Q,
+                learner: Learner::Ccq,
                 exploration_ppm: if env == Env::Dev { 50_000 } else { 0 },
                 seed: 1,
                 trust: 5,

@@ -71,6 +71,12 @@ impl Replay {
         evolve(&mut self.state, record, &self.policy);
     }
 
+    /// The policy with that digest, if the log carries it so far.
+    #[must_use]
+    pub fn named(&self, digest: &str) -> Option<&Policy> {
+        self.policies.get(digest)
+    }
+
     /// Judges a decision again under the policy it names.
     ///
     /// # Errors

@@ -299,10 +299,13 @@ impl Agent {
                 for (reply, answer) in answers {
                     let _ = reply.send(Ok(answer));
                 }
-                self.enter(AgentState::Explaining);
-                info_span!("explain").in_scope(|| self.publish(published));
+                self.publish(&published);
                 self.enter(AgentState::Acting);
                 info_span!("act").in_scope(|| self.act(steps, durable.last_seq));
+                // What was dispatched waits for this task to give way, and an app that is down not for words and numbers.
+                tokio::task::yield_now().await;
+                self.enter(AgentState::Explaining);
+                info_span!("explain").in_scope(|| self.account(&published));
                 self.enter(AgentState::ObservingResults);
             }
             Err(error) => {
@@ -319,13 +322,11 @@ impl Agent {
         }
     }
 
-    fn publish(&mut self, published: Vec<Arc<Published>>) {
-        for one in &published {
+    /// Hands what is durable to the watchers, and follows it outside the state.
+    fn publish(&mut self, published: &[Arc<Published>]) {
+        self.parts.publisher.publish(published.to_vec());
+        for one in published {
             let record = &one.record;
-            self.parts.metrics.record(record);
-            if let Some(decided) = record.decision() {
-                tell(record, decided);
-            }
             if is_refusal(&record.body)
                 && let (Some(app), Some(decision)) = (record.app.clone(), record.cause)
             {
@@ -345,7 +346,16 @@ impl Agent {
                 self.repeats.remove(app);
             }
         }
-        self.parts.publisher.publish(published);
+    }
+
+    /// Counts what is durable and says it in the log of this process.
+    fn account(&self, published: &[Arc<Published>]) {
+        for one in published {
+            self.parts.metrics.record(&one.record);
+            if let Some(decided) = one.record.decision() {
+                tell(&one.record, decided);
+            }
+        }
     }
 
     /// The append failed: nothing of this batch happened. The state goes back to what is durable.

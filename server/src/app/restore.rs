@@ -1,7 +1,7 @@
 //! Opens the log and finds the state that it leads to.
 
 use agentd_core::replay::Replay;
-use agentd_core::tlog::policy::{self as tlog_policy, Witness};
+use agentd_core::tlog::policy as tlog_policy;
 
 use super::{Error, keep_sound};
 use crate::agent::Restored;
@@ -13,15 +13,15 @@ use crate::tlog::{self, Tlog};
 use crate::{retention, specs};
 
 /// Who is asked to cosign.
-fn witnesses(config: &Config) -> Result<Vec<Witness>, Error> {
-    let Some(path) = &config.proof_witnesses else { return Ok(Vec::new()) };
+fn witnesses(config: &Config) -> Result<Option<tlog_policy::Policy>, Error> {
+    let Some(path) = &config.proof_witnesses else { return Ok(None) };
     let refused = |why: String| Error::Witnesses { path: path.clone(), why };
     let bytes = std::fs::read(path).map_err(|error| refused(error.to_string()))?;
     let policy = tlog_policy::Policy::parse(&bytes).map_err(|error| refused(error.to_string()))?;
     if policy.witnesses().is_empty() {
         return Err(refused("it has no witness".to_owned()));
     }
-    Ok(policy.witnesses().to_vec())
+    Ok(Some(policy))
 }
 
 /// The log, and the state and policy that it leads to.

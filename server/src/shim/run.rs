@@ -29,8 +29,9 @@ mod start;
 
 /// The beginning of a line waits this long for its end before it is written.
 const PARTIAL: Duration = Duration::from_millis(200);
-/// An exit is synced to disk this much after it was noted, so that the sync does not delay the next start.
-const SYNC: Duration = Duration::from_millis(20);
+/// The disk is tidied up (exits synced, room made for the next note of birth) this much after something happened, so that it
+/// does not delay the next start.
+const TIDY: Duration = Duration::from_millis(20);
 /// What could not be killed is tried again after this time.
 const RETRY: Duration = Duration::from_millis(500);
 /// A stop may not ask for more patience.
@@ -81,7 +82,9 @@ pub(super) struct Supervisor {
     leftover: Option<u32>,
     ending: bool,
     partial_since: Option<Instant>,
-    dirty_since: Option<Instant>,
+    /// There is a file for the next note of birth.
+    laid_out: bool,
+    untidy_since: Option<Instant>,
     retry_at: Option<Instant>,
 }
 
@@ -126,7 +129,8 @@ impl Supervisor {
             leftover: None,
             ending: false,
             partial_since: None,
-            dirty_since: None,
+            laid_out: false,
+            untidy_since: None,
             retry_at: None,
         })
     }
@@ -227,7 +231,7 @@ impl Supervisor {
         let due = [
             self.stopping.as_ref().map(|stopping| stopping.kill_at),
             self.partial_since.map(|since| since + PARTIAL),
-            self.dirty_since.map(|since| since + SYNC),
+            self.untidy_since.map(|since| since + TIDY),
             self.retry_at,
         ];
         let first = due.into_iter().flatten().min()?;
@@ -274,11 +278,13 @@ impl Supervisor {
             self.output.flush_partial();
             self.partial_since = None;
         }
-        if !self.spool.is_dirty() {
-            self.dirty_since = None;
-        } else if self.dirty_since.get_or_insert(now).elapsed() >= SYNC {
+        if self.laid_out && !self.spool.is_dirty() {
+            self.untidy_since = None;
+        } else if self.untidy_since.get_or_insert(now).elapsed() >= TIDY {
             self.spool.sync();
-            self.dirty_since = None;
+            born::lay_out();
+            self.laid_out = true;
+            self.untidy_since = None;
         }
     }
 
@@ -338,6 +344,7 @@ impl Supervisor {
                 client.send(&Message::Reply { id, reply });
             }
         }
+        self.look_ahead();
     }
 
     fn clean_up(&mut self) {

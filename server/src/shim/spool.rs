@@ -1,7 +1,9 @@
 //! The exit spool: every end of an incarnation, kept until agentd says that it has recorded it.
 //!
-//! An exit is appended before it is announced, so the death of agentd or of the shim loses nothing. The disk is synced a moment
-//! later ([`Spool::sync`]): that matters only when the machine itself goes down, and then the app went down with it.
+//! An exit is appended before it is announced, so the death of agentd or of the shim loses nothing. What was acknowledged leaves
+//! the file a moment later, when the disk is synced too ([`Spool::sync`]): an acknowledgement comes while the next incarnation
+//! starts, and may not delay it. A shim that dies in between tells an exit twice, and its number says so. The sync matters only
+//! when the machine itself goes down, and then the app went down with it.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -41,6 +43,8 @@ pub(super) struct Spool {
     next: u64,
     lines: usize,
     dirty: bool,
+    /// The file still holds exits that were acknowledged.
+    outdated: bool,
 }
 
 impl Spool {
@@ -54,6 +58,7 @@ impl Spool {
             next: 1,
             lines: 0,
             dirty: false,
+            outdated: false,
         };
         match File::open(spool.dir.join(SPOOL_FILE)) {
             Ok(file) => spool.load(file),
@@ -121,8 +126,12 @@ impl Spool {
     /// Drops the exits up to `through`. A caller that knows a higher number than this spool (the disk lost the end) moves the
     /// numbering up, so that no number is used twice.
     pub(super) fn acknowledge(&mut self, through: u64) -> io::Result<()> {
+        let moved_up = through > self.last_number();
         self.forget(through);
-        self.rewrite()
+        self.outdated = true;
+        self.dirty = true;
+        // Only the file knows numbers across the death of this shim.
+        if moved_up { self.rewrite() } else { Ok(()) }
     }
 
     fn rewrite(&mut self) -> io::Result<()> {
@@ -144,6 +153,7 @@ impl Spool {
         self.lines = lines.len();
         self.file = Some(file);
         self.dirty = true;
+        self.outdated = false;
         Ok(())
     }
 
@@ -152,8 +162,15 @@ impl Spool {
         self.dirty
     }
 
-    /// Makes the spool safe from a power failure.
+    /// Drops what was acknowledged from the file and makes it safe from a power failure. What the disk refuses is done with the
+    /// next exit or acknowledgement.
     pub(super) fn sync(&mut self) {
+        if !self.dirty {
+            return;
+        }
+        if self.outdated {
+            let _ = self.rewrite();
+        }
         self.dirty = false;
         if let Some(file) = &self.file {
             let _ = file.sync_data();
@@ -202,15 +219,31 @@ mod tests {
             spool.append(fence(pid), ExitStatus::Signal(9), 5, false);
         }
         spool.acknowledge(2).unwrap();
+        spool.sync();
         drop(spool);
         let mut spool = Spool::open(dir.path()).unwrap();
         assert_eq!(numbers(&spool), [3]);
         spool.acknowledge(3).unwrap();
+        assert_eq!(numbers(&spool), [0; 0]);
+        spool.sync();
         drop(spool);
         let mut spool = Spool::open(dir.path()).unwrap();
         assert_eq!(numbers(&spool), [0; 0]);
         assert_eq!(spool.last().unwrap().fence, fence(3), "how the latest ended is still known");
         assert_eq!(spool.append(fence(4), ExitStatus::Code(0), 6, true).n, 4);
+    }
+
+    #[test]
+    fn an_acknowledgement_that_the_shim_did_not_outlive_tells_an_exit_twice_under_its_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(dir.path()).unwrap();
+        spool.append(fence(1), ExitStatus::Signal(9), 5, false);
+        spool.acknowledge(1).unwrap();
+        assert!(spool.is_dirty(), "the file is to be brought up to date");
+        drop(spool);
+        let mut spool = Spool::open(dir.path()).unwrap();
+        assert_eq!(numbers(&spool), [1]);
+        assert_eq!(spool.append(fence(2), ExitStatus::Code(0), 6, false).n, 2);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use agentd_core::chain::Hash;
 use agentd_core::tlog::note::NOTE_BYTES_MAX;
@@ -12,6 +12,7 @@ use agentd_core::tlog::{Checkpoint, Note, SignerKey, checkpoint};
 
 use super::elsewhere::Copy;
 use super::files::HashFiles;
+use super::signers::Signers;
 use super::worker::Base;
 use super::{Config, Error, Published, key};
 use crate::journal::{Damage, Journal, Status};
@@ -26,16 +27,36 @@ pub(super) struct Claims {
 
 #[derive(Debug)]
 struct Claim {
-    /// Where it stands.
-    place: String,
-    /// It is the log's own, not a copy elsewhere.
-    own: bool,
+    kept: Kept,
+    /// Signed by a key in use, if it is the log's own; who signed a copy is known once the records are.
     published: Published,
     /// The root that the records lead to at this size.
     found: Option<Hash>,
 }
 
+/// Where a checkpoint stands.
+#[derive(Debug)]
+enum Kept {
+    /// Beside the log.
+    Own(PathBuf),
+    /// On the second path.
+    Anchor(PathBuf),
+    /// In Redis.
+    Redis(Copy),
+}
+
 impl Claim {
+    const fn is_own(&self) -> bool {
+        matches!(self.kept, Kept::Own(_))
+    }
+
+    fn place(&self) -> String {
+        match &self.kept {
+            Kept::Own(path) | Kept::Anchor(path) => path.display().to_string(),
+            Kept::Redis(copy) => copy.place(),
+        }
+    }
+
     fn size(&self) -> u64 {
         self.published.checkpoint.size
     }
@@ -53,25 +74,26 @@ impl Claims {
     pub(super) fn load(config: &Config) -> Result<Self, Error> {
         let key = key::load(&config.key)?;
         let mut claims = Self { key, frontier: Frontier::new(), claims: Vec::new() };
-        let own = (config.checkpoint(), true);
-        for (path, own) in
-            std::iter::once(own).chain(config.anchor.clone().map(|path| (path, false)))
-        {
-            let Some(text) = read(&path)? else { continue };
+        let own = Some(Kept::Own(config.checkpoint()));
+        for kept in own.into_iter().chain(config.anchor.clone().map(Kept::Anchor)) {
+            let (Kept::Own(path) | Kept::Anchor(path)) = &kept else { continue };
+            let Some(text) = read(path)? else { continue };
             let Some(key) = &claims.key else {
-                let key = config.key.clone();
-                return Err(Error::KeyLost { key, checkpoint: path });
+                let (key, checkpoint) = (config.key.clone(), path.clone());
+                return Err(Error::KeyLost { key, checkpoint });
             };
-            let published = open(&text, key)
-                .map_err(|source| Error::Checkpoint { path: path.clone(), source })?;
-            let place = path.display().to_string();
-            claims.claims.push(Claim { place, own, published, found: None });
+            let opened = match kept {
+                Kept::Own(_) => open(&text, key),
+                _ => unchecked(&text),
+            };
+            let refused = |source| Error::Checkpoint { path: path.clone(), source };
+            let published = opened.map_err(refused)?;
+            claims.claims.push(Claim { kept, published, found: None });
         }
         if let (Some(key), Some(address)) = (&claims.key, &config.redis) {
             let mut copy = Copy::new(address.clone(), config.env, key.verifier().name());
-            if let Some(published) = copy.load(key) {
-                let place = copy.place();
-                claims.claims.push(Claim { place, own: false, published, found: None });
+            if let Some(published) = copy.load() {
+                claims.claims.push(Claim { kept: Kept::Redis(copy), published, found: None });
             }
         }
         claims.check();
@@ -114,13 +136,22 @@ impl Claims {
     }
 
     /// What the log can go on from. A promise that is not kept is damage, and the journal is told.
-    pub(super) fn settle(self, journal: &Journal, config: &Config) -> Base {
+    ///
+    /// # Errors
+    /// The copy on the second path is not one of this log.
+    pub(super) fn settle(
+        mut self,
+        journal: &Journal,
+        config: &Config,
+        signers: &Signers,
+    ) -> Result<Base, Error> {
+        self.check_copies(signers)?;
         if !matches!(journal.status(), Status::Damaged(_))
             && let Some(damage) = self.broken(journal, config)
         {
             journal.distrust(damage);
         }
-        let own = self.claims.iter().find(|claim| claim.own);
+        let own = self.claims.iter().find(|claim| claim.is_own());
         let mut base =
             Base { published: own.map(|claim| claim.published.clone()), ..Base::default() };
         if let Some((claim, root)) = own.and_then(|own| Some((own, own.found?)))
@@ -129,14 +160,31 @@ impl Claims {
         {
             base.frontier = frontier;
         }
-        base
+        Ok(base)
+    }
+
+    /// Keeps the copies that a key of the log signed. Anybody may write to Redis: what else stands there is said and left alone.
+    fn check_copies(&mut self, signers: &Signers) -> Result<(), Error> {
+        let mut kept = Vec::new();
+        for mut claim in std::mem::take(&mut self.claims) {
+            let signed = signers.check(&claim.published.note);
+            match (signed, &mut claim.kept) {
+                (Ok(_), _) | (Err(_), Kept::Own(_)) => kept.push(claim),
+                (Err(source), Kept::Anchor(path)) => {
+                    return Err(Error::Checkpoint { path: path.clone(), source });
+                }
+                (Err(error), Kept::Redis(copy)) => copy.say_foreign(&error),
+            }
+        }
+        self.claims = kept;
+        Ok(())
     }
 
     fn broken(&self, journal: &Journal, config: &Config) -> Option<Damage> {
         let kept = self.claims.iter().filter(|claim| claim.holds()).map(Claim::size).max();
         let claim = self.claims.iter().filter(|claim| !claim.holds()).min_by_key(|c| c.size())?;
         let (size, entries) = (claim.size(), self.frontier.size());
-        let segment = claim.place.clone();
+        let segment = claim.place();
         let (seq, why) = match claim.found {
             None => {
                 let why = format!(
@@ -197,11 +245,21 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     Ok(Some(text))
 }
 
-pub(super) fn open(text: &[u8], key: &SignerKey) -> Result<Published, checkpoint::Error> {
+/// A checkpoint that a key in use signed.
+fn open(text: &[u8], key: &SignerKey) -> Result<Published, checkpoint::Error> {
     let note = Note::parse(text)?;
-    // A key that is being replaced signed what was published last.
-    let mut opened = key.verifiers().map(|key| Checkpoint::open(&note, &key));
-    let first = opened.next().unwrap_or_else(|| Checkpoint::open(&note, &key.verifier()));
-    let checkpoint = first.or_else(|error| opened.find_map(Result::ok).ok_or(error))?;
-    Ok(Published { checkpoint, note })
+    Ok(Published { checkpoint: signed(&note, key)?, note })
+}
+
+/// A checkpoint, whoever signed it.
+pub(super) fn unchecked(text: &[u8]) -> Result<Published, checkpoint::Error> {
+    let note = Note::parse(text)?;
+    Ok(Published { checkpoint: Checkpoint::parse(note.text())?, note })
+}
+
+/// The checkpoint in a note that a key in use signed. A key that is being replaced signed what was published last.
+pub(super) fn signed(note: &Note, key: &SignerKey) -> Result<Checkpoint, checkpoint::Error> {
+    let mut opened = key.verifiers().map(|key| Checkpoint::open(note, &key));
+    let first = opened.next().unwrap_or_else(|| Checkpoint::open(note, &key.verifier()));
+    first.or_else(|error| opened.find_map(Result::ok).ok_or(error))
 }

@@ -295,6 +295,54 @@ async fn a_cloned_log_that_is_as_long_stops_before_it_writes_over_the_evidence()
     assert_eq!(checkpoint_of(&config.checkpoint()).size, 3, "nothing was signed");
 }
 
+/// A log of four records beside which somebody else, with the same key, has published another first two on the second path. What
+/// publishing says, and what stands on the second path then.
+async fn beside_a_shorter_fork(dir: &TempDir) -> (Log, Result<Arc<Published>, Unpublished>, bool) {
+    let anchor = dir.path().join("elsewhere");
+    let config = Config { anchor: Some(anchor.clone()), ..config(dir) };
+    let mut log = Log::open(&config).unwrap();
+    log.append(3).await;
+    let own = log.published().await.checkpoint.clone();
+    let key = key::load(&config.key).unwrap().unwrap();
+    let other = Checkpoint { size: 2, ..own };
+    let text = other.sign(&key).unwrap().to_string();
+    fs::write(&anchor, &text).unwrap();
+    log.append(1).await;
+    let published = log.tlog.publish(4).await;
+    (log, published, fs::read_to_string(&anchor).unwrap() == text)
+}
+
+#[tokio::test]
+async fn a_fork_that_is_shorter_is_noticed_and_not_written_over() {
+    let dir = TempDir::new().unwrap();
+    let (log, published, stays) = beside_a_shorter_fork(&dir).await;
+    let refused = published.unwrap_err().to_string();
+    assert!(refused.contains("over 2 records was published elsewhere, root"), "{refused}");
+    assert!(log.damage().is_some() && stays, "the evidence stays");
+    let config = config(&dir);
+    assert_eq!(checkpoint_of(&config.checkpoint()).size, 3, "nothing was signed");
+    drop(log);
+    let anchored = Config { anchor: Some(dir.path().join("elsewhere")), ..config };
+    let damage = Log::open(&anchored).unwrap().damage().expect("noticed at the start as well");
+    assert!(damage.why.contains("not those that were published"), "{damage}");
+}
+
+#[tokio::test]
+async fn a_copy_that_lags_behind_is_caught_up_with() {
+    let dir = TempDir::new().unwrap();
+    let anchor = dir.path().join("elsewhere");
+    let mut log = Log::open(&config(&dir)).unwrap();
+    log.append(3).await;
+    fs::write(&anchor, log.published().await.note.to_string()).unwrap();
+    log.append(300).await;
+    log.published().await;
+    drop(log);
+    let mut log = Log::open(&Config { anchor: Some(anchor.clone()), ..config(&dir) }).unwrap();
+    log.append(1).await;
+    log.published().await;
+    assert_eq!((log.damage(), checkpoint_of(&anchor).size), (None, 304));
+}
+
 #[tokio::test]
 async fn segments_cut_behind_a_checkpoint_and_history_written_anew_are_damage() {
     let dir = TempDir::new().unwrap();

@@ -1,8 +1,10 @@
 //! Asks witnesses to cosign a checkpoint before it is shown (C2SP tlog-witness, `add-checkpoint`).
 //!
 //! A witness is somebody else's server. It is asked over one short path with a limit on everything: time, bytes, attempts. One that
-//! fails is left alone for a while: each that is silent holds up one checkpoint in thirty seconds, by up to three, and the others come
-//! as fast as those of a log without witnesses. Who needs a quorum says so in the policy that checkpoints are verified with.
+//! fails is left alone for a while, longer each time: each that is silent holds up one checkpoint in thirty seconds at most, by up to
+//! three, and the others come as fast as those of a log without witnesses. A checkpoint is shown with the cosignatures there are; as
+//! long as the quorum of the policy is not among them, the witnesses that are missing are asked for it again, whether the log grows or
+//! not. Who needs a quorum says so in the policy that checkpoints are verified with.
 
 use std::io;
 use std::pin::Pin;
@@ -11,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use agentd_core::chain::Hash;
 use agentd_core::tlog::note::Signature;
-use agentd_core::tlog::policy::Witness;
+use agentd_core::tlog::policy::{Policy, Witness};
 use agentd_core::tlog::{Checkpoint, Note};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -25,8 +27,8 @@ use hyper_util::rt::TokioExecutor;
 
 /// Longest time for all that is asked of one witness about one checkpoint.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How long one that failed is left alone.
-const REST: Duration = Duration::from_secs(30);
+/// Doublings of the time for which one that fails again and again is left alone.
+const DOUBLINGS_MAX: u32 = 4;
 /// Most bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 16 << 10;
 /// Most characters of an answer that are repeated.
@@ -61,6 +63,9 @@ pub(super) struct Witnesses {
     /// Its own: the thread that publishes blocks on it, and needs nobody else to go on.
     runtime: tokio::runtime::Runtime,
     http: Http,
+    policy: Policy,
+    /// How long one that failed is left alone at first.
+    rest: Duration,
     all: Vec<Asked>,
 }
 
@@ -78,6 +83,8 @@ struct Asked {
     /// Size it cosigned last, as far as we know.
     size: u64,
     resting_until: Option<Instant>,
+    /// Times it failed since it last did not.
+    failures: u32,
     said: Option<String>,
 }
 
@@ -107,21 +114,19 @@ enum Refused {
 }
 
 impl Witnesses {
-    /// Those of `witnesses` that have a URL; `None` if there are no witnesses.
+    /// Those of `policy` that have a URL. One that fails is left alone for `rest`, and twice as long each time it fails again.
     ///
     /// # Errors
     /// A URL is none; no witness has one.
-    pub(super) fn new(witnesses: &[Witness]) -> Result<Option<Self>, Error> {
-        if witnesses.is_empty() {
-            return Ok(None);
-        }
+    pub(super) fn new(policy: &Policy, rest: Duration) -> Result<Self, Error> {
         let mut all = Vec::new();
-        for witness in witnesses {
+        for witness in policy.witnesses() {
             let Some(url) = &witness.url else { continue };
             let uri = submission(url)
                 .ok_or_else(|| Error::Url { name: witness.name.clone(), url: url.clone() })?;
             let witness = witness.clone();
-            all.push(Asked { witness, uri, size: 0, resting_until: None, said: None });
+            let (resting_until, failures, said) = (None, 0, None);
+            all.push(Asked { witness, uri, size: 0, resting_until, failures, said });
         }
         if all.is_empty() {
             return Err(Error::Nobody);
@@ -136,10 +141,16 @@ impl Witnesses {
             .enable_http1()
             .wrap_connector(tcp);
         let http = Client::builder(TokioExecutor::new()).build(https);
-        Ok(Some(Self { runtime, http, all }))
+        Ok(Self { runtime, http, policy: policy.clone(), rest, all })
     }
 
-    /// What they make of the checkpoint in `note`; those that refuse are said to. Takes no longer than [`PATIENCE`].
+    /// Whether `note` needs the cosignature of one that can be asked now.
+    pub(super) fn are_due(&self, note: &Note) -> bool {
+        let now = Instant::now();
+        self.policy.check(note).is_err() && self.all.iter().any(|one| one.is_due(note, now))
+    }
+
+    /// What those that are missing make of the checkpoint in `note`; those that refuse are said to. Takes no longer than [`PATIENCE`].
     pub(super) fn cosign(
         &mut self,
         checkpoint: &Checkpoint,
@@ -147,12 +158,18 @@ impl Witnesses {
         growth: &Growth<'_>,
     ) -> Vec<Signature> {
         let now = Instant::now();
-        let (http, submitted) = (&self.http, Submitted { checkpoint, note, growth });
-        let due = self.all.iter_mut().filter(|one| one.resting_until.is_none_or(|t| t <= now));
+        let (http, rest) = (&self.http, self.rest);
+        let submitted = Submitted { checkpoint, note, growth };
+        let due = self.all.iter_mut().filter(|one| one.is_due(note, now));
         let asked: Vec<Pin<Box<dyn Future<Output = Option<Signature>> + '_>>> =
-            due.map(|one| Box::pin(one.attend(http, submitted)) as _).collect();
+            due.map(|one| Box::pin(one.attend(http, submitted, rest)) as _).collect();
         self.runtime.block_on(all_of(asked)).into_iter().flatten().collect()
     }
+}
+
+/// How long one is left alone that failed as many times before.
+fn pause(rest: Duration, failures: u32) -> Duration {
+    rest.saturating_mul(1 << failures.min(DOUBLINGS_MAX))
 }
 
 /// Where checkpoints go for a submission prefix.
@@ -203,11 +220,23 @@ impl Submitted<'_> {
 }
 
 impl Asked {
-    async fn attend(&mut self, http: &Http, submitted: Submitted<'_>) -> Option<Signature> {
+    /// Whether it has not cosigned and can be asked to.
+    fn is_due(&self, note: &Note, now: Instant) -> bool {
+        let cosigned = matches!(self.witness.key.time_of(note), Ok(Some(_)));
+        !cosigned && self.resting_until.is_none_or(|until| until <= now)
+    }
+
+    async fn attend(
+        &mut self,
+        http: &Http,
+        submitted: Submitted<'_>,
+        rest: Duration,
+    ) -> Option<Signature> {
         let answer = tokio::time::timeout(PATIENCE, self.submit(http, submitted)).await;
         let name = &self.witness.name;
         match answer.unwrap_or(Err(Refused::Silent)) {
             Ok(signature) => {
+                self.failures = 0;
                 if self.said.take().is_some() {
                     tracing::info!(witness = name, "the witness cosigns again");
                 }
@@ -219,7 +248,8 @@ impl Asked {
                     tracing::warn!(witness = name, %why, "a witness does not cosign the proof log");
                     self.said = Some(why);
                 }
-                self.resting_until = Instant::now().checked_add(REST);
+                self.resting_until = Instant::now().checked_add(pause(rest, self.failures));
+                self.failures = self.failures.saturating_add(1);
                 None
             }
         }
@@ -309,5 +339,17 @@ fn short(answer: &[u8]) -> String {
         "no more than that".to_owned()
     } else {
         line.chars().take(TEXT_MAX).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_fails_again_and_again_is_left_alone_for_longer_up_to_a_limit() {
+        let rests =
+            [0, 1, 2, 3, 4, 5, u32::MAX].map(|n| pause(Duration::from_secs(30), n).as_secs());
+        assert_eq!(rests, [30, 60, 120, 240, 480, 480, 480]);
     }
 }

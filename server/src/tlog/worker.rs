@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
 use agentd_core::tlog::tree::{self, Frontier};
-use agentd_core::tlog::{Checkpoint, Note, SignerKey};
+use agentd_core::tlog::{Checkpoint, Note};
 use tokio::sync::watch;
 
-use super::elsewhere::{Copy, Kept, is_against};
-use super::files::{HashFiles, Writer};
+use super::elsewhere::{Against, Copy, Kept, Next};
+use super::files::Writer;
 use super::lines::Sealer;
+use super::signers::Signers;
+use super::tiles::Tiles;
 use super::witness::Witnesses;
 use super::{Config, Progress, Published, claims};
 use crate::failpoint;
@@ -59,14 +61,17 @@ fn disk(what: &'static str) -> impl Fn(io::Error) -> Failure {
 #[derive(Debug)]
 pub(super) struct Worker {
     config: Config,
-    key: SignerKey,
+    signers: Signers,
     journal: Journal,
     base: Base,
+    tiles: Arc<Tiles>,
     /// Open while nothing went wrong since.
     files: Option<Writer>,
     progress: watch::Sender<Progress>,
     /// The copy in Redis.
     copy: Option<Copy>,
+    /// The copies elsewhere are those of what is published.
+    copied: bool,
     witnesses: Option<Witnesses>,
     sealer: Sealer,
 }
@@ -74,16 +79,29 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(
         config: Config,
-        key: SignerKey,
+        signers: Signers,
         journal: Journal,
         base: Base,
+        tiles: Arc<Tiles>,
         progress: watch::Sender<Progress>,
     ) -> Self {
-        let origin = key.verifier();
+        let origin = signers.key().verifier();
         let copy = config.redis.clone();
         let copy = copy.map(|address| Copy::new(address, config.env, origin.name()));
-        let (files, witnesses, sealer) = (None, None, Sealer::default());
-        Self { config, key, journal, base, files, progress, copy, witnesses, sealer }
+        let (files, copied, witnesses, sealer) = (None, false, None, Sealer::default());
+        Self {
+            config,
+            signers,
+            journal,
+            base,
+            tiles,
+            files,
+            progress,
+            copy,
+            copied,
+            witnesses,
+            sealer,
+        }
     }
 
     /// Has these cosign each checkpoint.
@@ -93,7 +111,7 @@ impl Worker {
 
     /// Publishes until no handle is left, and then once more.
     pub(super) fn run(mut self, requests: &Receiver<()>) {
-        let vkey = format!("{}\n", self.key.verifier());
+        let vkey = format!("{}\n", self.signers.key().verifier());
         if let Err(error) = replace_file(&self.config.dir.join("log.vkey"), vkey.as_bytes()) {
             tracing::warn!(%error, "cannot write the public key of the proof log");
         }
@@ -137,14 +155,18 @@ impl Worker {
         let durable = self.journal.head().next_seq.saturating_sub(1);
         let size = self.base.published.as_ref().map(|published| published.checkpoint.size);
         if self.files.is_some() && size == Some(durable) && self.is_signed() {
-            return Ok(());
+            return self.complete();
         }
         let files = match self.files.take() {
             Some(files) => self.files.insert(files),
-            None => self.files.insert(open(&self.config, &mut self.base, &self.journal)?),
+            None => {
+                let opened = open(&self.config, &mut self.base, &self.journal, &self.tiles)?;
+                self.files.insert(opened)
+            }
         };
         if let Some(path) = files.missing() {
             let path = path.display().to_string();
+            self.tiles.forget();
             return Err(Failure::Missing(path));
         }
         integrate(files, &self.journal, durable)?;
@@ -153,30 +175,53 @@ impl Worker {
             end_process(&format!("sync the lines and hashes: {error}"));
         }
         let frontier = files.frontier().clone();
-        let origin = self.key.verifier().name().to_owned();
+        let origin = self.signers.key().verifier().name().to_owned();
         let checkpoint = Checkpoint { origin, size: frontier.size(), root: frontier.root() };
         let last = self.base.published.as_ref();
         if !self.is_signed() || last.is_none_or(|last| last.checkpoint != checkpoint) {
-            let note = checkpoint.sign(&self.key)?;
+            let note = checkpoint.sign(self.signers.key())?;
             let text = note.to_string();
+            self.copied = false;
             self.anchor(&checkpoint, &text)?;
             let note = self.cosigned(&checkpoint, note);
-            store(&self.config.checkpoint(), &note.to_string())
-                .map_err(disk("write the checkpoint"))?;
-            self.base.published = Some(Published { checkpoint, note });
+            self.show(Published { checkpoint, note })?;
+        } else {
+            self.complete()?;
         }
         self.base.frontier = frontier;
+        Ok(())
+    }
+
+    /// Does what could not be done when the last checkpoint was made: writes the copies that were out of reach, and asks again for
+    /// cosignatures that it lacks.
+    fn complete(&mut self) -> Result<(), Failure> {
+        let Some(Published { checkpoint, note }) = self.base.published.clone() else {
+            return Ok(());
+        };
+        if !self.copied {
+            self.anchor(&checkpoint, &note.to_string())?;
+        }
+        if !self.witnesses.as_ref().is_some_and(|witnesses| witnesses.are_due(&note)) {
+            return Ok(());
+        }
+        let more = self.cosigned(&checkpoint, note.clone());
+        if more == note { Ok(()) } else { self.show(Published { checkpoint, note: more }) }
+    }
+
+    fn show(&mut self, published: Published) -> Result<(), Failure> {
+        store(&self.config.checkpoint(), &published.note.to_string())
+            .map_err(disk("write the checkpoint"))?;
+        self.base.published = Some(published);
         Ok(())
     }
 
     /// The note with what the witnesses make of it.
     fn cosigned(&mut self, checkpoint: &Checkpoint, note: Note) -> Note {
         let Some(witnesses) = &mut self.witnesses else { return note };
-        let dir = &self.config.dir;
+        let (tiles, size) = (&self.tiles, checkpoint.size);
         let growth = |old| {
-            let Some(spans) = tree::consistency(old, checkpoint.size) else { return Ok(None) };
-            let mut files = HashFiles::new(dir);
-            tree::resolve(&spans, &mut |node| files.node(node)).map(Some)
+            let Some(spans) = tree::consistency(old, size) else { return Ok(None) };
+            tree::resolve(&spans, &mut |node| tiles.node(node, size)).map(Some)
         };
         let signatures = witnesses.cosign(checkpoint, &note, &growth);
         // More than a note has room for cannot come of the witnesses of a policy.
@@ -188,38 +233,55 @@ impl Worker {
     fn is_signed(&self) -> bool {
         let Some(Published { checkpoint, note }) = &self.base.published else { return true };
         let by_the_log = note.signatures().iter().filter(|s| s.name == checkpoint.origin).count();
-        self.key.verifiers().all(|key| note.verify(&key).is_ok())
-            && by_the_log == self.key.verifiers().count()
+        let key = self.signers.key();
+        key.verifiers().all(|key| note.verify(&key).is_ok())
+            && by_the_log == key.verifiers().count()
     }
 
-    /// Writes the copies elsewhere, unless one already promises more than this log has, or as many other records: then another log
+    /// Writes the copies elsewhere, unless one already promises what this log does not keep, more records or others: then another log
     /// writes there too, or this one was set back while it ran.
     fn anchor(&mut self, checkpoint: &Checkpoint, text: &str) -> Result<(), Failure> {
-        if let Some(copy) = &mut self.copy
-            && let Kept::Against(found) = copy.replace(checkpoint, text, &self.key)
-        {
-            let place = copy.place();
-            return Err(self.set_back(place, &found, checkpoint));
+        let (tiles, signers) = (&*self.tiles, &self.signers);
+        let next = Next { checkpoint, text, tiles, signers };
+        let mut copied = true;
+        if let Some(copy) = &mut self.copy {
+            match copy.replace(next) {
+                Kept::Done => {}
+                Kept::NotNow => copied = false,
+                Kept::Against(against) => {
+                    let place = copy.place();
+                    return Err(self.set_back(place, &against, checkpoint));
+                }
+            }
         }
+        self.anchor_file(next)?;
+        self.copied = copied;
+        Ok(())
+    }
+
+    fn anchor_file(&self, next: Next<'_>) -> Result<(), Failure> {
+        let Next { checkpoint, text, .. } = next;
         let Some(path) = &self.config.anchor else { return Ok(()) };
         if let Some(found) = claims::read(path).map_err(Failure::Anchor)? {
-            let found = claims::open(&found, &self.key)?.checkpoint;
-            if is_against(&found, checkpoint) {
-                return Err(self.set_back(path.display().to_string(), &found, checkpoint));
+            if found == text.as_bytes() {
+                return Ok(());
+            }
+            let found = self.signers.open(&found)?.checkpoint;
+            let against = next.contradicted_by(&found).map_err(disk("read the hashes"))?;
+            if let Some(against) = against {
+                return Err(self.set_back(path.display().to_string(), &against, checkpoint));
             }
         }
         // Another disk, and a file that is made anew each time: a failure there says nothing about this log.
         replace_file(path, text.as_bytes()).map_err(disk("write the copy of the checkpoint"))
     }
-}
 
-impl Worker {
     /// Another copy of the log went further than this one, or another way: nothing is appended to it any more.
-    fn set_back(&self, place: String, found: &Checkpoint, own: &Checkpoint) -> Failure {
-        let has = if found.size == own.size {
-            format!("root {}, this log has root {}", found.root, own.root)
-        } else {
-            format!("this log has {}", own.size)
+    fn set_back(&self, place: String, against: &Against, own: &Checkpoint) -> Failure {
+        let Against { found, root } = against;
+        let has = match root {
+            Some(root) => format!("root {}, this log has root {root}", found.root),
+            None => format!("this log has {}", own.size),
         };
         let damage = Damage {
             seq: own.size.saturating_add(1),
@@ -233,7 +295,12 @@ impl Worker {
 }
 
 /// The files behind what is known of them, or behind nothing if they do not hold even that.
-fn open(config: &Config, base: &mut Base, journal: &Journal) -> Result<Writer, Failure> {
+fn open(
+    config: &Config,
+    base: &mut Base,
+    journal: &Journal,
+    tiles: &Tiles,
+) -> Result<Writer, Failure> {
     let (oldest, seal) = (journal.reader().oldest_seq(), config.seal_bytes);
     if base.frontier.size() == 0 && oldest > 1 {
         return Err(Failure::HashesLost(oldest));
@@ -244,6 +311,7 @@ fn open(config: &Config, base: &mut Base, journal: &Journal) -> Result<Writer, F
         }
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             *base = Base { published: base.published.take(), ..Base::default() };
+            tiles.forget();
             let anew = Writer::resume(&config.dir, Frontier::new(), oldest, seal);
             anew.map_err(disk("open the hashes"))
         }

@@ -7,8 +7,10 @@ use std::path::Path;
 use agentd::bus::Address;
 use agentd::journal::{self, Journal, Status};
 use agentd::tlog::{self, Tlog};
+use agentd_core::app::Env;
 use agentd_core::chain::LineVerifier;
-use agentd_core::tlog::{Checkpoint, Note, SignerKey};
+use agentd_core::record::{Body, Record};
+use agentd_core::tlog::{Checkpoint, Note, SignerKey, VerifierKey};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -38,6 +40,16 @@ impl Log {
             self.chain.check(line.as_bytes()).unwrap();
             self.journal.append(seq, vec![line.into()]).await.unwrap();
         }
+    }
+
+    /// A record as the server writes it.
+    async fn append_record(&mut self) {
+        let (seq, env, actor) = (self.chain.next_seq(), Env::Stage, "agent-0badcafe".to_owned());
+        let body = Body::StormEnded;
+        let record = Record { seq, at: seq, env, app: None, cause: None, actor, trace: None, body };
+        let line = record.line(self.chain.head());
+        self.chain.check(line.as_bytes()).unwrap();
+        self.journal.append(seq, vec![line.into()]).await.unwrap();
     }
 
     /// A checkpoint over everything; its size.
@@ -137,6 +149,79 @@ async fn a_copy_that_went_further_meanwhile_stops_the_log_before_it_forks() {
     assert!(refused.contains("published elsewhere"), "{refused}");
     assert_eq!(log.damage().unwrap().seq, 5);
     assert_eq!(size(&redis, &log.key()), Some(9));
+}
+
+/// Whoever forks from the log may be the one that is behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_that_is_shorter_is_noticed_and_not_written_over() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let (dir, url) = (TempDir::new().unwrap(), redis.url());
+    let mut log = Log::open(dir.path(), &url);
+    log.append(3).await;
+    log.publish().await;
+    let secret = fs::read_to_string(dir.path().join("proof.key")).unwrap();
+    let signer = SignerKey::parse(secret.trim()).unwrap();
+    let fork = Checkpoint { size: 2, ..log.tlog.published().unwrap().checkpoint.clone() };
+    let fork = fork.sign(&signer).unwrap().to_string();
+    redis.run(&["SET", &log.key(), &fork]);
+    log.append(1).await;
+    let refused = log.tlog.publish(4).await.unwrap_err().to_string();
+    assert!(refused.contains("over 2 records was published elsewhere, root"), "{refused}");
+    assert!(log.damage().is_some());
+    assert_eq!(text(&redis, &log.key()).as_deref(), Some(fork.as_str()), "the evidence stays");
+}
+
+/// Gives the stopped log another key, twice, and nobody says that there is a copy in Redis.
+async fn another_key(data: &Path) -> VerifierKey {
+    let config = tlog::Config::new(data, "stage");
+    tlog::rotate::rotate(config.clone(), 1).await.unwrap();
+    tlog::rotate::retire(config.clone()).await.unwrap();
+    let done = tlog::rotate::rotate(config.clone(), 2).await.unwrap();
+    tlog::rotate::retire(config).await.unwrap();
+    done.to
+}
+
+fn is_signed(redis: &Redis, key: &str, by: &VerifierKey) -> bool {
+    let note = text(redis, key).and_then(|text| Note::parse(text.as_bytes()).ok());
+    note.is_some_and(|note| note.verify(by).is_ok())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_is_kept_through_exchanges_of_keys_that_did_not_reach_it() {
+    let Some(mut redis) = Redis::start(&[]) else { return };
+    let (dir, url) = (TempDir::new().unwrap(), redis.url());
+    let mut log = Log::open(dir.path(), &url);
+    log.append_record().await;
+    log.publish().await;
+    let (key, first) = (log.key(), log.tlog.key().clone());
+    drop(log);
+    let second = another_key(dir.path()).await;
+    assert!(is_signed(&redis, &key, &first), "it was not told");
+
+    let mut log = Log::open(dir.path(), &url);
+    assert_eq!(log.damage(), None);
+    log.append_record().await;
+    assert_eq!(log.publish().await, 4);
+    assert!(is_signed(&redis, &key, &second) && !is_signed(&redis, &key, &first), "signed anew");
+    drop(log);
+
+    // And where Redis was away at the start as well: it is taken up once it is back.
+    let stale = text(&redis, &key).unwrap();
+    let third = another_key(dir.path()).await;
+    redis.kill();
+    let mut log = Log::open(dir.path(), &url);
+    log.append_record().await;
+    log.publish().await;
+    redis.restart();
+    redis.run(&["SET", &key, &stale]);
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !is_signed(&redis, &key, &third) {
+        assert!(std::time::Instant::now() < deadline, "the copy is kept again");
+        log.append_record().await;
+        log.publish().await;
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    assert_eq!(log.damage(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

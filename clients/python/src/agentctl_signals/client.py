@@ -10,10 +10,19 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from agentctl.v1.telemetry_pb2 import Hello, PushSignalsResponse, Signal
+from agentctl.v1.telemetry_pb2 import (
+    Bye,
+    Hello,
+    PushSignalsRequest,
+    PushSignalsResponse,
+    Signal,
+    SignalBatch,
+    StreamSignalsResponse,
+)
+from agentctl.v1.telemetry_pb2_grpc import TelemetryServiceStub
 
 from .backoff import Backoff
-from .link import Shared, run_stream
+from .link import Link, Lost, Shared
 from .outbox import Outbox
 from .target import Target
 
@@ -26,6 +35,9 @@ PERMANENT = {
     grpc.StatusCode.UNIMPLEMENTED,
     grpc.StatusCode.OUT_OF_RANGE,
 }
+
+# What is counted of a stream.
+COUNTS = ("accepted", "duplicates", "rejected", "missed")
 
 
 @dataclass(frozen=True)
@@ -43,8 +55,6 @@ class Options:
     buffer: int = 10_000
     # The server takes nothing older than five minutes.
     max_age: float = 240.0
-    # How often the server is asked what it has.
-    ack_every: float = 15.0
     # Told in one line what happens to the connection and to the signals.
     log: Callable[[str], None] = lambda _line: None
 
@@ -64,7 +74,7 @@ class Stats:
     duplicates: int
     rejected: int
     missed: int
-    # Streams that ended without a summary.
+    # Streams that ended without an answered goodbye.
     lost_streams: int
 
 
@@ -82,15 +92,10 @@ class SignalClient:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._shared = Shared(threading.Condition(), Outbox(options.buffer, options.max_age))
-        # Zero is the one number that says nothing.
-        self._hello = Hello(
-            monitor_id=options.monitor_id,
-            environment=options.environment,
-            epoch=secrets.randbits(64) or 1,
-        )
-        if options.ttl is not None:
-            self._hello.default_ttl.FromMilliseconds(round(options.ttl * 1000))
-        self._sum = PushSignalsResponse()
+        self._hello = _hello(options)
+        self._backoff = Backoff()
+        # What the streams that are over counted, and what the present one has counted so far.
+        self._past, self._told = StreamSignalsResponse(), StreamSignalsResponse()
         self._lost = 0
         self._refused: Refused | None = None
         self._thread = threading.Thread(target=self._run, name="agentctl-signals", daemon=True)
@@ -99,9 +104,7 @@ class SignalClient:
     def push(self, signals: Signal | Iterable[Signal]) -> None:
         """Queues signals and returns at once. A signal without a time was measured now. After a refusal they go nowhere."""
         batch = [signals] if isinstance(signals, Signal) else list(signals)
-        for signal in batch:
-            if not signal.HasField("time"):
-                signal.time.GetCurrentTime()
+        _timed(batch)
         with self._shared.lock:
             self._shared.outbox.add(batch, time.monotonic())
             self._shared.lock.notify_all()
@@ -109,11 +112,9 @@ class SignalClient:
     def stats(self) -> Stats:
         """What became of the signals so far."""
         with self._shared.lock:
-            out, total = self._shared.outbox, self._sum
-            return Stats(
-                out.last_seq, out.acked_seq, out.pending, out.dropped,
-                total.accepted, total.duplicates, total.rejected, total.missed, self._lost,
-            )  # fmt: skip
+            out, past, told = self._shared.outbox, self._past, self._told
+            counts = {name: getattr(past, name) + getattr(told, name) for name in COUNTS}
+            return Stats(out.last_seq, out.acked_seq, out.pending, out.dropped, **counts, lost_streams=self._lost)
 
     def refusal(self) -> Refused | None:
         """What ended the client, if the server refused it."""
@@ -136,43 +137,50 @@ class SignalClient:
         self.close()
 
     def _run(self) -> None:
-        backoff = Backoff()
         channel = None
         while True:
             channel = channel or self._options.target.channel()
             try:
-                summary = run_stream(
-                    channel, self._options.token, self._hello, self._shared, self._options.ack_every
-                )
-            except (grpc.RpcError, grpc.FutureCancelledError) as error:
+                Link(self._hello, self._shared, self._take).run(channel, self._options.token)
+            except (grpc.RpcError, grpc.FutureCancelledError, Lost) as error:
                 channel.close()
                 channel = None
-                wait = self._failed(error, backoff)
+                wait = self._failed(error)
             else:
-                backoff.reset()
-                wait = self._take(summary)
+                # What was pushed behind the goodbye goes into another stream.
+                with self._shared.lock:
+                    done = self._shared.leaving is not None and not self._shared.outbox.pending
+                wait = None if done else 0.0
+            self._count()
             if wait is None or not self._pause(wait):
                 break
         if channel:
             channel.close()
 
-    def _take(self, summary: PushSignalsResponse) -> float | None:
-        """Notes a summary. None when nothing is left to do, otherwise the wait before the next stream."""
+    def _take(self, answer: StreamSignalsResponse) -> None:
+        """Notes an answer. It says what became of the whole stream, so it takes the place of the one before."""
         with self._shared.lock:
-            out = self._shared.outbox
-            out.acknowledge(summary.high_water_seq)
-            for name in ("accepted", "duplicates", "rejected", "missed"):
-                setattr(self._sum, name, getattr(self._sum, name) + getattr(summary, name))
-            done = self._shared.leaving is not None and not out.pending
-        for rejection in summary.rejections[:3]:
+            acked = self._shared.outbox.acked_seq
+            self._shared.outbox.acknowledge(answer.acked_seq)
+            if self._shared.outbox.acked_seq > acked:
+                self._backoff.reset()
+            rejected = answer.rejected - self._told.rejected
+            self._told = answer
+        for rejection in answer.rejections[:3]:
             self._options.log(
                 f"rejected: {rejection.field} {rejection.rule}, got `{rejection.value}` ({rejection.reason})"
             )
-        if summary.rejected > 3:
-            self._options.log(f"rejected: {summary.rejected} signals in all")
-        return None if done else 0.0
+        if rejected > 3:
+            self._options.log(f"rejected: {rejected} signals in all")
 
-    def _failed(self, error: Exception, backoff: Backoff) -> float | None:
+    def _count(self) -> None:
+        """Adds a stream that is over to those before it."""
+        with self._shared.lock:
+            for name in COUNTS:
+                setattr(self._past, name, getattr(self._past, name) + getattr(self._told, name))
+            self._told = StreamSignalsResponse()
+
+    def _failed(self, error: Exception) -> float | None:
         """Notes the loss of a stream. None when it is final, otherwise the wait before the next one."""
         code, message, details = _explain(error)
         with self._shared.lock:
@@ -180,7 +188,8 @@ class SignalClient:
         summary = details.get(PushSignalsResponse)
         if summary is not None:
             # Cut for its bad signals: they were judged, so sending them again would end the next stream too.
-            self._take(summary)
+            counts = {name: getattr(summary, name) for name in COUNTS}
+            self._take(StreamSignalsResponse(acked_seq=summary.high_water_seq, **counts))
         elif code in PERMANENT:
             info = details.get(error_details_pb2.ErrorInfo)
             refused = Refused(code, message, info.reason if info else "")
@@ -188,7 +197,7 @@ class SignalClient:
             with self._shared.lock:
                 self._refused = refused
             return None
-        wait = backoff.next_wait()
+        wait = self._backoff.next_wait()
         retry = details.get(error_details_pb2.RetryInfo)
         if retry:
             wait = max(wait, retry.retry_delay.ToTimedelta().total_seconds())
@@ -208,10 +217,50 @@ class SignalClient:
                 self._shared.lock.wait(min(end, leave_by or end) - now)
 
 
+def push_once(
+    options: Options, signals: Signal | Iterable[Signal], timeout: float = 10.0
+) -> PushSignalsResponse:
+    """Pushes signals over one stream of PushSignals and returns what became of them: for a script that does not stay.
+
+    It is tried once; errors are those of gRPC.
+    """
+    batch = [signals] if isinstance(signals, Signal) else list(signals)
+    _timed(batch)
+    outbox = Outbox(max(len(batch), 1), timeout)
+    outbox.add(batch, 0.0)
+    messages = [PushSignalsRequest(hello=_hello(options))]
+    while found := outbox.after(len(messages) - 1, 0.0):
+        messages.append(PushSignalsRequest(batch=SignalBatch(seq=found.seq, signals=found.signals)))
+    messages.append(PushSignalsRequest(bye=Bye(reason="done")))
+    metadata = (("authorization", f"Bearer {options.token}"),)
+    with options.target.channel() as channel:
+        return TelemetryServiceStub(channel).PushSignals(iter(messages), metadata=metadata, timeout=timeout)
+
+
+def _hello(options: Options) -> Hello:
+    """Who pushes. Each call is another run of the monitor."""
+    hello = Hello(
+        monitor_id=options.monitor_id,
+        environment=options.environment,
+        # Zero is the one number that says nothing.
+        epoch=secrets.randbits(64) or 1,
+    )
+    if options.ttl is not None:
+        hello.default_ttl.FromMilliseconds(round(options.ttl * 1000))
+    return hello
+
+
+def _timed(signals: list[Signal]) -> None:
+    """A signal without a time was measured now."""
+    for signal in signals:
+        if not signal.HasField("time"):
+            signal.time.GetCurrentTime()
+
+
 def _explain(error: Exception) -> tuple[grpc.StatusCode, str, dict]:
     """Code, message and details of what went wrong."""
     if not isinstance(error, grpc.Call):
-        return grpc.StatusCode.CANCELLED, "no answer from the server", {}
+        return grpc.StatusCode.CANCELLED, str(error) or "no answer from the server", {}
     details: dict = {}
     try:
         status = rpc_status.from_call(error)

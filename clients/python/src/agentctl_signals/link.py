@@ -1,24 +1,24 @@
-"""One stream of PushSignals, from Hello to the summary.
+"""One stream of StreamSignals, from Hello to the goodbye.
 
-This stream acknowledges at its end: so it is ended now and then (`ack_every`, or when the buffer is half full) and opened again
-with the same epoch. A stream that acknowledges as it goes would be another function of this shape, calling
-`outbox.acknowledge` for each message it receives; the rest of the client would not change.
+The first answer is the cursor: what the server has heard of this run of the monitor is not sent again, and everything behind it is,
+under the same numbers. From then on answers acknowledge as the stream goes. A stream that ends in any other way than by an answered
+goodbye is lost, and another one goes on where the server says.
 """
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import grpc
 
-from agentctl.v1.telemetry_pb2 import Bye, Hello, PushSignalsRequest, PushSignalsResponse, SignalBatch
+from agentctl.v1.telemetry_pb2 import Bye, Hello, SignalBatch, StreamSignalsRequest, StreamSignalsResponse
 from agentctl.v1.telemetry_pb2_grpc import TelemetryServiceStub
 
 from .outbox import Batch, Outbox
 
-# Time for the summary after Bye.
-SUMMARY_TIMEOUT = 10.0
+# The server answers at least every 10 s: one that says nothing for three times as long is as good as gone.
+SILENCE = 30.0
 
 
 @dataclass
@@ -33,60 +33,81 @@ class Shared:
     leave_by: float | None = None
 
 
-def run_stream(
-    channel: grpc.Channel, token: str, hello: Hello, shared: Shared, ack_every: float
-) -> PushSignalsResponse:
-    """Sends what the outbox has until it is time for a summary, and returns that. Raises `grpc.RpcError`."""
-    over = False
+class Lost(Exception):
+    """The stream ended, and nobody said why."""
 
-    def ended(_call: object) -> None:
-        nonlocal over
-        with shared.lock:
-            over = True
-            shared.lock.notify_all()
 
-    def requests() -> Iterator[PushSignalsRequest]:
-        yield PushSignalsRequest(hello=hello)
-        until = time.monotonic() + ack_every
-        sent = 0
-        while not over:
-            batch, reason = _next(shared, sent, until, lambda: over)
-            if batch is None:
-                if reason is not None:
-                    yield PushSignalsRequest(bye=Bye(reason=reason))
+class Link:
+    """One stream. Answers are handed to `take` as they come."""
+
+    def __init__(self, hello: Hello, shared: Shared, take: Callable[[StreamSignalsResponse], None]) -> None:
+        self._hello, self._shared, self._take = hello, shared, take
+        self._heard = time.monotonic()
+        # The number it goes on behind; none before the first answer.
+        self._sent: int | None = None
+        self._over = self._closed = False
+        self._failure: Exception | None = None
+
+    def run(self, channel: grpc.Channel, token: str) -> None:
+        """Sends what the outbox has until the goodbye is answered. Raises `grpc.RpcError` or `Lost`."""
+        call = TelemetryServiceStub(channel).StreamSignals(
+            self._requests(), metadata=(("authorization", f"Bearer {token}"),)
+        )
+        # A thread of its own, since waiting for an answer cannot be given up.
+        threading.Thread(target=self._read, args=(call,), name="agentctl-answers", daemon=True).start()
+        with self._shared.lock:
+            while not self._over and time.monotonic() < self._patience():
+                self._shared.lock.wait(0.5)
+            over, self._over = self._over, True
+            self._shared.lock.notify_all()
+        if not over:
+            call.cancel()
+            raise Lost("no answer from the server")
+        if self._failure or not self._closed:
+            raise self._failure or Lost("the stream ended without a goodbye")
+
+    def _patience(self) -> float:
+        """When it gives up waiting for an answer."""
+        silence = self._heard + SILENCE
+        return min(silence, self._shared.leave_by or silence)
+
+    def _read(self, call: grpc.Call) -> None:
+        try:
+            for answer in call:
+                with self._shared.lock:
+                    if self._over:
+                        return
+                    self._heard, self._closed = time.monotonic(), answer.closed
+                    self._take(answer)
+                    if self._sent is None:
+                        self._sent = answer.acked_seq
+                    self._shared.lock.notify_all()
+        except (grpc.RpcError, grpc.FutureCancelledError) as error:
+            self._failure = error
+        finally:
+            with self._shared.lock:
+                self._over = True
+                self._shared.lock.notify_all()
+
+    def _requests(self) -> Iterator[StreamSignalsRequest]:
+        yield StreamSignalsRequest(hello=self._hello)
+        while found := self._next():
+            if isinstance(found, Bye):
+                yield StreamSignalsRequest(bye=found)
                 return
-            sent = batch.seq
-            message = SignalBatch(seq=batch.seq, signals=batch.signals)
+            message = SignalBatch(seq=found.seq, signals=found.signals)
             message.sent_time.GetCurrentTime()
-            yield PushSignalsRequest(batch=message)
+            yield StreamSignalsRequest(batch=message)
 
-    call = TelemetryServiceStub(channel).PushSignals.future(
-        requests(), metadata=(("authorization", f"Bearer {token}"),)
-    )
-    call.add_done_callback(ended)
-    # The server may take no longer than this to say what it has, or it is as good as gone.
-    deadline = time.monotonic() + ack_every + SUMMARY_TIMEOUT
-    with shared.lock:
-        while not over and time.monotonic() < min(deadline, shared.leave_by or deadline):
-            shared.lock.wait(0.5)
-    if not over:
-        call.cancel()
-    return call.result()
-
-
-def _next(shared: Shared, sent: int, until: float, over) -> tuple[Batch | None, str | None]:
-    """The next batch; or why to say goodbye; or neither when the stream is over."""
-    with shared.lock:
-        while not over():
-            now = time.monotonic()
-            # What was sent and waits for its acknowledgement must not push out what was not.
-            due = now >= until or (shared.outbox.crowded and sent > shared.outbox.acked_seq)
-            batch = shared.outbox.after(sent, now)
-            if due and (batch is None or sent > shared.outbox.acked_seq) and shared.leaving is None:
-                return None, "checkpoint"
-            if batch is not None:
-                return batch, None
-            if shared.leaving is not None:
-                return None, shared.leaving
-            shared.lock.wait(max(until - now, 0.01))
-    return None, None
+    def _next(self) -> Batch | Bye | None:
+        """The next batch, or the goodbye behind the last one; nothing when the stream is over."""
+        with self._shared.lock:
+            while not self._over:
+                if self._sent is not None:
+                    if batch := self._shared.outbox.after(self._sent, time.monotonic()):
+                        self._sent = batch.seq
+                        return batch
+                    if self._shared.leaving is not None:
+                        return Bye(reason=self._shared.leaving)
+                self._shared.lock.wait(1.0)
+        return None

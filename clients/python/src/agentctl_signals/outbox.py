@@ -1,7 +1,7 @@
 """Signals that the server has not acknowledged yet: numbered, bounded, in order.
 
 It knows nothing of streams. Whoever sends asks for the batch behind the last one it sent, and says `acknowledge` whenever it
-learns that the server has everything up to a number, be it at the end of a stream or in the middle of one.
+learns that the server has everything up to a number.
 """
 
 from collections import deque
@@ -77,8 +77,3 @@ class Outbox:
         self.acked_seq = max(self.acked_seq, seq)
         while self._batches and self._batches[0].seq <= seq:
             self.pending -= len(self._batches.popleft().signals)
-
-    @property
-    def crowded(self) -> bool:
-        """More than half full: time to ask the server what it has."""
-        return self.pending * 2 > self._limit

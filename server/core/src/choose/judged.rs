@@ -22,15 +22,9 @@ impl Judged {
         signature: Option<Signature>,
         options: &[Ranked],
     ) -> Self {
-        let Some(signature) = signature.filter(|_| choice.policy.learning.learner == Learner::Ccq)
-        else {
-            return Self(None);
-        };
-        let catalogue = Catalogue::builtin();
-        let tried = tried(choice, &catalogue);
-        let limits = limits(choice, &tried, options, catalogue.horizon);
-        let judgement = judge(&catalogue, choice.beliefs, signature, &tried, limits);
-        Self(judgement.map(|judgement| (signature, judgement)))
+        let asked = choice.policy.learning.learner == Learner::Ccq;
+        let signature = signature.filter(|_| asked);
+        Self(signature.and_then(|signature| appraise(choice, signature, options)))
     }
 
     /// Gives the candidates the numbers of the learner instead of those of the table. What a rule takes for harmless, because it only
@@ -60,6 +54,19 @@ impl Judged {
         faults.truncate(NAMED);
         Some(Diagnosis { signature, faults, expected })
     }
+}
+
+/// What the catalogue, corrected by the beliefs, says of all candidates.
+pub(super) fn appraise(
+    choice: &Choice<'_>,
+    signature: Signature,
+    options: &[Ranked],
+) -> Option<(Signature, Judgement)> {
+    let catalogue = Catalogue::builtin();
+    let tried = tried(choice, &catalogue);
+    let limits = limits(choice, &tried, options, catalogue.horizon);
+    let judgement = judge(&catalogue, choice.beliefs, signature, &tried, limits)?;
+    Some((signature, judgement))
 }
 
 /// What was tried in vain since something helped last, by the agent and within the memory; and how many steps nothing helped.

@@ -5,6 +5,7 @@ use super::*;
 use crate::action::Action;
 use crate::app::Override;
 use crate::plan::Operation;
+use crate::policy::Learner;
 use crate::signal::{Exit, MICRO, Point, Series};
 use crate::state::{Health, Open, Outcome, Phase};
 
@@ -553,6 +554,8 @@ fn what_is_only_unusual_is_suspected_and_never_acted_on() {
 #[test]
 fn failures_that_add_up_are_a_finding_that_no_action_may_rest_on_until_the_threshold_agrees() {
     let mut story = Story::healthy(2);
+    // The catalogue does not hope that a restart helps against errors; the rule does, once it is sure of them.
+    story.policy.learning.learner = Learner::Q;
     story.reading.alarms = vec![alarm(Metric::ErrorRatio, Test::ErrorSum)];
     let findings = story.findings();
     assert_eq!((findings.len(), findings[0].kind), (1, FindingKind::ErrorRate));

@@ -269,15 +269,8 @@ fn measured(ctx: &Context<'_>, app: &AppState, attempt: &Attempt, cost0: Fixed) 
     let Some(effort) = effort else { return cost0 };
     let delivered = attempt.delivered_at.unwrap_or(ctx.now);
     let well = good_since(app, attempt, delivered).unwrap_or(ctx.now);
-    let allowed = u64::from(effort.steps).saturating_mul(catalogue.step_ms).max(1);
-    let took = well.saturating_sub(attempt.started_at).min(allowed.saturating_mul(LONGEST));
-    let share = i64::try_from(took.saturating_mul(1_000_000) / allowed).unwrap_or(i64::MAX);
-    let price = Fixed::micro(effort.cost);
-    price.plus(cost0.minus(price).times(Fixed::micro(share)))
+    effort.measured(cost0, well.saturating_sub(attempt.started_at), catalogue.step_ms)
 }
-
-/// Downtime counts up to so many times what the catalogue allows, so that one clock jump cannot ruin a ratio.
-const LONGEST: u64 = 10;
 
 #[cfg(test)]
 mod tests {

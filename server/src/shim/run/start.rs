@@ -47,6 +47,14 @@ impl Supervisor {
         Ok(Reply::Started { fence, repeated: false })
     }
 
+    /// Reads what a start reads and forgets it: while agentd decides nothing waits for that, and a start that follows finds all of
+    /// it in the caches.
+    pub(super) fn look_ahead(&self) {
+        if !self.ending {
+            let _ = read_config().map(|config| prepare::prepare(&config));
+        }
+    }
+
     /// Returns when the app has been executed.
     fn launch(&mut self, action_id: String, config: &Config) -> Result<Fence, Refusal> {
         let io = |what: &'static str| {
@@ -69,6 +77,7 @@ impl Supervisor {
             at_ms: self.clock.now_ms(),
         };
         let born = born::begin(&header).map_err(io("note of birth"))?;
+        self.laid_out = false;
         let output = self.output.writers().map_err(io("output"))?;
         let path = prepared.path.clone();
         let image = Image {

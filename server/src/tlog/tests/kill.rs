@@ -136,3 +136,43 @@ async fn lines_and_hashes_that_cannot_be_synced_end_the_process_and_are_made_up_
         log.published().await;
     }
 }
+
+const PLANTED_DIR: &str = "TLOG_TEST_PLANTED_DIR";
+
+/// Runs only as a child, with a bug planted: a fork on the second path is told by its size alone.
+#[tokio::test]
+async fn child_that_looks_at_sizes_alone() {
+    let Ok(dir) = std::env::var(PLANTED_DIR) else { return };
+    let dir = tempfile::tempdir_in(dir).unwrap();
+    let (log, published, stays) = beside_a_shorter_fork(&dir).await;
+    assert!(published.is_ok() && log.damage().is_none() && !stays, "the fork is written over");
+    println!("nobody noticed");
+}
+
+/// Runs only as a child, with a bug planted: a key that was replaced goes on speaking for the log.
+#[tokio::test]
+async fn child_that_believes_retired_keys() {
+    let Ok(dir) = std::env::var(PLANTED_DIR) else { return };
+    let dir = tempfile::tempdir_in(dir).unwrap();
+    let opened = rotation::beside_what_a_retired_key_signed_later(&dir).await;
+    assert!(opened.unwrap().damage().is_some(), "whoever has the old key can stop the log");
+    println!("nobody noticed");
+}
+
+#[test]
+fn the_planted_bugs_show_that_the_tests_of_copies_elsewhere_can_fail() {
+    for (bug, child) in [
+        ("tlog.copy_by_size", "child_that_looks_at_sizes_alone"),
+        ("tlog.retired_key_signs_on", "child_that_believes_retired_keys"),
+    ] {
+        let dir = TempDir::new().unwrap();
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &format!("tlog::tests::kill::{child}"), "--nocapture"])
+            .env(PLANTED_DIR, dir.path())
+            .env(failpoint::ENV, format!("{bug}=bug"))
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("nobody noticed"), "{bug}: {text}");
+    }
+}

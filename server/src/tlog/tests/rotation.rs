@@ -11,13 +11,17 @@ use super::*;
 async fn stopped() -> (TempDir, Config) {
     let dir = tempfile::tempdir().unwrap();
     let config = Config::on_demand(dir.path());
-    let log = Log::open(&config).unwrap();
+    first_record(&config).await;
+    (dir, config)
+}
+
+async fn first_record(config: &Config) {
+    let log = Log::open(config).unwrap();
     let (seq, at, env, actor) = (1, 2_000, Env::Stage, "agent-0badcafe".to_owned());
     let body = Body::StormEnded;
     let record = Record { seq, at, env, app: None, cause: None, actor, trace: None, body };
     let line = record.line(agentd_core::chain::GENESIS);
     log.journal.append(1, vec![line.into()]).await.unwrap();
-    (dir, config)
 }
 
 /// The checkpoint on disk, and the keys of which it carries a sound signature.
@@ -49,6 +53,62 @@ async fn keys_overlap_and_each_exchange_is_a_record() {
     let done = rotate(config.clone(), 3_000).await.unwrap();
     assert_eq!((&done.from, done.seq), (&b, 3));
     assert_eq!(signed(&config, &[&a, &b, &done.to]), (3, vec![false, true, true]));
+}
+
+#[tokio::test]
+async fn a_second_path_that_was_away_while_keys_were_exchanged_is_taken_up_again() {
+    let (dir, config) = stopped().await;
+    let anchor = dir.path().join("elsewhere");
+    let anchored = Config { anchor: Some(anchor.clone()), ..config.clone() };
+    drop(Log::open(&anchored).unwrap());
+    let mut keys = Vec::new();
+    for now in [1_000, 2_000] {
+        // Nobody says where the second path is.
+        let done = rotate(config.clone(), now).await.unwrap();
+        keys.extend([done.from, done.to]);
+        retire(config.clone()).await.unwrap();
+    }
+    let (a, c) = (&keys[0], &keys[3]);
+    let note = Note::parse(&fs::read(&anchor).unwrap()).unwrap();
+    assert!(note.verify(a).is_ok() && note.verify(c).is_err(), "two exchanges behind");
+    let log = Log::open(&anchored).unwrap();
+    assert_eq!(log.damage(), None);
+    drop(log);
+    let note = Note::parse(&fs::read(&anchor).unwrap()).unwrap();
+    assert!(note.verify(c).is_ok() && note.verify(a).is_err(), "signed anew");
+    assert_eq!(checkpoint_of(&anchor).size, 3);
+}
+
+/// A log whose key was replaced, and a second path on which somebody who has the old key claims more records than there were then.
+pub(super) async fn beside_what_a_retired_key_signed_later(dir: &TempDir) -> Result<Log, Error> {
+    let config = Config::on_demand(dir.path());
+    first_record(&config).await;
+    let old = key::load_one(&config.key).unwrap().unwrap();
+    rotate(config.clone(), 1_000).await.unwrap();
+    retire(config.clone()).await.unwrap();
+    let anchor = dir.path().join("elsewhere");
+    let later = Checkpoint { size: 9, ..checkpoint_of(&config.checkpoint()) };
+    fs::write(&anchor, later.sign(&old).unwrap().to_string()).unwrap();
+    Log::open(&Config { anchor: Some(anchor), ..config })
+}
+
+#[tokio::test]
+async fn a_retired_key_does_not_speak_for_what_came_after_it() {
+    let dir = TempDir::new().unwrap();
+    let refused = beside_what_a_retired_key_signed_later(&dir).await.map(drop).unwrap_err();
+    assert!(matches!(refused, Error::Checkpoint { .. }), "{refused}");
+
+    // Up to the exchange it does: another history signed then is a fork.
+    let (dir, config) = stopped().await;
+    let old = key::load_one(&config.key).unwrap().unwrap();
+    let done = rotate(config.clone(), 1_000).await.unwrap();
+    retire(config.clone()).await.unwrap();
+    let anchor = dir.path().join("elsewhere");
+    let root = leaf_hash(b"another history");
+    let other = Checkpoint { size: done.seq, root, ..checkpoint_of(&config.checkpoint()) };
+    fs::write(&anchor, other.sign(&old).unwrap().to_string()).unwrap();
+    let log = Log::open(&Config { anchor: Some(anchor), ..config }).unwrap();
+    assert!(log.damage().expect("noticed").why.contains("not those that were published"));
 }
 
 #[tokio::test]

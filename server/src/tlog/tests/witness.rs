@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use agentd_core::tlog::WitnessKey;
 use agentd_core::tlog::policy::{Policy, Unmet};
@@ -74,6 +75,13 @@ fn secret() -> SigningKey {
     SigningKey::from_bytes(&[42; 32])
 }
 
+/// The one witness, there.
+fn policy(url: Option<&str>) -> Policy {
+    let key = vkey(NAME, &secret());
+    let text = format!("witness w1 {key} {}\nquorum w1\n", url.unwrap_or_default());
+    Policy::parse(text.as_bytes()).unwrap()
+}
+
 impl FakeWitness {
     fn new(manner: Manner) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -103,12 +111,7 @@ impl FakeWitness {
     }
 
     fn policy(&self) -> Policy {
-        let text = format!(
-            "witness w1 {} http://{}/prefix/\nquorum w1\n",
-            vkey(NAME, &secret()),
-            self.address
-        );
-        Policy::parse(text.as_bytes()).unwrap()
+        policy(Some(&format!("http://{}/prefix/", self.address)))
     }
 
     fn serve(&self, mut stream: TcpStream) {
@@ -205,7 +208,7 @@ impl FakeWitness {
 }
 
 fn witnessed(dir: &TempDir, witness: &FakeWitness) -> Config {
-    Config { witnesses: witness.policy().witnesses().to_vec(), ..config(dir) }
+    Config { witnesses: Some(witness.policy()), ..config(dir) }
 }
 
 #[tokio::test]
@@ -286,29 +289,77 @@ async fn a_witness_that_does_anything_else_is_left_out_and_left_alone() {
 #[tokio::test]
 async fn a_witness_that_is_not_there_holds_nothing_up() {
     let dir = TempDir::new().unwrap();
-    let witness = FakeWitness::new(Manner::Sound);
-    let mut config = witnessed(&dir, &witness);
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    config.witnesses[0].url = Some(format!("http://{closed}"));
-    let mut log = Log::open(&config).unwrap();
+    let nobody = policy(Some(&format!("http://{closed}")));
+    let mut log = Log::open(&Config { witnesses: Some(nobody), ..config(&dir) }).unwrap();
     log.append(3).await;
     assert_eq!(log.published().await.note.signatures().len(), 1);
-    assert_eq!(witness.asked(), 0);
+}
+
+/// Asks the witness until the checkpoint that is shown has its cosignature.
+async fn quorum(log: &Log, policy: &Policy) -> Arc<Published> {
+    let mut progress = log.tlog.progress();
+    let has =
+        |now: &Progress| now.published.as_ref().is_some_and(|p| policy.check(&p.note).is_ok());
+    let cosigned = tokio::time::timeout(Duration::from_secs(60), progress.wait_for(has));
+    cosigned.await.expect("in time").unwrap().published.clone().unwrap()
+}
+
+#[tokio::test]
+async fn a_checkpoint_gets_its_quorum_later_though_nothing_else_happens() {
+    let dir = TempDir::new().unwrap();
+    let witness = FakeWitness::new(Manner::Says(503, "not now\n".to_owned()));
+    let often = Duration::from_millis(5);
+    let config = Config { interval: often, witness_rest: often, ..witnessed(&dir, &witness) };
+    let mut log = Log::open(&config).unwrap();
+    log.append(3).await;
+    let first = log.published().await;
+    assert_eq!(first.note.signatures().len(), 1, "shown without it");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while witness.asked() < 4 {
+        assert!(Instant::now() < deadline, "asked {} times", witness.asked());
+        tokio::time::sleep(often).await;
+    }
+    witness.is(Manner::Sound);
+    let later = quorum(&log, &witness.policy()).await;
+    assert_eq!(later.checkpoint, first.checkpoint, "the same, seen by the witness");
+    let kept = Note::parse(&fs::read(config.checkpoint()).unwrap()).unwrap();
+    assert_eq!(kept, later.note, "kept with the checkpoint");
+    assert_eq!(kept.signatures().len(), 2, "each of them once");
+
+    // What is whole is left alone, and the next one is cosigned at once.
+    let asked = witness.asked();
+    log.append(1).await;
+    assert!(witness.policy().check(&log.published().await.note).is_ok());
+    assert_eq!(witness.asked(), asked + 1);
+}
+
+#[tokio::test]
+async fn a_checkpoint_without_its_quorum_gets_it_after_a_restart() {
+    let dir = TempDir::new().unwrap();
+    let witness = FakeWitness::new(Manner::BreaksOff);
+    let config = witnessed(&dir, &witness);
+    let mut log = Log::open(&config).unwrap();
+    log.append(3).await;
+    let first = log.published().await;
+    drop(log);
+    assert!(witness.policy().check(&first.note).is_err());
+    witness.is(Manner::Sound);
+    let log = Log::open(&config).unwrap();
+    let later = quorum(&log, &witness.policy()).await;
+    assert_eq!(later.checkpoint, first.checkpoint);
 }
 
 #[test]
 fn a_witness_whose_address_is_none_is_refused_by_name() {
     let dir = TempDir::new().unwrap();
-    let witness = FakeWitness::new(Manner::Sound);
-    for url in ["w.example", "ftp://w.example", "https://", "http://w.example/?x=1", "http://a b"] {
-        let mut config = witnessed(&dir, &witness);
-        config.witnesses[0].url = Some(url.to_owned());
+    for url in ["w.example", "ftp://w.example", "https://", "http://w.example/?x=1", "http://"] {
+        let config = Config { witnesses: Some(policy(Some(url))), ..config(&dir) };
         let Err(Error::Witnesses(error)) = Log::open(&config) else { panic!("{url} is taken") };
         let said = error.to_string();
         assert!(said.contains("`w1`") && said.contains(url), "{said}");
     }
-    let mut config = witnessed(&dir, &witness);
-    config.witnesses[0].url = None;
+    let config = Config { witnesses: Some(policy(None)), ..config(&dir) };
     let error = Log::open(&config).map(drop).unwrap_err();
     assert!(matches!(error, Error::Witnesses(WitnessError::Nobody)), "{error}");
     let key: WitnessKey = vkey(NAME, &secret()).parse().unwrap();

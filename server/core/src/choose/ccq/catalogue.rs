@@ -56,6 +56,22 @@ pub struct Effort {
     pub cost: i64,
 }
 
+/// Downtime counts up to so many times what the catalogue allows, so that one clock jump cannot ruin a ratio.
+const LONGEST: u64 = 10;
+
+impl Effort {
+    /// What an attempt cost that was expected to cost `cost0` and took so long until the app was well again: the price, and the time it
+    /// took instead of the time the catalogue allows for it.
+    #[must_use]
+    pub fn measured(self, cost0: Fixed, took_ms: u64, step_ms: u64) -> Fixed {
+        let allowed = u64::from(self.steps).saturating_mul(step_ms).max(1);
+        let took = took_ms.min(allowed.saturating_mul(LONGEST));
+        let share = i64::try_from(took.saturating_mul(1_000_000) / allowed).unwrap_or(i64::MAX);
+        let price = Fixed::micro(self.cost);
+        price.plus(cost0.minus(price).times(Fixed::micro(share)))
+    }
+}
+
 /// One fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -22,6 +22,8 @@ pub struct Judged {
     pub action: Action,
     /// Expected cost of the incident from here on, in millionths of a step of downtime; lower is better.
     pub cost_micro: i64,
+    /// The part of it that comes after an attempt that does not help.
+    pub next_micro: i64,
     /// Chance that it ends the incident, in permille.
     pub resolves: u32,
     /// Least value of the 90 % interval of that chance.
@@ -107,6 +109,7 @@ fn judged(action: Action, expected: &Expected, learned: &Learned, beats_noop: u3
     Judged {
         action,
         cost_micro: expected.value.to_micro(),
+        next_micro: expected.next.to_micro(),
         resolves: expected.chance.to_permille(),
         resolves_low: at(spread.negated()),
         resolves_high: at(spread),
@@ -124,7 +127,8 @@ fn deviation(learned: &Learned) -> Fixed {
 /// Doing nothing for one step, and what can be done after that.
 struct Still {
     expected: Expected,
-    learned: Learned,
+    /// What the draws multiply its odds with.
+    idles: Vec<Fixed>,
     /// What is expected after one step of it, after two, ...
     after: Vec<[Option<Expected>; COUNT]>,
 }
@@ -147,19 +151,24 @@ impl Still {
             backup.expected(&later)
         });
         let after = later.take_while(|expected| expected.iter().any(Option::is_some)).collect();
-        let expected = expected.first().copied().flatten()?;
-        Some(Self { expected, learned: beliefs.get(Action::Noop), after })
+        let (waiting, acting) = expected.split_first()?;
+        let expected = (*waiting)?;
+        if acting.iter().all(Option::is_none) {
+            return None;
+        }
+        let spread = deviation(&beliefs.get(Action::Noop));
+        let idles = (0..DRAWS).map(|draw| spread.times(normal(draw)).exp()).collect();
+        Some(Self { expected, idles, after })
     }
 
     /// Share of the draws in which the action at `position` costs less than doing nothing first, in permille. The chances of both are
     /// drawn, and what the action would be worth a few steps later is drawn with it: that it may not help is no reason to do it
     /// later. What comes after the action is valued as it is expected.
     fn loses(&self, position: usize, action: &Expected, learned: &Learned) -> u32 {
-        let (spread, still) = (deviation(learned), deviation(&self.learned));
-        let won = (0..DRAWS).filter(|draw| {
+        let spread = deviation(learned);
+        let won = self.idles.iter().enumerate().filter(|(draw, idle)| {
             let odds = spread.times(normal(draw * STRIDE)).exp();
-            let idle = still.times(normal(*draw)).exp();
-            drawn(action, odds, action.next) < self.waiting(position, odds, idle)
+            drawn(action, odds, action.next) < self.waiting(position, odds, **idle)
         });
         let won = u32::try_from(won.count()).unwrap_or(u32::MAX);
         won.saturating_mul(1_000) / u32::try_from(DRAWS).unwrap_or(u32::MAX)

@@ -3,9 +3,9 @@ package dev.agentctl.signals;
 import com.google.protobuf.Timestamp;
 import dev.agentctl.v1.Bye;
 import dev.agentctl.v1.Hello;
-import dev.agentctl.v1.PushSignalsRequest;
-import dev.agentctl.v1.PushSignalsResponse;
 import dev.agentctl.v1.SignalBatch;
+import dev.agentctl.v1.StreamSignalsRequest;
+import dev.agentctl.v1.StreamSignalsResponse;
 import dev.agentctl.v1.TelemetryServiceGrpc;
 import io.grpc.ManagedChannel;
 import io.grpc.Metadata;
@@ -18,27 +18,33 @@ import java.time.Duration;
 import java.time.Instant;
 import java.util.Optional;
 import java.util.concurrent.TimeUnit;
+import java.util.function.Consumer;
 
 /**
- * One stream of PushSignals, from Hello to the summary.
+ * One stream of StreamSignals, from Hello to the answered goodbye.
  *
- * <p>This stream acknowledges at its end: so it is ended now and then ({@link Options#ackEvery}, or when the buffer is half full) and
- * opened again with the same epoch. A stream that acknowledges as it goes would be another class of this shape, calling
- * {@link Outbox#acknowledge} for each message it receives; the rest of the client would not change.
+ * <p>The first answer is the cursor: what the server has heard of this run of the monitor is not sent again, and everything behind it
+ * is, under the same numbers. From then on answers acknowledge as the stream goes. A stream that ends in any other way than by an
+ * answered goodbye is lost, and another one goes on where the server says.
  */
-final class Link implements ClientResponseObserver<PushSignalsRequest, PushSignalsResponse> {
-    /** Time for the summary after Bye. */
-    private static final Duration SUMMARY_TIMEOUT = Duration.ofSeconds(10);
+final class Link implements ClientResponseObserver<StreamSignalsRequest, StreamSignalsResponse> {
+    /** The server answers at least every 10 s: one that says nothing for three times as long is as good as gone. */
+    private static final long SILENCE = Duration.ofSeconds(30).toNanos();
 
     private static final Metadata.Key<String> AUTHORIZATION =
             Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);
 
     private final Shared shared;
-    private final long dueAt;
-    private ClientCallStreamObserver<PushSignalsRequest> call;
-    private PushSignalsResponse summary;
-    private StatusRuntimeException failure;
+    private final Consumer<StreamSignalsResponse> take;
+    private ClientCallStreamObserver<StreamSignalsRequest> call;
+    // Guarded by `shared`.
+    private long heard = System.nanoTime();
+    /** The number to go on behind; none before the first answer. */
+    private Long sent;
+
+    private boolean closed;
     private boolean over;
+    private StatusRuntimeException failure;
 
     /** What the stream and the rest of the client look at, guarded by its own monitor. */
     static final class Shared {
@@ -62,45 +68,44 @@ final class Link implements ClientResponseObserver<PushSignalsRequest, PushSigna
         }
     }
 
-    private Link(Shared shared, long dueAt) {
+    private Link(Shared shared, Consumer<StreamSignalsResponse> take) {
         this.shared = shared;
-        this.dueAt = dueAt;
+        this.take = take;
     }
 
-    /** Sends what the outbox has until it is time for a summary, and returns that. */
-    static PushSignalsResponse run(ManagedChannel channel, String token, Hello hello, Shared shared, Duration ackEvery)
+    /** Sends what the outbox has until the goodbye is answered; answers are handed to {@code take} as they come. */
+    static void run(
+            ManagedChannel channel, String token, Hello hello, Shared shared, Consumer<StreamSignalsResponse> take)
             throws InterruptedException {
-        Metadata metadata = new Metadata();
-        metadata.put(AUTHORIZATION, "Bearer " + token);
-        Link link = new Link(shared, System.nanoTime() + ackEvery.toNanos());
+        Link link = new Link(shared, take);
         TelemetryServiceGrpc.newStub(channel)
-                .withInterceptors(MetadataUtils.newAttachHeadersInterceptor(metadata))
-                // The server may take no longer than this to say what it has, or it is as good as gone.
-                .withDeadlineAfter(ackEvery.plus(SUMMARY_TIMEOUT).toNanos(), TimeUnit.NANOSECONDS)
-                .pushSignals(link);
-        link.call.onNext(PushSignalsRequest.newBuilder().setHello(hello).build());
+                .withInterceptors(MetadataUtils.newAttachHeadersInterceptor(authorization(token)))
+                .streamSignals(link);
+        link.call.onNext(StreamSignalsRequest.newBuilder().setHello(hello).build());
         link.send();
         synchronized (shared) {
             while (!link.over) {
-                if (System.nanoTime() >= shared.leaveBy) {
-                    link.call.cancel("it is time to leave", null);
-                }
-                shared.await(Shared.NEVER);
+                link.giveUpIfLate();
+                shared.await(System.nanoTime() + 1_000_000_000);
+            }
+            if (link.failure != null) {
+                throw link.failure;
             }
         }
-        if (link.failure != null) {
-            throw link.failure;
-        }
-        return link.summary;
+    }
+
+    /** Who we are to the server. */
+    static Metadata authorization(String token) {
+        Metadata metadata = new Metadata();
+        metadata.put(AUTHORIZATION, "Bearer " + token);
+        return metadata;
     }
 
     private void send() throws InterruptedException {
-        long sent = 0;
-        for (Optional<PushSignalsRequest> next = next(sent); next.isPresent(); next = next(sent)) {
-            PushSignalsRequest message = next.get();
+        for (Optional<StreamSignalsRequest> next = next(); next.isPresent(); next = next()) {
             try {
-                call.onNext(message);
-                if (message.hasBye()) {
+                call.onNext(next.get());
+                if (next.get().hasBye()) {
                     call.onCompleted();
                     return;
                 }
@@ -108,46 +113,45 @@ final class Link implements ClientResponseObserver<PushSignalsRequest, PushSigna
                 // It ended between the look and the call; why is in the answer.
                 return;
             }
-            sent = message.getBatch().getSeq();
         }
     }
 
-    /** The next batch or the goodbye; nothing when the stream is over or it is time to leave. */
-    private Optional<PushSignalsRequest> next(long sent) throws InterruptedException {
+    /** The next batch, or the goodbye behind the last one; nothing when the stream is over. */
+    private Optional<StreamSignalsRequest> next() throws InterruptedException {
         synchronized (shared) {
-            while (!over && System.nanoTime() < shared.leaveBy) {
-                Outbox outbox = shared.outbox;
-                long now = System.nanoTime();
-                Optional<Outbox.Batch> batch = outbox.after(sent, now);
-                boolean unacknowledged = sent > outbox.ackedSeq();
-                boolean due = now - dueAt >= 0 && (batch.isEmpty() || unacknowledged);
-                // What was sent and waits for its acknowledgement must not push out what was not.
-                boolean full = outbox.crowded() && unacknowledged;
-                if (shared.leaving == null && (due || full)) {
-                    return Optional.of(bye("checkpoint"));
+            while (!over) {
+                giveUpIfLate();
+                if (sent != null) {
+                    Optional<Outbox.Batch> batch = shared.outbox.after(sent, System.nanoTime());
+                    if (batch.isPresent() && call.isReady()) {
+                        sent = batch.get().seq();
+                        return batch.map(Link::message);
+                    }
+                    if (batch.isEmpty() && shared.leaving != null) {
+                        Bye bye = Bye.newBuilder().setReason(shared.leaving).build();
+                        return Optional.of(StreamSignalsRequest.newBuilder().setBye(bye).build());
+                    }
                 }
-                if (batch.isPresent() && call.isReady()) {
-                    return batch.map(Link::message);
-                }
-                if (batch.isEmpty() && shared.leaving != null) {
-                    return Optional.of(bye(shared.leaving));
-                }
-                shared.await(now - dueAt < 0 ? dueAt : now + 1_000_000_000);
+                shared.await(System.nanoTime() + 1_000_000_000);
             }
             return Optional.empty();
         }
     }
 
-    private static PushSignalsRequest bye(String reason) {
-        return PushSignalsRequest.newBuilder().setBye(Bye.newBuilder().setReason(reason)).build();
+    /** Gives the stream up when the server or the client has waited for long enough. */
+    private void giveUpIfLate() {
+        long now = System.nanoTime();
+        if (now - heard >= SILENCE || now >= shared.leaveBy) {
+            call.cancel("no answer from the server", null);
+        }
     }
 
-    private static PushSignalsRequest message(Outbox.Batch batch) {
+    private static StreamSignalsRequest message(Outbox.Batch batch) {
         SignalBatch.Builder wire = SignalBatch.newBuilder()
                 .setSeq(batch.seq())
                 .setSentTime(now())
                 .addAllSignals(batch.signals());
-        return PushSignalsRequest.newBuilder().setBatch(wire).build();
+        return StreamSignalsRequest.newBuilder().setBatch(wire).build();
     }
 
     /** The time by the clock of this host. */
@@ -157,7 +161,7 @@ final class Link implements ClientResponseObserver<PushSignalsRequest, PushSigna
     }
 
     @Override
-    public void beforeStart(ClientCallStreamObserver<PushSignalsRequest> call) {
+    public void beforeStart(ClientCallStreamObserver<StreamSignalsRequest> call) {
         this.call = call;
         call.setOnReadyHandler(() -> {
             synchronized (shared) {
@@ -167,9 +171,13 @@ final class Link implements ClientResponseObserver<PushSignalsRequest, PushSigna
     }
 
     @Override
-    public void onNext(PushSignalsResponse summary) {
+    public void onNext(StreamSignalsResponse answer) {
         synchronized (shared) {
-            this.summary = summary;
+            heard = System.nanoTime();
+            closed = answer.getClosed();
+            take.accept(answer);
+            sent = sent == null ? Long.valueOf(answer.getAckedSeq()) : sent;
+            shared.notifyAll();
         }
     }
 
@@ -181,12 +189,15 @@ final class Link implements ClientResponseObserver<PushSignalsRequest, PushSigna
 
     @Override
     public void onCompleted() {
-        end(summary == null ? Status.INTERNAL.withDescription("no summary").asRuntimeException() : null);
+        end(null);
     }
 
     private void end(StatusRuntimeException failure) {
         synchronized (shared) {
-            this.failure = failure;
+            boolean unanswered = failure == null && !closed;
+            this.failure = unanswered
+                    ? Status.UNKNOWN.withDescription("the stream ended without a goodbye").asRuntimeException()
+                    : failure;
             over = true;
             shared.notifyAll();
         }

@@ -13,7 +13,6 @@ import java.util.function.Consumer;
  * @param ttl how long a signal counts as fresh; null: as the server has it. A shorter life makes the agent less sure of it
  * @param buffer signals kept while they are not acknowledged; the oldest give way
  * @param maxAge what waited longer is dropped: the server takes nothing older than five minutes
- * @param ackEvery how often the server is asked what it has
  * @param log told in one line what happens to the connection and to the signals
  */
 public record Options(
@@ -24,32 +23,26 @@ public record Options(
         Duration ttl,
         int buffer,
         Duration maxAge,
-        Duration ackEvery,
         Consumer<String> log) {
 
-    /** With the defaults: 10,000 signals, four minutes, 15 seconds, no log. */
+    /** With the defaults: 10,000 signals, four minutes, no log. */
     public Options(Target target, String token, String environment, String monitorId) {
-        this(target, token, environment, monitorId, null, 10_000, Duration.ofMinutes(4), Duration.ofSeconds(15), line -> {});
+        this(target, token, environment, monitorId, null, 10_000, Duration.ofMinutes(4), line -> {});
     }
 
     /** The same with another log. */
     public Options withLog(Consumer<String> log) {
-        return new Options(target, token, environment, monitorId, ttl, buffer, maxAge, ackEvery, log);
+        return new Options(target, token, environment, monitorId, ttl, buffer, maxAge, log);
     }
 
     /** The same with another time to live. */
     public Options withTtl(Duration ttl) {
-        return new Options(target, token, environment, monitorId, ttl, buffer, maxAge, ackEvery, log);
+        return new Options(target, token, environment, monitorId, ttl, buffer, maxAge, log);
     }
 
     /** The same with another buffer. */
     public Options withBuffer(int buffer) {
-        return new Options(target, token, environment, monitorId, ttl, buffer, maxAge, ackEvery, log);
-    }
-
-    /** The same, asking at another pace. */
-    public Options withAckEvery(Duration ackEvery) {
-        return new Options(target, token, environment, monitorId, ttl, buffer, maxAge, ackEvery, log);
+        return new Options(target, token, environment, monitorId, ttl, buffer, maxAge, log);
     }
 
     /** The token stays out of every log. */

@@ -11,7 +11,7 @@ import java.util.Optional;
  * {@code maxAge} nanoseconds; the oldest give way and are counted.
  *
  * <p>It knows nothing of streams. Whoever sends asks for the batch behind the last one it sent, and calls {@link #acknowledge}
- * whenever it learns that the server has everything up to a number, be it at the end of a stream or in the middle of one.
+ * whenever it learns that the server has everything up to a number.
  */
 final class Outbox {
     /** Limits of the server for one batch; the bytes leave room for what surrounds the signals. */
@@ -89,11 +89,6 @@ final class Outbox {
         while (!batches.isEmpty() && batches.element().seq() <= upTo) {
             pending -= batches.remove().signals().size();
         }
-    }
-
-    /** More than half full: time to ask the server what it has. */
-    boolean crowded() {
-        return pending * 2L > limit;
     }
 
     long lastSeq() {

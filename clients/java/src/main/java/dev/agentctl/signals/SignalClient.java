@@ -9,6 +9,7 @@ import dev.agentctl.v1.Hello;
 import dev.agentctl.v1.PushSignalsResponse;
 import dev.agentctl.v1.Rejection;
 import dev.agentctl.v1.Signal;
+import dev.agentctl.v1.StreamSignalsResponse;
 import io.grpc.ManagedChannel;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
@@ -40,23 +41,17 @@ public final class SignalClient implements AutoCloseable {
     private final Thread thread;
     private final Backoff backoff = new Backoff();
     // Guarded by `shared`, like the outbox.
-    private PushSignalsResponse total = PushSignalsResponse.getDefaultInstance();
+    /** What the streams that are over counted, and what the present one has counted so far. */
+    private StreamSignalsResponse past = StreamSignalsResponse.getDefaultInstance();
+
+    private StreamSignalsResponse told = StreamSignalsResponse.getDefaultInstance();
     private long lostStreams;
     private Refused refused;
 
     /** Starts a client. It connects by itself, again and again, until it is closed. */
     public SignalClient(Options options) {
         this.options = options;
-        long epoch = new SecureRandom().nextLong();
-        Hello.Builder greeting = Hello.newBuilder()
-                .setMonitorId(options.monitorId())
-                .setEnvironment(options.environment())
-                // Zero is the one number that says nothing.
-                .setEpoch(epoch == 0 ? 1 : epoch);
-        if (options.ttl() != null) {
-            greeting.setDefaultTtl(wire(options.ttl()));
-        }
-        hello = greeting.build();
+        hello = hello(options);
         shared = new Link.Shared(new Outbox(options.buffer(), options.maxAge().toNanos()));
         thread = new Thread(this::run, "agentctl-signals");
         thread.setDaemon(true);
@@ -71,14 +66,33 @@ public final class SignalClient implements AutoCloseable {
                 .build();
     }
 
-    /** Queues signals and returns at once. A signal without a time was measured now. After a refusal they go nowhere. */
-    public void push(Signal... signals) {
+    /** Who pushes. Each call is another run of the monitor. */
+    static Hello hello(Options options) {
+        long epoch = new SecureRandom().nextLong();
+        Hello.Builder greeting = Hello.newBuilder()
+                .setMonitorId(options.monitorId())
+                .setEnvironment(options.environment())
+                // Zero is the one number that says nothing.
+                .setEpoch(epoch == 0 ? 1 : epoch);
+        if (options.ttl() != null) {
+            greeting.setDefaultTtl(wire(options.ttl()));
+        }
+        return greeting.build();
+    }
+
+    /** A signal without a time was measured now. */
+    static List<Signal> timed(Signal... signals) {
         List<Signal> timed = new ArrayList<>();
         for (Signal signal : signals) {
             timed.add(signal.hasTime() ? signal : signal.toBuilder().setTime(Link.now()).build());
         }
+        return timed;
+    }
+
+    /** Queues signals and returns at once. A signal without a time was measured now. After a refusal they go nowhere. */
+    public void push(Signal... signals) {
         synchronized (shared) {
-            shared.outbox.add(timed, System.nanoTime());
+            shared.outbox.add(timed(signals), System.nanoTime());
             shared.notifyAll();
         }
     }
@@ -87,6 +101,7 @@ public final class SignalClient implements AutoCloseable {
     public Stats stats() {
         synchronized (shared) {
             Outbox out = shared.outbox;
+            StreamSignalsResponse total = counted();
             return new Stats(
                     out.lastSeq(), out.ackedSeq(), out.pending(), out.dropped(), total.getAccepted(),
                     total.getDuplicates(), total.getRejected(), total.getMissed(), lostStreams);
@@ -129,15 +144,18 @@ public final class SignalClient implements AutoCloseable {
             for (Optional<Duration> wait = Optional.of(Duration.ZERO); wait.isPresent() && pause(wait.get()); ) {
                 try {
                     channel = channel == null ? options.target().channel() : channel;
-                    PushSignalsResponse summary = Link.run(channel, options.token(), hello, shared, options.ackEvery());
-                    backoff.reset();
-                    wait = take(summary) ? Optional.empty() : Optional.of(Duration.ZERO);
+                    Link.run(channel, options.token(), hello, shared, this::take);
+                    wait = isDone() ? Optional.empty() : Optional.of(Duration.ZERO);
                 } catch (StatusRuntimeException error) {
                     channel.shutdownNow();
                     channel = null;
                     wait = failed(error);
                 } catch (IOException roots) {
                     wait = failed(Status.INVALID_ARGUMENT.withDescription("the certificates cannot be used").asRuntimeException());
+                }
+                synchronized (shared) {
+                    past = counted();
+                    told = StreamSignalsResponse.getDefaultInstance();
                 }
             }
         } catch (InterruptedException interrupted) {
@@ -149,25 +167,42 @@ public final class SignalClient implements AutoCloseable {
         }
     }
 
-    /** Notes a summary; true when nothing is left to do. */
-    private boolean take(PushSignalsResponse summary) {
-        List<Rejection> rejections = summary.getRejectionsList();
+    /** True when the client leaves and nothing waits any more. */
+    private boolean isDone() {
+        synchronized (shared) {
+            return shared.leaving != null && shared.outbox.pending() == 0;
+        }
+    }
+
+    /** What the server counted, over all streams. */
+    private StreamSignalsResponse counted() {
+        return StreamSignalsResponse.newBuilder()
+                .setAccepted(past.getAccepted() + told.getAccepted())
+                .setDuplicates(past.getDuplicates() + told.getDuplicates())
+                .setRejected(past.getRejected() + told.getRejected())
+                .setMissed(past.getMissed() + told.getMissed())
+                .build();
+    }
+
+    /** Notes an answer. It says what became of the whole stream, so it takes the place of the one before. */
+    private void take(StreamSignalsResponse answer) {
+        long rejected;
+        synchronized (shared) {
+            long acked = shared.outbox.ackedSeq();
+            shared.outbox.acknowledge(answer.getAckedSeq());
+            if (shared.outbox.ackedSeq() > acked) {
+                backoff.reset();
+            }
+            rejected = answer.getRejected() - told.getRejected();
+            told = answer;
+        }
+        List<Rejection> rejections = answer.getRejectionsList();
         for (Rejection r : rejections.subList(0, Math.min(rejections.size(), 3))) {
             options.log().accept(String.format(
                     "rejected: %s %s, got `%s` (%s)", r.getField(), r.getRule(), r.getValue(), r.getReason()));
         }
-        if (summary.getRejected() > 3) {
-            options.log().accept("rejected: " + summary.getRejected() + " signals in all");
-        }
-        synchronized (shared) {
-            shared.outbox.acknowledge(summary.getHighWaterSeq());
-            total = PushSignalsResponse.newBuilder()
-                    .setAccepted(total.getAccepted() + summary.getAccepted())
-                    .setDuplicates(total.getDuplicates() + summary.getDuplicates())
-                    .setRejected(total.getRejected() + summary.getRejected())
-                    .setMissed(total.getMissed() + summary.getMissed())
-                    .build();
-            return shared.leaving != null && shared.outbox.pending() == 0;
+        if (rejected > 3) {
+            options.log().accept("rejected: " + rejected + " signals in all");
         }
     }
 
@@ -180,7 +215,14 @@ public final class SignalClient implements AutoCloseable {
         Optional<PushSignalsResponse> summary = detail(error, PushSignalsResponse.class);
         if (summary.isPresent()) {
             // Cut for its bad signals: they were judged, so sending them again would end the next stream too.
-            take(summary.get());
+            PushSignalsResponse last = summary.get();
+            take(StreamSignalsResponse.newBuilder()
+                    .setAckedSeq(last.getHighWaterSeq())
+                    .setAccepted(last.getAccepted())
+                    .setDuplicates(last.getDuplicates())
+                    .setRejected(last.getRejected())
+                    .setMissed(last.getMissed())
+                    .build());
         } else if (PERMANENT.contains(status.getCode())) {
             String reason = detail(error, ErrorInfo.class).map(ErrorInfo::getReason).orElse(status.getCode().name());
             Refused why = new Refused(status.getCode(), text(status), reason);

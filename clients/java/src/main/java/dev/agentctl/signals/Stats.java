@@ -13,7 +13,7 @@ import java.util.Locale;
  * @param duplicates as the server counted them
  * @param rejected as the server counted them
  * @param missed as the server counted them
- * @param lostStreams streams that ended without a summary
+ * @param lostStreams streams that ended without an answered goodbye
  */
 public record Stats(
         long lastSeq,
