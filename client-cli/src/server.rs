@@ -378,6 +378,12 @@ pub fn read_log(data_dir: &Path, on_entry: &mut dyn FnMut(u64, &[u8])) -> Result
     }
 }
 
+/// The tree over the first `size` entries of the log in `directory`, from the hashes that are kept beside it.
+#[must_use]
+pub fn stored_tree(directory: &Path, size: u64) -> Option<agentd_core::tlog::tree::Frontier> {
+    agentd::tlog::stored_tree(directory, size).ok()
+}
+
 /// Gives the log in a data directory another key, or lets the one that was replaced sign no more. Answers with the key before, the
 /// key now, and the record of it.
 ///

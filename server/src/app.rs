@@ -9,8 +9,6 @@ use std::time::Duration;
 use agentd_core::app::Env;
 use agentd_core::policy::Policy;
 use agentd_core::record::{Started, Stopped};
-use agentd_core::replay::Replay;
-use agentd_core::tlog::policy as tlog_policy;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -19,7 +17,7 @@ use crate::act::process::ProcessActuator;
 use crate::act::{self, Actuator};
 use crate::agent::{self, Agent, Handle, Parts, Restored};
 use crate::auth::{self, Authorizer, tokens::TokenTable};
-use crate::blobs::{self, Blobs};
+use crate::blobs;
 use crate::bus;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -34,9 +32,12 @@ use crate::pages::Pages;
 use crate::publish::Publisher;
 use crate::rules::{self, Rulebook};
 use crate::scenario::Stage;
+use crate::snapshot::Taker;
 use crate::specs;
 use crate::tasks::{OnFailure, Tasks};
 use crate::tlog::{self, Tlog};
+
+mod restore;
 
 /// Version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -164,7 +165,7 @@ impl App {
         make_data_dir(&config.data_dir)?;
         let rules = Rules::load(&config)?;
         let (listeners, address, otlp) = bind_all(&config).await?;
-        let (journal, tlog, restored) = open_log(&config)?;
+        let (journal, tlog, restored) = restore::open_log(&config)?;
         let tasks = Tasks::new();
         let (clock, ingest) = (Arc::new(Clock::system()), Arc::new(Ingest::new()));
         let (handle, inbox) = agent::inbox();
@@ -419,6 +420,8 @@ fn attend(
     let tasks = &services.tasks;
     tasks.spawn("health", OnFailure::Log, watch_health(journal, health, tasks.clone()));
     tasks.spawn("spec-files", OnFailure::Log, specs::follow(services.clone()));
+    let taker = Taker::new(services.agent.clone(), services.journal.clone(), services.tlog.clone());
+    tasks.spawn("snapshots", OnFailure::Log, taker.run(tasks.clone()));
     rules::reload_on_hangup(services).map_err(Error::Signals)
 }
 
@@ -476,61 +479,6 @@ fn keep_sound(config: &Config, restored: &mut Restored) {
 fn in_force<'a>(configured: &'a Policy, restored: &'a Restored) -> &'a Policy {
     let applied = configured.digest() == restored.state.policy_base;
     if applied { &restored.policy } else { configured }
-}
-
-/// Who is asked to cosign.
-fn witnesses(config: &Config) -> Result<Option<tlog_policy::Policy>, Error> {
-    let Some(path) = &config.proof_witnesses else { return Ok(None) };
-    let refused = |why: String| Error::Witnesses { path: path.clone(), why };
-    let bytes = std::fs::read(path).map_err(|error| refused(error.to_string()))?;
-    let policy = tlog_policy::Policy::parse(&bytes).map_err(|error| refused(error.to_string()))?;
-    if policy.witnesses().is_empty() {
-        return Err(refused("it has no witness".to_owned()));
-    }
-    Ok(Some(policy))
-}
-
-fn open_log(config: &Config) -> Result<(Journal, Tlog, Restored), Error> {
-    let mut replay = Replay::new(config.env);
-    let mut failed = None;
-    let blobs = Blobs::of_log(&config.data_dir.join("proof"));
-    let mut on_entry = |seq: u64, line: &[u8]| {
-        if failed.is_some() {
-            return;
-        }
-        match blobs.record(line) {
-            Ok(record) if record.env != config.env => {
-                failed = Some(Error::Environment { found: record.env, served: config.env });
-            }
-            Ok(record) => replay.fold(&record),
-            Err(source) => failed = Some(Error::Log { seq, source }),
-        }
-    };
-    let published = tlog::Config {
-        key: config.proof_key.clone().unwrap_or_else(|| config.data_dir.join(tlog::KEY_FILE)),
-        anchor: config.proof_anchor.clone(),
-        redis: config.redis.clone(),
-        witnesses: witnesses(config)?,
-        ..tlog::Config::new(&config.data_dir, config.env.as_str())
-    };
-    let segments = journal::Config::new(config.data_dir.join("proof"));
-    let (opened, tlog) = tlog::open(published, segments, &mut on_entry)?;
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    let bytes_cut = opened.recovery.torn.as_ref().map(|torn| torn.bytes_cut);
-    if let journal::Status::Damaged(damage) = &opened.journal.status() {
-        tracing::error!(seq = damage.seq, segment = %damage.segment, why = %damage.why,
-            "the proof log is damaged: no action will be taken");
-    }
-    if let Err(error) = specs::restore(&config.data_dir, &replay.state.specs) {
-        // They are copies of what the log holds; the next start tries again.
-        tracing::warn!(%error, "specification files cannot be written");
-    }
-    let Replay { state, policy, .. } = replay;
-    let mut restored = Restored { state, policy, head: opened.head, bytes_cut };
-    keep_sound(config, &mut restored);
-    Ok((opened.journal, tlog, restored))
 }
 
 /// The index beside the log. Without it lists are slower, which is no reason not to start.

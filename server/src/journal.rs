@@ -38,16 +38,18 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use agentd_core::chain::{Hash, LINE_BYTES_MAX};
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::blobs::Blobs;
+use crate::failpoint;
 use directory::Directory;
 use head::HeadMark;
 use index::Shared;
@@ -57,7 +59,7 @@ use store::Store;
 pub(crate) use store::{
     NotReplaced, end_process, make_dir, replace_file, sync_parent, try_replace_file,
 };
-pub use types::{Damage, Durable, Error, Head, LogId, Recovery, Status, Torn};
+pub use types::{Damage, Durable, Error, Head, LogId, Recovery, Start, Status, Torn};
 pub use verify::{Verified, read_dir, verify_dir};
 use writer::{Append, Command, Writer};
 
@@ -122,36 +124,38 @@ pub struct Opened {
 /// Another process holds the log ([`Error::Locked`]); it was written by a later version ([`Error::Version`]); its identity is
 /// missing beside existing segments ([`Error::Identity`]); reading fails ([`Error::Io`]).
 pub fn open(config: Config, replay: &mut dyn FnMut(u64, &[u8])) -> Result<Opened, Error> {
-    open_hashed(config, &mut |seq, _, line| replay(seq, line))
+    open_hashed(config, Start::First, &mut |seq, _, line| replay(seq, line))
 }
 
-/// As [`open`], and hands out the leaf hash of each record too, which was computed anyway.
+/// As [`open`], from `start` on, and hands out the leaf hash of each record too, which was computed anyway.
 ///
 /// # Errors
-/// As [`open`].
+/// As [`open`], and [`Error::Start`].
 pub fn open_hashed(
     config: Config,
+    start: Start,
     replay: &mut dyn FnMut(u64, Hash, &[u8]),
 ) -> Result<Opened, Error> {
     let config = config.clamped();
     let directory = Directory::open(&config.dir)?;
     let log_id = directory.log_id;
     let store = Arc::clone(&directory.segments);
-    open_store(config, store, log_id, Some(directory), replay)
+    open_store(config, store, (log_id, start), Some(directory), replay)
 }
 
 /// The part of [`open`] that does not know what the segments are stored in. `directory` is held as long as the writer lives.
 fn open_store(
     config: Config,
     store: Arc<dyn Store>,
-    log_id: LogId,
+    (log_id, start): (LogId, Start),
     directory: Option<Directory>,
     replay: &mut dyn FnMut(u64, Hash, &[u8]),
 ) -> Result<Opened, Error> {
     let mark = HeadMark::load(store.as_ref());
-    let scan = scan::scan_log(store.as_ref(), log_id, mark, replay)?;
+    let scan = scan::scan_log(store.as_ref(), (log_id, start), mark, replay)?;
     let head = Head { log_id, next_seq: scan.chain.next_seq(), hash: scan.chain.head() };
-    let entries = head.next_seq.saturating_sub(1);
+    let oldest = scan.segments.first().map_or(1, |first| first.first_seq);
+    let entries = head.next_seq.saturating_sub(oldest);
     let recovery = Recovery { entries, torn: scan.torn.clone(), damage: scan.damage.clone() };
     let status = match &scan.damage {
         Some(damage) => Status::Damaged(damage.clone()),
@@ -191,8 +195,10 @@ fn open_store(
         queue: tokio::sync::Mutex::new(Some(queue)),
         room: Arc::new(Semaphore::new(QUEUE_BYTES)),
         thread: Mutex::new(Some(thread)),
+        check: Mutex::new(look_through(Arc::clone(&shared))?),
         shared,
         blobs,
+        dir,
     };
     Ok(Opened { journal: Journal { inner: Arc::new(inner) }, head, recovery })
 }
@@ -210,6 +216,27 @@ fn make_spares(
     Ok((thread, held))
 }
 
+/// The thread that looks through what was not read at the start, if there is any: an altered record is found soon after the start
+/// then, although the start did not wait for it.
+fn look_through(shared: Arc<Shared>) -> Result<Option<JoinHandle<()>>, Error> {
+    if shared.unread().is_none() {
+        return Ok(None);
+    }
+    let looking = move || {
+        while let Some(segment) = shared.unread() {
+            let began = Instant::now();
+            if let Err(error) = shared.look_through(segment) {
+                tracing::error!(%error, segment, "a part of the proof log cannot be read");
+                return;
+            }
+            // Half of one core at most.
+            std::thread::sleep(began.elapsed());
+        }
+    };
+    let thread = std::thread::Builder::new().name("journal-check".into()).spawn(looking);
+    thread.map(Some).map_err(|e| Error::io("start", "the thread that looks through the log", e))
+}
+
 /// Handle to an open log; clones share it. The log is closed and its lock released when the last one is dropped.
 #[derive(Debug, Clone)]
 pub struct Journal {
@@ -222,18 +249,22 @@ struct Inner {
     queue: tokio::sync::Mutex<Option<mpsc::Sender<Command>>>,
     room: Arc<Semaphore>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    check: Mutex<Option<JoinHandle<()>>>,
     shared: Arc<Shared>,
     blobs: Arc<Blobs>,
+    dir: PathBuf,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         // The thread ends when the queue does; waiting for it means that whoever opens the log next finds it unlocked.
         self.queue.get_mut().take();
-        if let Some(thread) = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the journal thread panicked");
+        self.shared.close();
+        for thread in [&mut self.check, &mut self.thread] {
+            let thread = thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+            if thread.is_some_and(|thread| thread.join().is_err()) {
+                tracing::error!("a thread of the journal panicked");
+            }
         }
     }
 }
@@ -341,8 +372,15 @@ impl Journal {
         &self.inner.blobs
     }
 
-    /// Gives up the segments that hold only records below `before`; their files become those of segments to come. Whoever calls
-    /// this has made sure that the next start knows where the log begins now. Answers with how many there were.
+    /// Where it lies.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    /// Gives up the records below `before`: from here on none of them is read, and the segments that hold nothing else become
+    /// segments to come. Whoever calls this has made sure that the next start knows where the log begins now. Answers with how
+    /// many segments there were.
     ///
     /// # Errors
     /// [`Error::Io`]: some of the files are there still.
@@ -350,6 +388,7 @@ impl Journal {
         let shared = &self.inner.shared;
         let released = shared.release(before);
         for first_seq in &released {
+            failpoint::hit("journal.release").map_err(|e| Error::io("release", "a segment", e))?;
             shared.spares.retire(*first_seq).map_err(|e| Error::io("release", "a segment", e))?;
         }
         Ok(released.len())

@@ -5,7 +5,7 @@
 //! <data dir>/proof.key        what the log signs with, mode 0600; its name is the origin of the log
 //! <data dir>/proof/
 //!   log.vkey                  the public half, to hand out
-//!   proof.jsonl               the records as plain lines, for grep and jq
+//!   log/                      the records as plain lines, for grep and jq; the file that grows is also called `proof.jsonl`
 //!   hash/<level>              hash tiles, flat: tile N of a level is the bytes from N * 8192 on
 //!   checkpoint                the last signed checkpoint
 //! ```
@@ -23,6 +23,7 @@ mod claims;
 mod elsewhere;
 mod files;
 mod key;
+mod lines;
 pub mod rotate;
 mod signers;
 #[cfg(test)]
@@ -39,6 +40,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use agentd_core::chain::Hash;
+use agentd_core::snapshot::Snapshot;
 use agentd_core::tlog::policy::Policy;
 use agentd_core::tlog::tile::{self, Kind, Tile};
 use agentd_core::tlog::{Checkpoint, Note, VerifierKey, tree};
@@ -47,6 +49,7 @@ use tokio::sync::watch;
 
 use crate::bus::Address;
 use crate::journal::{self, Journal, LogId, READ_ENTRIES_MAX, Reader};
+use crate::snapshot::{Found, Snapshots};
 
 use claims::Claims;
 use files::HashFiles;
@@ -77,6 +80,8 @@ pub struct Config {
     pub env: &'static str,
     /// Longest time from a record to the checkpoint over it.
     pub interval: Duration,
+    /// Plain lines of so many bytes are sealed and compressed.
+    pub seal_bytes: u64,
 }
 
 impl Config {
@@ -92,6 +97,7 @@ impl Config {
             witness_rest: Duration::from_secs(30),
             env,
             interval: Duration::from_secs(1),
+            seal_bytes: 64 << 20,
         }
     }
 
@@ -168,12 +174,26 @@ pub enum Error {
     /// The witnesses cannot be asked.
     #[error("cannot use the witnesses of the proof log")]
     Witnesses(#[from] WitnessError),
+    /// The snapshot to go on from is not one of this log as it is.
+    #[error("the snapshot of the state after record {seq} cannot be used: {why}")]
+    Snapshot {
+        /// The last record in it.
+        seq: u64,
+        /// Why.
+        why: &'static str,
+    },
     /// There is no randomness to make a key of.
     #[error("cannot make a key for the proof log: {0}")]
     Random(getrandom::Error),
 }
 
 impl Error {
+    /// Whether another snapshot, or none, may do.
+    #[must_use]
+    pub const fn is_of_the_snapshot(&self) -> bool {
+        matches!(self, Self::Snapshot { .. } | Self::Journal(journal::Error::Start { .. }))
+    }
+
     fn io(verb: &'static str, path: &std::path::Path) -> impl Fn(io::Error) -> Self {
         move |source| Self::Io { verb, path: path.to_owned(), source }
     }
@@ -251,14 +271,57 @@ pub fn open(
     segments: journal::Config,
     replay: &mut dyn FnMut(u64, &[u8]),
 ) -> Result<(journal::Opened, Tlog), Error> {
+    for found in Snapshots::of_log(&config.dir).all() {
+        match open_from(config.clone(), segments.clone(), Some(&found), replay) {
+            Err(error) if error.is_of_the_snapshot() => tracing::warn!(%error, "tried another way"),
+            other => return other,
+        }
+    }
+    open_from(config, segments, None, replay)
+}
+
+/// As [`open`], behind a snapshot of the state, or with the oldest record. Where that is not the first one there is nothing that says
+/// what the log was: it is damaged then.
+///
+/// # Errors
+/// As [`open`], and what [`Error::is_of_the_snapshot`] is about; the records that `replay` was given count for nothing then.
+pub fn open_from(
+    config: Config,
+    segments: journal::Config,
+    from: Option<&Found>,
+    replay: &mut dyn FnMut(u64, &[u8]),
+) -> Result<(journal::Opened, Tlog), Error> {
     let rest = config.witness_rest;
     let witnesses = config.witnesses.as_ref().map(|policy| Witnesses::new(policy, rest));
     let witnesses = witnesses.transpose()?;
     let mut claims = Claims::load(&config)?;
-    let opened = journal::open_hashed(segments, &mut |seq, leaf, line| {
-        claims.entry(leaf, line);
+    let (mut begin, mut named) = (journal::Start::Kept, false);
+    if let Some(Found { snapshot, .. }) = from {
+        let Snapshot { seq, hash, root, .. } = *snapshot;
+        begin = journal::Start::Behind { seq, hash };
+        let known = claims.behind(&config.dir, seq, root);
+        claims =
+            known.ok_or(Error::Snapshot { seq, why: "the stored hashes do not lead to it" })?;
+    }
+    let opened = journal::open_hashed(segments, begin, &mut |seq, leaf, line| {
+        named = named || from.is_some_and(|found| found.is_named_by(line));
+        claims.entry(leaf);
         replay(seq, line);
     })?;
+    if let Some(Found { snapshot, .. }) = from.filter(|_| !named) {
+        return Err(Error::Snapshot { seq: snapshot.seq, why: "no record names it" });
+    }
+    let oldest = opened.journal.reader().oldest_seq();
+    if from.is_none() && oldest > 1 {
+        opened.journal.distrust(journal::Damage {
+            seq: 1,
+            segment: crate::snapshot::DIR.to_owned(),
+            offset: 0,
+            why: format!(
+                "the log begins with record {oldest}, and no snapshot of the state before it can be used"
+            ),
+        });
+    }
     let tlog = start(config, claims, witnesses, &opened.journal)?;
     Ok((opened, tlog))
 }
@@ -301,6 +364,29 @@ fn start(
         reader,
     };
     Ok(Tlog { inner: Arc::new(inner) })
+}
+
+/// The tree over the first `size` records of the log in `dir`, as its stored hashes have it: for whoever checks what is kept of it.
+///
+/// # Errors
+/// There are not so many hashes.
+pub fn stored_tree(dir: &std::path::Path, size: u64) -> io::Result<tree::Frontier> {
+    let mut files = HashFiles::new(dir);
+    tree::Frontier::load(size, &mut |node| files.node(node))
+}
+
+/// Removes the plain lines of records below `before` from the log in `dir`, file by file.
+///
+/// # Errors
+/// The disk.
+pub fn prune_lines(dir: &std::path::Path, before: u64) -> io::Result<()> {
+    lines::prune(dir, before)
+}
+
+/// How many files of plain lines the log in `dir` has, and how many of them are sealed and compressed.
+#[must_use]
+pub fn count_lines(dir: &std::path::Path) -> (u64, u64) {
+    lines::count(dir)
 }
 
 /// A tile or proof that cannot be given.

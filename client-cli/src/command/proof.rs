@@ -22,6 +22,7 @@ use crate::view::proof::EntryView;
 
 mod checkpoint;
 mod export;
+mod keep;
 mod known;
 mod rotate;
 mod select;
@@ -102,12 +103,25 @@ The old key signs beside the new one until it is retired, so that everybody has 
 exchange. No server may run on the directory meanwhile. What was signed before is checked with the
 old key.")]
     RotateKey(rotate::RotateArgs),
+    /// Show how much of the log is kept, exported, sealed and pruned
+    #[command(after_help = "Examples:\n  agentctl proof status\n  agentctl proof status -o json")]
+    Status,
+    /// Let old entries go, once an export has them
+    #[command(after_help = "\
+Examples:
+  agentctl proof export --format tiles --file DIR --record
+  agentctl proof prune --before 1000000 --reason \"disk\" --dry-run
+  agentctl proof prune --before 1000000 --reason \"disk\" --yes
+
+Refused unless an export is on record that has them, and while the policy keeps them
+(retention.keep_ms). Their hashes stay: proofs over what is kept go on working.")]
+    Prune(keep::PruneArgs),
     /// Write the log as JSON lines, as tiles, or one entry with its proof
     #[command(after_help = "\
 Examples:
   agentctl proof export > log.jsonl
   agentctl proof export --file log.jsonl
-  agentctl proof export --format tiles --file DIR
+  agentctl proof export --format tiles --file DIR --record    then it may be pruned
   agentctl proof export --format tlog-proof --entry 1077 > 1077.tlog-proof
   agentctl proof export --app my-api | jq .event_name    filtered: cannot be verified")]
     Export(ExportArgs),
@@ -209,6 +223,9 @@ struct ExportArgs {
     /// Up to this sequence number
     #[arg(long, value_name = "SEQ", default_value_t = 0, hide_default_value = true)]
     to: u64,
+    /// Have the server record that the tiles are here: what they hold may be pruned then
+    #[arg(long)]
+    record: bool,
     /// Write to this file, or the tiles to this new directory; an existing file is replaced only with --yes
     #[arg(long, value_name = "FILE|DIR")]
     file: Option<PathBuf>,
@@ -223,6 +240,8 @@ pub(super) async fn run(args: ProofArgs, context: &mut Context) -> Result<Exit, 
         ProofCommand::Checkpoint(args) => checkpoint::checkpoint(args, context).await,
         ProofCommand::Prove(args) => checkpoint::prove(args, context).await,
         ProofCommand::RotateKey(args) => rotate::run(args, context).await,
+        ProofCommand::Status => keep::status(context).await,
+        ProofCommand::Prune(args) => keep::prune(args, context).await,
         ProofCommand::Export(args) => export_as(args, context).await,
     }
 }
@@ -335,9 +354,15 @@ pub(super) async fn download(
 
 async fn export_as(args: ExportArgs, context: &mut Context) -> Result<Exit, Failure> {
     let whole = args.filter.is_empty() && args.from == 0 && args.to == 0;
+    if args.record && args.format != ExportFormat::Tiles {
+        return Err(Failure::usage("--record goes with --format tiles")
+            .hint("only tiles hold every entry together with what proves that it is all of them"));
+    }
     match (args.format, args.entry, &args.file) {
         (ExportFormat::Jsonl, None, _) => export(args, context).await,
-        (ExportFormat::Tiles, None, Some(dir)) if whole => export::tiles(dir, context).await,
+        (ExportFormat::Tiles, None, Some(dir)) if whole => {
+            export::tiles(dir, args.record, context).await
+        }
         (ExportFormat::TlogProof, Some(seq), file) if whole => {
             export::tlog_proof(seq, file.as_deref(), context).await
         }

@@ -30,6 +30,7 @@ pub mod record;
 pub mod rehearsal;
 pub mod replay;
 pub mod signal;
+pub mod snapshot;
 pub mod state;
 pub mod step;
 pub mod tlog;

@@ -66,9 +66,26 @@ pub struct Policy {
     /// How what was fetched is built and run.
     #[serde(default)]
     pub sandbox: Sandbox,
+    /// How long the proof log is kept.
+    #[serde(default, skip_serializing_if = "Retention::is_none")]
+    pub retention: Retention,
     /// Maintenance windows: no effect on the named apps while one is open.
     #[serde(default)]
     pub windows: Vec<Window>,
+}
+
+/// How long records are kept at least. Beyond that they go only when a human says so, and once an export has them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// A record younger than this is not pruned.
+    pub keep_ms: Millis,
+}
+
+impl Retention {
+    const fn is_none(&self) -> bool {
+        self.keep_ms == 0
+    }
 }
 
 /// Timing of repeated actions per (app, action).
@@ -440,6 +457,7 @@ impl Policy {
             graduation: Graduation::default(),
             fetch: Fetch::default(),
             sandbox: Sandbox::default_for(env),
+            retention: Retention::default(),
             windows: Vec::new(),
         }
     }

@@ -27,6 +27,7 @@ mod author;
 mod detached;
 mod event;
 mod inert;
+mod kept;
 mod life;
 mod observation;
 mod subject;
@@ -34,6 +35,7 @@ mod subject;
 pub use author::Author;
 pub use detached::{BLOB_MAX, Detached};
 use inert::inert;
+pub use kept::{Exported, Pruned, Snapshotted};
 pub use life::{Heartbeat, Started, Stopped};
 pub use observation::Observation;
 pub use subject::GATES_PASSED;
@@ -87,6 +89,12 @@ pub enum Body {
         /// A signed note in which both say so.
         note: String,
     },
+    /// The state is kept beside the log.
+    Snapshotted(Box<Snapshotted>),
+    /// Somebody has a copy of the log.
+    Exported(Exported),
+    /// Records are no longer kept.
+    Pruned(Pruned),
     /// The body is beside the log: it is too long for a line.
     Detached(Detached),
     /// A policy is in force from here on.

@@ -7,6 +7,7 @@ use crate::detect::View;
 use crate::gates::{self, Case};
 use crate::policy::Policy;
 use crate::record::{Body, Decided, Record, Trigger};
+use crate::snapshot::Snapshot;
 use crate::state::{State, evolve};
 use crate::step::seen;
 
@@ -50,11 +51,22 @@ impl Replay {
         Self { state: State::new(env), policy, policies: BTreeMap::new() }
     }
 
+    /// Behind the last record of a snapshot. Policies from before it are not known.
+    #[must_use]
+    pub fn resume(snapshot: Snapshot) -> Self {
+        let Snapshot { policy, state, .. } = snapshot;
+        let policies = BTreeMap::from([(policy.digest(), policy.clone())]);
+        Self { state, policy, policies }
+    }
+
     /// Folds one record in.
     pub fn fold(&mut self, record: &Record) {
         if let Body::PolicyApplied { policy, digest, .. } = &record.body {
             self.policy = (**policy).clone();
             self.policies.insert(digest.clone(), (**policy).clone());
+        }
+        if let Body::Snapshotted(kept) = &record.body {
+            self.policies.insert(kept.policy.digest(), (*kept.policy).clone());
         }
         evolve(&mut self.state, record, &self.policy);
     }

@@ -18,10 +18,12 @@ use crate::uptime::Ledger;
 
 mod evolve;
 mod healed;
+mod kept;
 
 pub use evolve::{evolve, is_expected_exit};
 pub(crate) use evolve::{evolve_app, new_app};
 pub use healed::Healed;
+pub use kept::Kept;
 
 /// Most decisions remembered per app.
 pub const DECISIONS: usize = 50;
@@ -39,7 +41,7 @@ pub const REQUESTS: usize = 1_000;
 pub const APPS: usize = 10_000;
 
 /// Everything agentd knows. Rebuilt by folding [`evolve`] over the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// The one environment.
     pub env: Env,
@@ -71,6 +73,8 @@ pub struct State {
     pub requests: BTreeMap<String, Answered>,
     /// Request ids in order of arrival, for the limit.
     pub request_order: VecDeque<String>,
+    /// How much of the log is kept.
+    pub kept: Kept,
     /// Sequence number of the last record folded in.
     pub last_seq: u64,
     /// Time of the last record folded in.
@@ -97,6 +101,7 @@ impl State {
             storm: None,
             requests: BTreeMap::new(),
             request_order: VecDeque::new(),
+            kept: Kept::default(),
             last_seq: 0,
             last_at: 0,
         }

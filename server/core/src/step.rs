@@ -10,13 +10,16 @@ use crate::app::{AppName, Field, Millis, OnboardRequest, Violation};
 use crate::choose::Params;
 use crate::permit::Permit;
 use crate::policy::Policy;
-use crate::record::{Author, Body, Heartbeat, Observation, Record, Started, Stopped};
+use crate::record::{
+    Author, Body, Exported, Heartbeat, Observation, Record, Snapshotted, Started, Stopped,
+};
 use crate::signal::Reading;
 use crate::state::{AppState, Pause, Scope, State, evolve};
 use crate::verdict::Ruling;
 
 mod common_cause;
 mod decide;
+mod keep;
 mod lifecycle;
 mod request;
 mod rules;
@@ -24,6 +27,7 @@ mod tick;
 mod verify;
 
 pub(crate) use decide::seen;
+pub use keep::{Prune, Unmet};
 
 /// Everything that can happen to the brain.
 #[derive(Debug, Clone, PartialEq)]
@@ -166,6 +170,22 @@ pub enum Input {
         frozen: bool,
         /// Why.
         reason: String,
+        /// Who and with which request id.
+        by: By,
+    },
+    /// The state was kept beside the log.
+    Snapshotted(Box<Snapshotted>),
+    /// Somebody has a copy of the log that leads to what was signed.
+    Exported {
+        /// Which.
+        export: Exported,
+        /// Who and with which request id.
+        by: By,
+    },
+    /// A human wants old records to go.
+    Prune {
+        /// Which.
+        wish: Prune,
         /// Who and with which request id.
         by: By,
     },
@@ -333,9 +353,21 @@ pub enum Failure {
         /// How many.
         limit: usize,
     },
+    /// Records cannot go yet, or not at all.
+    #[error("the records before {before} cannot be pruned: {}", all(unmet))]
+    Unprunable {
+        /// Before which one.
+        before: u64,
+        /// Everything that stands against it.
+        unmet: Vec<Unmet>,
+    },
     /// The principal is no human with a right to act.
     #[error("`{0}` may not ask for actions")]
     NotHuman(String),
+}
+
+fn all(unmet: &[Unmet]) -> String {
+    unmet.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// The result of a step. Records are in order; permits are sealed until their decision is durable.
@@ -440,6 +472,9 @@ fn dispatch(ctx: &mut Context<'_>, input: &Input) {
         }
         Input::Resume { scope, reason, by } => request::resume(ctx, scope, reason, by),
         Input::Freeze { frozen, reason, by } => request::freeze(ctx, *frozen, reason, by),
+        Input::Snapshotted(snapshot) => keep::snapshotted(ctx, snapshot),
+        Input::Exported { export, by } => keep::exported(ctx, export, by),
+        Input::Prune { wish, by } => keep::prune(ctx, wish, by),
         Input::Tick => tick::tick(ctx),
         Input::Inject { app, scenario, what } => {
             let body = Body::Injected { scenario: scenario.clone(), what: what.clone() };

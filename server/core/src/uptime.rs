@@ -62,7 +62,7 @@ pub struct Interval {
 }
 
 /// The ledger of one app.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     /// Changes, oldest first; never empty, and no two neighbours are the same.
     changes: VecDeque<(Millis, Condition)>,

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use agentd_core::app::{AppName, Millis};
 use agentd_core::permit::Permit;
 use agentd_core::record::{Body, Decided, LINE_MAX, Record};
-use agentd_core::replay::Replay;
 use agentd_core::signal::Reading;
 use agentd_core::step::{self, Input, Moment, Reply, Step};
 use agentd_core::verdict::Ruling;
@@ -21,6 +20,7 @@ use crate::act::Delivery;
 use crate::failpoint;
 use crate::journal;
 use crate::publish::Published;
+use crate::snapshot;
 use crate::telemetry::speaker;
 
 /// Answers that wait until their records are durable.
@@ -168,6 +168,9 @@ impl Agent {
             }
             Ask::Resume { scope, reason } => Input::Resume { scope, reason, by },
             Ask::Freeze { frozen, reason } => Input::Freeze { frozen, reason, by },
+            Ask::Snapshotted(snapshot) => Input::Snapshotted(snapshot),
+            Ask::Exported(export) => Input::Exported { export, by },
+            Ask::Prune(wish) => Input::Prune { wish, by },
             Ask::Inject { app, scenario, what } => Input::Inject { app, scenario, what },
         };
         let answer = self.judge(&input, batch);
@@ -369,26 +372,7 @@ impl Agent {
 
     /// The state as the log has it.
     fn rebuild(&mut self) {
-        let mut replay = Replay::new(self.state.env);
-        let reader = self.parts.journal.reader();
-        let mut next = reader.oldest_seq();
-        loop {
-            let entries = match reader.read(next, 1_024, 8 << 20) {
-                Ok(entries) if entries.is_empty() => break,
-                Ok(entries) => entries,
-                Err(error) => {
-                    tracing::error!(%error, "the proof log cannot be read back");
-                    break;
-                }
-            };
-            for entry in entries {
-                next = entry.seq.saturating_add(1);
-                match reader.blobs().record(&entry.line) {
-                    Ok(record) => replay.fold(&record),
-                    Err(error) => tracing::error!(%error, seq = entry.seq, "not a record"),
-                }
-            }
-        }
+        let replay = snapshot::replay(&self.parts.journal, self.state.env);
         self.state = replay.state;
         self.head = self.parts.journal.head();
         if self.state.last_at >= self.started_at {

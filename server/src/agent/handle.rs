@@ -3,9 +3,9 @@
 use agentd_core::app::{AppName, OnboardRequest, Violation};
 use agentd_core::choose::Params;
 use agentd_core::policy::Policy;
-use agentd_core::record::Author;
+use agentd_core::record::{Author, Exported, Snapshotted};
 use agentd_core::state::Scope;
-use agentd_core::step::{By, Reply, Update};
+use agentd_core::step::{By, Prune, Reply, Update};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{AgentView, Event};
@@ -88,6 +88,12 @@ pub enum Ask {
         /// Why.
         reason: String,
     },
+    /// Say on record that the state was kept beside the log.
+    Snapshotted(Box<Snapshotted>),
+    /// Say on record that somebody has an export.
+    Exported(Exported),
+    /// Let old records go.
+    Prune(Prune),
     /// Say on record that a failure is about to be injected.
     Inject {
         /// The app.

@@ -88,6 +88,9 @@ pub fn failure(failure: Failure) -> Status {
         }
         Failure::AppExists(name) => status::already_exists("ALREADY_ONBOARDED", "app", &name),
         Failure::Limit { what, .. } => status::exhausted("LIMIT_REACHED", what, &text, None),
+        Failure::Unprunable { before, .. } => {
+            status::precondition("NOT_PRUNABLE", &format!("entries before {before}"), &text)
+        }
         Failure::NotHuman(_) => status::permission_denied("NOT_HUMAN", &text),
     }
 }

@@ -8,6 +8,7 @@ use super::Services;
 use super::feed::Outlet;
 
 mod export;
+mod keep;
 mod list;
 mod tree;
 mod verify;
@@ -76,6 +77,29 @@ impl ProofService for Service {
         request: Request<v1::GetConsistencyProofRequest>,
     ) -> Result<Response<v1::GetConsistencyProofResponse>, Status> {
         tree::consistency(&self.0, *request.get_ref()).await.map(Response::new)
+    }
+
+    async fn get_proof_status(
+        &self,
+        _request: Request<v1::GetProofStatusRequest>,
+    ) -> Result<Response<v1::GetProofStatusResponse>, Status> {
+        keep::status(&self.0).await.map(Response::new)
+    }
+
+    async fn record_export(
+        &self,
+        request: Request<v1::RecordExportRequest>,
+    ) -> Result<Response<v1::RecordExportResponse>, Status> {
+        let (_, extensions, wire) = request.into_parts();
+        keep::record_export(&self.0, &extensions, wire).await.map(Response::new)
+    }
+
+    async fn prune_proof(
+        &self,
+        request: Request<v1::PruneProofRequest>,
+    ) -> Result<Response<v1::PruneProofResponse>, Status> {
+        let (_, extensions, wire) = request.into_parts();
+        keep::prune(&self.0, &extensions, wire).await.map(Response::new)
     }
 }
 

@@ -3,12 +3,14 @@
 //! The index is sparse (one offset per 64 records, 8 bytes each: 1.2 MB for ten million records), so memory does not follow
 //! the size of the log.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use agentd_core::chain::{Hash, LineVerifier};
 use tokio::sync::watch;
 
 use super::frame;
+use super::scan;
 use super::segment::Place;
 use super::spare::Spares;
 use super::store::{Access, Store, StoredFile};
@@ -41,12 +43,19 @@ pub(super) struct SegmentMap {
     pub(super) end: u64,
     /// Offset of every 64th record, from the first.
     marks: Vec<u64>,
+    /// Whether it was read since the log was opened; otherwise neither `end` nor offsets are known.
+    pub(super) is_read: bool,
 }
 
 impl SegmentMap {
     pub(super) const fn new(first_seq: u64, prev: Hash) -> Self {
         let end = frame::HEADER_BYTES as u64;
-        Self { first_seq, prev, next_seq: first_seq, end, marks: Vec::new() }
+        Self { first_seq, prev, next_seq: first_seq, end, marks: Vec::new(), is_read: true }
+    }
+
+    /// One that is left for later, up to `next_seq`.
+    pub(super) fn unread(first_seq: u64, prev: Hash, next_seq: u64) -> Self {
+        Self { next_seq, is_read: false, ..Self::new(first_seq, prev) }
     }
 
     /// Adds the next record, whose frame begins at `offset` and ends before `end`.
@@ -83,6 +92,8 @@ pub(super) struct Spot {
 #[derive(Debug)]
 struct Extent {
     segments: Vec<SegmentMap>,
+    /// Records below this one are not kept, whether their segment is there still or not.
+    oldest: u64,
     chain: LineVerifier,
 }
 
@@ -93,6 +104,7 @@ pub(super) struct Shared {
     pub(super) log_id: LogId,
     pub(super) spares: Spares,
     extent: RwLock<Extent>,
+    closing: AtomicBool,
     durable: watch::Sender<u64>,
     status: watch::Sender<Status>,
 }
@@ -107,8 +119,10 @@ impl Shared {
         status: Status,
     ) -> Self {
         let durable = watch::Sender::new(chain.next_seq().saturating_sub(1));
-        let extent = RwLock::new(Extent { segments, chain });
-        Self { store, log_id, spares, extent, durable, status: watch::Sender::new(status) }
+        let oldest = segments.first().map_or(1, |first| first.first_seq);
+        let extent = RwLock::new(Extent { segments, oldest, chain });
+        let (closing, status) = (AtomicBool::new(false), watch::Sender::new(status));
+        Self { store, log_id, spares, extent, closing, durable, status }
     }
 
     pub(super) fn head(&self) -> Head {
@@ -123,21 +137,84 @@ impl Shared {
     }
 
     /// Where record `seq` can be found; `None` if it is not durable (or is gone).
-    pub(super) fn locate(&self, seq: u64) -> Option<Spot> {
+    ///
+    /// # Errors
+    /// The segment had not been read yet, and cannot be, or is damaged.
+    pub(super) fn locate(&self, seq: u64) -> Result<Option<Spot>, Error> {
+        loop {
+            match self.find(seq) {
+                None => return Ok(None),
+                Some(Ok(spot)) => return Ok(Some(spot)),
+                Some(Err(unread)) => self.look_through(unread)?,
+            }
+        }
+    }
+
+    /// Where it is, or which segment has to be read to know.
+    fn find(&self, seq: u64) -> Option<Result<Spot, u64>> {
         let extent = self.extent.read().unwrap_or_else(PoisonError::into_inner);
         let after = extent.segments.partition_point(|s| s.first_seq <= seq);
         let segment = extent.segments.get(after.checked_sub(1)?)?;
         if seq >= segment.next_seq {
             return None;
         }
+        let first = segment.first_seq;
+        if !segment.is_read {
+            return Some(Err(first));
+        }
         let (mark, offset) = segment.mark(seq);
-        Some(Spot { segment: segment.first_seq, seq: mark, offset, end: segment.end })
+        Some(Ok(Spot { segment: first, seq: mark, offset, end: segment.end }))
+    }
+
+    /// A segment that was not read yet, the newest first.
+    pub(super) fn unread(&self) -> Option<u64> {
+        let extent = self.extent.read().unwrap_or_else(PoisonError::into_inner);
+        let open = !self.closing.load(Ordering::Relaxed);
+        let unread = extent.segments.iter().rev().find(|segment| !segment.is_read);
+        unread.filter(|_| open).map(|segment| segment.first_seq)
+    }
+
+    /// Nobody reads any more.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+
+    /// Reads a segment that was not read when the log was opened: from here on it is known where its records lie, and that they are
+    /// what the segment behind it says.
+    pub(super) fn look_through(&self, first_seq: u64) -> Result<(), Error> {
+        let Some((segment, after)) = self.with_next(first_seq) else { return Ok(()) };
+        let read = scan::read_sealed(self.store.as_ref(), self.log_id, &segment, after);
+        let mut extent = self.extent.write().unwrap_or_else(PoisonError::into_inner);
+        let oldest = extent.oldest;
+        let place = extent.segments.iter_mut().find(|s| s.first_seq == first_seq);
+        // Somebody pruned it meanwhile: the file belongs to other records now.
+        let Some(place) = place else { return Err(Error::Pruned { oldest }) };
+        match read? {
+            Ok(map) => *place = map,
+            Err(damage) => {
+                drop(extent);
+                return Err(self.damaged(damage));
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaf hash of the record before the segment that begins with `first_seq`.
+    pub(super) fn prev_of(&self, first_seq: u64) -> Option<Hash> {
+        let extent = self.extent.read().unwrap_or_else(PoisonError::into_inner);
+        extent.segments.iter().find(|s| s.first_seq == first_seq).map(|s| s.prev)
+    }
+
+    fn with_next(&self, first_seq: u64) -> Option<(SegmentMap, Hash)> {
+        let extent = self.extent.read().unwrap_or_else(PoisonError::into_inner);
+        let at = extent.segments.iter().position(|s| s.first_seq == first_seq && !s.is_read)?;
+        let (segment, next) = (extent.segments.get(at)?, extent.segments.get(at + 1)?);
+        Some((segment.clone(), next.prev))
     }
 
     /// The oldest record that can be read, or the one that will be first.
     pub(super) fn oldest_seq(&self) -> u64 {
-        let extent = self.extent.read().unwrap_or_else(PoisonError::into_inner);
-        extent.segments.first().map_or(1, |s| s.first_seq)
+        self.extent.read().unwrap_or_else(PoisonError::into_inner).oldest
     }
 
     /// Publishes a group that is on disk: (offset, end) of each frame, in order.
@@ -158,9 +235,11 @@ impl Shared {
         self.durable.send_replace(chain.next_seq().saturating_sub(1));
     }
 
-    /// Takes the segments out whose records are all below `before`, but not the last one; answers with their first records.
+    /// Records below `before` are not kept any more. Takes the segments out that hold no other ones, but not the last one; answers
+    /// with their first records.
     pub(super) fn release(&self, before: u64) -> Vec<u64> {
         let mut extent = self.extent.write().unwrap_or_else(PoisonError::into_inner);
+        extent.oldest = extent.oldest.max(before.min(extent.chain.next_seq()));
         let keeps = |segment: &SegmentMap| segment.next_seq > before;
         let last = extent.segments.len().saturating_sub(1);
         let kept = extent.segments.iter().position(keeps).unwrap_or(last).min(last);

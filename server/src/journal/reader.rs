@@ -77,10 +77,13 @@ impl Reader {
             return Err(Error::Pruned { oldest });
         }
         let mut taken = Taken::new(max_entries, max_bytes);
-        while !taken.full()
-            && let Some(spot) = self.shared.locate(next)
-        {
-            next = match self.read_segment(&spot, next, &mut taken) {
+        while !taken.full() {
+            let read = match self.shared.locate(next) {
+                Ok(None) => break,
+                Ok(Some(spot)) => self.read_segment(&spot, next, &mut taken),
+                Err(error) => Err(error),
+            };
+            next = match read {
                 // Given up while it was being looked for.
                 Err(Error::Io { .. }) if next < self.oldest_seq() => {
                     return Err(Error::Pruned { oldest: self.oldest_seq() });

@@ -10,7 +10,7 @@ use super::frame::{self, BadHeader, Header, Look};
 use super::head::HeadMark;
 use super::index::{SegmentMap, first_seq_of, segment_name};
 use super::store::{Access, Store};
-use super::{Damage, Error, LogId, SEGMENT_FILE_BYTES_MAX, Torn};
+use super::{Damage, Error, LogId, SEGMENT_FILE_BYTES_MAX, Start, Torn};
 use crate::failpoint;
 
 /// Receives every sound record in order: seq, leaf hash, line.
@@ -38,29 +38,34 @@ pub(super) enum Stop {
     Damaged { seq: u64, at: usize, why: String },
 }
 
-/// Reads all segments of `store`. `mark` is what had been acknowledged at least.
+/// Reads the segments of `store` from `start` on. `mark` is what had been acknowledged at least.
 pub(super) fn scan_log(
     store: &dyn Store,
-    log_id: LogId,
+    (log_id, start): (LogId, Start),
     mark: Option<HeadMark>,
     on_entry: &mut OnEntry<'_>,
 ) -> Result<LogScan, Error> {
     let names = store.names().map_err(|e| Error::io("list", "the segments", e))?;
     let mut firsts: Vec<u64> = names.iter().filter_map(|name| first_seq_of(name)).collect();
     firsts.sort_unstable();
-    let mut scan = LogScan {
-        segments: Vec::new(),
-        chain: LineVerifier::new(),
-        last_group: 0,
-        torn: None,
-        damage: None,
-    };
+    let (unread, chain) = begin(store, &firsts, start)?;
+    let firsts = firsts.split_off(unread.len());
+    let mut scan = LogScan { segments: unread, chain, last_group: 0, torn: None, damage: None };
     let mut rewritten = None;
+    let (mut known, mut fits) = (0, true);
+    if let Start::Behind { seq, hash } = start {
+        (known, fits) = (seq, scan.chain.next_seq() <= seq || scan.chain.head() == hash);
+    }
     let mut on_entry = |seq: u64, hash: Hash, line: &[u8]| {
         if let Some(mark) = mark.filter(|mark| mark.seq == seq && mark.hash != hash) {
             rewritten = Some((seq, mark.hash, hash));
         }
-        on_entry(seq, hash, line);
+        match start {
+            Start::Behind { seq: behind, hash: wanted } if seq <= behind => {
+                fits &= seq < behind || hash == wanted;
+            }
+            _ => on_entry(seq, hash, line),
+        }
     };
     let mut bytes = Vec::new();
     for first_seq in &firsts {
@@ -78,8 +83,82 @@ pub(super) fn scan_log(
             format!("the record is not the acknowledged one: stored {stored}, computed {computed}");
         scan.damage = Some(Damage { seq, segment: super::HEAD_FILE.into(), offset: 0, why });
     }
+    if !fits || scan.chain.next_seq() <= known {
+        return Err(Error::Start { seq: known });
+    }
     check_mark(&mut scan, mark);
     Ok(scan)
+}
+
+/// The segments that are left for later, and the chain where reading begins. What their headers say is checked when they are read:
+/// each by the one behind it.
+fn begin(
+    store: &dyn Store,
+    firsts: &[u64],
+    start: Start,
+) -> Result<(Vec<SegmentMap>, LineVerifier), Error> {
+    let prev_of = |first: u64| -> Result<Option<Hash>, Error> {
+        let name = segment_name(first);
+        let mut bytes = [0; frame::HEADER_BYTES];
+        let file = store.open(&name, Access::Read).map_err(|e| Error::io("open", &name, e))?;
+        let read = file.read_at(&mut bytes, 0).map_err(|e| Error::io("read", &name, e))?;
+        Ok(Header::decode(bytes.get(..read).unwrap_or_default()).ok().map(|header| header.prev))
+    };
+    let at = match start {
+        Start::First => return Ok((Vec::new(), LineVerifier::new())),
+        Start::Kept => 0,
+        Start::Behind { seq, .. } => firsts
+            .partition_point(|first| *first <= seq.saturating_add(1))
+            .checked_sub(1)
+            .ok_or(Error::Start { seq })?,
+    };
+    let Some(first) = firsts.get(at).copied() else { return Ok((Vec::new(), LineVerifier::new())) };
+    let mut unread = Vec::new();
+    for pair in firsts.get(..=at).unwrap_or_default().windows(2) {
+        let [segment, next] = pair else { continue };
+        let Some(prev) = prev_of(*segment)? else { return Err(Error::Start { seq: first }) };
+        unread.push(SegmentMap::unread(*segment, prev, *next));
+    }
+    // Without a header that can be read, the walk says what is wrong with it.
+    let chain = match prev_of(first)? {
+        Some(prev) if first > 1 => LineVerifier::resume(first, prev),
+        Some(_) | None => LineVerifier::new(),
+    };
+    Ok((unread, chain))
+}
+
+/// Reads a segment that has others behind it: where its records lie, or what is wrong. `after` is what the next one says of its last
+/// record.
+pub(super) fn read_sealed(
+    store: &dyn Store,
+    log_id: LogId,
+    segment: &SegmentMap,
+    after: Hash,
+) -> Result<Result<SegmentMap, Damage>, Error> {
+    let SegmentMap { first_seq, prev, next_seq, .. } = *segment;
+    let (name, mut bytes) = (segment_name(first_seq), Vec::new());
+    let damage = |seq, at: usize, why| {
+        Ok(Err(Damage { seq, segment: segment_name(first_seq), offset: at as u64, why }))
+    };
+    if let Some(why) = load(store, &name, &mut bytes)? {
+        return damage(first_seq, 0, why);
+    }
+    if let Some(why) = check_header(&bytes, Header { log_id, first_seq, prev })? {
+        return damage(first_seq, 0, why);
+    }
+    let known = Known { sealed: true, acknowledged: next_seq.saturating_sub(1) };
+    let mut map = SegmentMap::new(first_seq, prev);
+    let mut chain = LineVerifier::resume(first_seq, prev);
+    match walk(&bytes, known, &mut chain, &mut map, &mut |_, _, _| {}).stop {
+        Stop::Clean if chain.next_seq() == next_seq && chain.head() == after => Ok(Ok(map)),
+        Stop::Clean => {
+            let end = usize::try_from(map.end).unwrap_or(usize::MAX);
+            let why = "its end is not what the next segment goes on from".to_owned();
+            damage(chain.next_seq().min(next_seq), end, why)
+        }
+        Stop::Torn { at, why } => damage(chain.next_seq(), at, why.into()),
+        Stop::Damaged { seq, at, why } => damage(seq, at, why),
+    }
 }
 
 /// Records that had been acknowledged and are not there make the log damaged, even with nothing behind them.

@@ -66,7 +66,7 @@ impl Log {
     fn on(store: Arc<dyn Store>, config: Config) -> Result<Self, Error> {
         Self::from(|replay| {
             let mut replay = |seq: u64, _: Hash, line: &[u8]| replay(seq, line);
-            open_store(config, store, LogId::from_bytes([7; 16]), None, &mut replay)
+            open_store(config, store, (LogId::from_bytes([7; 16]), Start::First), None, &mut replay)
         })
     }
 

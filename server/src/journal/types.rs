@@ -44,6 +44,23 @@ impl FromStr for LogId {
     }
 }
 
+/// Where a log begins to be read when it is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// With the first record, which has to be there.
+    First,
+    /// With the oldest one that is there: what came before was pruned, as whoever asks for this knows or is about to find out.
+    Kept,
+    /// Behind a record whose leaf hash is known from elsewhere. What lies before it is read when it is asked for, and looked
+    /// through in the background.
+    Behind {
+        /// The record.
+        seq: u64,
+        /// Its leaf hash.
+        hash: Hash,
+    },
+}
+
 /// Where the next record goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
@@ -154,6 +171,12 @@ pub enum Error {
         found: u32,
         /// Latest format known.
         supported: u32,
+    },
+    /// The record to begin behind is not in the log, or is another one.
+    #[error("the proof log does not go on behind record {seq} as it was known")]
+    Start {
+        /// The record.
+        seq: u64,
     },
     /// `meta.json` is missing beside segments, or cannot be read.
     #[error("the identity of the proof log, `{}`, {why}", path.display())]

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use agentd_core::chain::{Hash, LineVerifier};
+use agentd_core::record::{Body, Record};
 
 use super::head::HeadMark;
-use super::index::Shared;
-use super::{Error, Head, Torn, directory, scan};
+use super::index::{Shared, segment_name};
+use super::{Damage, Error, Head, Start, Torn, directory, scan};
 
 /// Passes over a directory whose server may be writing to it meanwhile.
 const PASSES_MAX: u32 = 8;
@@ -47,27 +48,66 @@ pub fn read_dir(dir: &Path, on_entry: &mut dyn FnMut(u64, &[u8])) -> Result<Veri
     let (log_id, store) = directory::look(dir)?;
     // Before the records: a mark read after them could name one that was not there yet.
     let mark = HeadMark::load(&store);
-    let scan = scan::scan_log(&store, log_id, mark, &mut |seq, _: Hash, line| on_entry(seq, line))?;
-    if let Some(damage) = scan.damage {
+    let (mut first, mut pruned) = (None, 0);
+    let mut on_entry = |seq: u64, _: Hash, line: &[u8]| {
+        first.get_or_insert(seq);
+        pruned = pruned_by(line).map_or(pruned, |upto| upto.max(pruned));
+        on_entry(seq, line);
+    };
+    let scan = scan::scan_log(&store, (log_id, Start::Kept), mark, &mut on_entry)?;
+    if let Some(damage) = scan.damage.or_else(|| missing(first.unwrap_or(1), pruned)) {
         return Err(Error::Damaged(damage));
     }
     let head = Head { log_id, next_seq: scan.chain.next_seq(), hash: scan.chain.head() };
-    Ok(Verified { entries: head.next_seq.saturating_sub(1), head, torn: scan.torn })
+    let entries = head.next_seq.saturating_sub(first.unwrap_or(1));
+    Ok(Verified { entries, head, torn: scan.torn })
+}
+
+/// What a line says that was pruned, if it does.
+fn pruned_by(line: &[u8]) -> Option<u64> {
+    const EVENT: &[u8] = br#"{"event_name":"LOG_PRUNED""#;
+    let record = line.starts_with(EVENT).then(|| Record::parse(line).ok()).flatten()?;
+    match record.body {
+        Body::Pruned(pruned) => Some(pruned.upto),
+        _ => None,
+    }
+}
+
+/// Records before the first one that no record says were pruned.
+fn missing(first: u64, pruned: u64) -> Option<Damage> {
+    let seq = pruned.saturating_add(1);
+    (first > seq).then(|| Damage {
+        seq,
+        segment: segment_name(first),
+        offset: 0,
+        why: format!("the segment begins with record {first}: records are missing or repeated"),
+    })
 }
 
 /// Verifies what is durable in an open log; the writer may go on meanwhile.
 pub(super) fn verify_live(shared: &Shared) -> Result<Verified, Error> {
     let (segments, head) = shared.segments();
+    let store = shared.store.as_ref();
     let mut chain = LineVerifier::new();
+    if let Some(first) = segments.first().filter(|first| first.first_seq > 1) {
+        chain = LineVerifier::resume(first.first_seq, first.prev);
+    }
+    let begin = chain.next_seq();
     let mut bytes = Vec::new();
     for map in &segments {
-        let found =
-            scan::recheck(shared.store.as_ref(), shared.log_id, map, &mut chain, &mut bytes)?;
+        if !map.is_read {
+            // It is read for the first time, which is to check it.
+            shared.look_through(map.first_seq)?;
+            let after = shared.prev_of(map.next_seq).unwrap_or(map.prev);
+            chain = LineVerifier::resume(map.next_seq, after);
+            continue;
+        }
+        let found = scan::recheck(store, shared.log_id, map, &mut chain, &mut bytes)?;
         if let Some(damage) = found {
             return Err(shared.damaged(damage));
         }
     }
     debug_assert_eq!(chain.head(), head, "the index and the files describe one log");
     let head = Head { log_id: shared.log_id, next_seq: chain.next_seq(), hash: chain.head() };
-    Ok(Verified { entries: chain.next_seq().saturating_sub(1), head, torn: None })
+    Ok(Verified { entries: chain.next_seq().saturating_sub(begin), head, torn: None })
 }

@@ -4,7 +4,8 @@ use agentd_core::tlog::tile::Tile;
 use http::StatusCode;
 
 use super::{Answer, TEXT};
-use crate::tlog::Tlog;
+use crate::journal;
+use crate::tlog::{ReadError, Tlog};
 
 /// A checkpoint is worth something while it is new.
 const CHECK_AGAIN: &str = "no-cache";
@@ -40,6 +41,10 @@ pub(super) async fn tile(tlog: &Tlog, path: &str) -> Answer {
             body,
         },
         Ok(Ok(None)) => Answer::text(StatusCode::NOT_FOUND, "the last checkpoint has no such tile"),
+        Ok(Err(ReadError::Journal(journal::Error::Pruned { oldest }))) => {
+            let text = format!("entries before {oldest} are no longer kept here");
+            Answer::text(StatusCode::GONE, &text)
+        }
         Ok(Err(error)) => {
             tracing::error!(%error, %tile, "a tile of the proof log cannot be read");
             Answer::text(StatusCode::SERVICE_UNAVAILABLE, "the tile cannot be read now")

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use agentd_core::chain::Hash;
 use agentd_core::tlog::note::NOTE_BYTES_MAX;
-use agentd_core::tlog::tree::Frontier;
+use agentd_core::tlog::proof::verify_consistency;
+use agentd_core::tlog::tree::{self, Frontier};
 use agentd_core::tlog::{Checkpoint, Note, SignerKey, checkpoint};
 
 use super::elsewhere::Copy;
@@ -21,8 +22,6 @@ use crate::journal::{Damage, Journal, Status};
 pub(super) struct Claims {
     key: Option<SignerKey>,
     frontier: Frontier,
-    /// Bytes of all lines so far, each with its newline.
-    bytes: u64,
     claims: Vec<Claim>,
 }
 
@@ -31,8 +30,8 @@ struct Claim {
     kept: Kept,
     /// Signed by a key in use, if it is the log's own; who signed a copy is known once the records are.
     published: Published,
-    /// The root that the records lead to at this size, and the bytes of their lines.
-    found: Option<(Hash, u64)>,
+    /// The root that the records lead to at this size.
+    found: Option<Hash>,
 }
 
 /// Where a checkpoint stands.
@@ -63,7 +62,7 @@ impl Claim {
     }
 
     fn holds(&self) -> bool {
-        self.found.is_some_and(|(root, _)| root == self.published.checkpoint.root)
+        self.found.is_some_and(|root| root == self.published.checkpoint.root)
     }
 }
 
@@ -74,7 +73,7 @@ impl Claims {
     /// One of them exists and cannot be used.
     pub(super) fn load(config: &Config) -> Result<Self, Error> {
         let key = key::load(&config.key)?;
-        let mut claims = Self { key, frontier: Frontier::new(), bytes: 0, claims: Vec::new() };
+        let mut claims = Self { key, frontier: Frontier::new(), claims: Vec::new() };
         let own = Some(Kept::Own(config.checkpoint()));
         for kept in own.into_iter().chain(config.anchor.clone().map(Kept::Anchor)) {
             let (Kept::Own(path) | Kept::Anchor(path)) = &kept else { continue };
@@ -109,18 +108,33 @@ impl Claims {
         self.key.as_ref()
     }
 
+    /// Goes on behind the first `size` records, whose tree has this root: the stored hashes lead to it, and from what was promised
+    /// before to it. `None` if they do not, and the records have to be read to know why.
+    pub(super) fn behind(mut self, dir: &Path, size: u64, root: Hash) -> Option<Self> {
+        self.frontier = stored(dir, size, root)?;
+        for claim in self.claims.iter_mut().filter(|claim| claim.size() <= size) {
+            let promised = claim.published.checkpoint.root;
+            let mut files = HashFiles::new(dir);
+            let spans = tree::consistency(claim.size(), size)?;
+            let proof = tree::resolve(&spans, &mut |node| files.node(node)).ok()?;
+            let (old, new) = ((claim.size(), promised), (size, root));
+            verify_consistency(old, new, &proof).ok()?;
+            claim.found = Some(promised);
+        }
+        Some(self)
+    }
+
     /// Takes the next record.
-    pub(super) fn entry(&mut self, leaf: Hash, line: &[u8]) {
+    pub(super) fn entry(&mut self, leaf: Hash) {
         self.frontier.push(leaf, &mut |_, _| {});
-        self.bytes = self.bytes.saturating_add(line.len() as u64).saturating_add(1);
         self.check();
     }
 
     fn check(&mut self) {
-        let (size, bytes) = (self.frontier.size(), self.bytes);
+        let size = self.frontier.size();
         for claim in &mut self.claims {
             if claim.size() == size {
-                claim.found = Some((self.frontier.root(), bytes));
+                claim.found = Some(self.frontier.root());
             }
         }
     }
@@ -144,12 +158,11 @@ impl Claims {
         let own = self.claims.iter().find(|claim| claim.is_own());
         let mut base =
             Base { published: own.map(|claim| claim.published.clone()), ..Base::default() };
-        if let Some((claim, (root, bytes))) = own.and_then(|own| Some((own, own.found?)))
+        if let Some((claim, root)) = own.and_then(|own| Some((own, own.found?)))
             && claim.holds()
             && let Some(frontier) = stored(&config.dir, claim.size(), root)
         {
             base.frontier = frontier;
-            base.line_bytes = bytes;
         }
         Ok(base)
     }
@@ -184,7 +197,7 @@ impl Claims {
                 );
                 (entries.saturating_add(1), why)
             }
-            Some((root, _)) => {
+            Some(root) => {
                 let named = first_difference(journal, config, size);
                 let seq = named.unwrap_or_else(|| kept.unwrap_or(0).saturating_add(1));
                 let published = claim.published.checkpoint.root;
@@ -209,7 +222,7 @@ fn stored(dir: &Path, size: u64, root: Hash) -> Option<Frontier> {
 fn first_difference(journal: &Journal, config: &Config, size: u64) -> Option<u64> {
     let mut files = HashFiles::new(&config.dir);
     let reader = journal.reader();
-    let mut next = 1;
+    let mut next = reader.oldest_seq();
     while next <= size {
         let entries = reader.read(next, 256, usize::MAX).ok()?;
         for entry in &entries {

@@ -256,12 +256,12 @@ mod tests {
     #[test]
     fn more_records_or_others_are_against_the_log_at_every_size() {
         let dir = tempfile::tempdir().unwrap();
-        let mut files = Writer::resume(dir.path(), Frontier::new(), 0).unwrap();
+        let mut files = Writer::resume(dir.path(), Frontier::new(), 1, 1 << 20).unwrap();
         let origin = "agentctl.dev/stage/x".to_owned();
         let of = |size, root| Checkpoint { origin: origin.clone(), size, root };
         let mut promised = vec![of(0, Frontier::new().root())];
         for size in 1..=600_u64 {
-            files.push(leaf_hash(&size.to_le_bytes()), b"x").unwrap();
+            files.push(size, format!("{size}").as_bytes()).unwrap();
             promised.push(of(size, files.frontier().root()));
         }
         files.flush().unwrap();

@@ -5,10 +5,11 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use agentd_core::chain::Hash;
+use agentd_core::chain::{Hash, leaf_hash};
 use agentd_core::tlog::tile::{Kind, stored};
 use agentd_core::tlog::tree::{Frontier, Node, perfect_root};
 
+use super::lines::Lines;
 use crate::failpoint;
 use crate::journal::{make_dir, sync_parent};
 
@@ -66,7 +67,7 @@ impl<'a> HashFiles<'a> {
 
 /// One file that grows, written behind what it holds.
 #[derive(Debug)]
-struct Growing {
+pub(super) struct Growing {
     path: PathBuf,
     file: File,
     end: u64,
@@ -76,7 +77,7 @@ struct Growing {
 
 impl Growing {
     /// Opens the file and cuts it to `end`: what is behind was never promised to anybody.
-    fn open(path: PathBuf, end: u64) -> io::Result<Self> {
+    pub(super) fn open(path: PathBuf, end: u64) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let is_new = !path.exists();
@@ -92,7 +93,21 @@ impl Growing {
         Ok(Self { path, file, end, waiting: Vec::new(), dirty: true })
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes it has, once they are written.
+    pub(super) const fn length(&self) -> u64 {
+        self.end.saturating_add(self.waiting.len() as u64)
+    }
+
+    /// Adds bytes; they are in the file after [`Growing::flush`].
+    pub(super) fn add(&mut self, bytes: &[u8]) {
+        self.waiting.extend_from_slice(bytes);
+    }
+
+    pub(super) fn flush(&mut self) -> io::Result<()> {
         if self.waiting.is_empty() {
             return Ok(());
         }
@@ -104,7 +119,7 @@ impl Growing {
         Ok(())
     }
 
-    fn sync(&mut self) -> io::Result<()> {
+    pub(super) fn sync(&mut self) -> io::Result<()> {
         if self.dirty {
             failpoint::hit("tlog.sync")?;
             self.file.sync_data()?;
@@ -118,17 +133,22 @@ impl Growing {
 #[derive(Debug)]
 pub(super) struct Writer {
     dir: PathBuf,
-    lines: Growing,
+    lines: Lines,
     /// By level of tiles.
     hashes: Vec<Growing>,
     frontier: Frontier,
 }
 
 impl Writer {
-    /// Goes on behind `frontier`, whose lines have `line_bytes` bytes; what lies behind in the files is cut.
-    pub(super) fn resume(dir: &Path, frontier: Frontier, line_bytes: u64) -> io::Result<Self> {
+    /// Goes on behind `frontier`; what lies behind in the files is cut. Of the lines, those from `oldest` on are kept.
+    pub(super) fn resume(
+        dir: &Path,
+        frontier: Frontier,
+        oldest: u64,
+        seal_bytes: u64,
+    ) -> io::Result<Self> {
         make_dir(&dir.join("hash"))?;
-        let lines = Growing::open(dir.join("proof.jsonl"), line_bytes)?;
+        let lines = Lines::resume(dir, oldest, frontier.size(), seal_bytes)?;
         let mut writer = Self { dir: dir.to_owned(), lines, hashes: Vec::new(), frontier };
         // Left over from before, a level above would be taken for one of this tree.
         let size = writer.frontier.size();
@@ -152,14 +172,22 @@ impl Writer {
         &self.frontier
     }
 
-    pub(super) const fn line_bytes(&self) -> u64 {
-        self.lines.end
+    /// The next record that the lines or the hashes lack.
+    pub(super) fn next(&self) -> u64 {
+        self.frontier.size().saturating_add(1).min(self.lines.next())
     }
 
-    /// Adds a record; it is in the files after [`Writer::flush`].
-    pub(super) fn push(&mut self, leaf: Hash, line: &[u8]) -> io::Result<()> {
-        self.lines.waiting.extend_from_slice(line);
-        self.lines.waiting.push(b'\n');
+    pub(super) const fn lines(&self) -> &Lines {
+        &self.lines
+    }
+
+    /// Adds the record to what lacks it; it is in the files after [`Writer::flush`].
+    pub(super) fn push(&mut self, seq: u64, line: &[u8]) -> io::Result<()> {
+        self.lines.push(seq, line)?;
+        if seq != self.frontier.size().saturating_add(1) {
+            return Ok(());
+        }
+        let leaf = leaf_hash(line);
         let mut stored = [None; LEVELS as usize + 1];
         self.frontier.push(leaf, &mut |level, hash| {
             if let Some(place) = stored.get_mut(usize::from(level)) {
@@ -192,7 +220,7 @@ impl Writer {
 
     /// A file that is gone from its name, if there is one: somebody cleaned up, and what is written goes nowhere.
     pub(super) fn missing(&self) -> Option<&Path> {
-        let files = std::iter::once(&self.lines).chain(&self.hashes);
-        files.map(|file| file.path.as_path()).find(|path| !path.exists())
+        let hashes = self.hashes.iter().map(|file| file.path.as_path());
+        self.lines.missing().or_else(|| hashes.into_iter().find(|path| !path.exists()))
     }
 }

@@ -132,16 +132,16 @@ mod tests {
     impl Growing {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let files = Writer::resume(dir.path(), Frontier::new(), 0).unwrap();
+            let files = Writer::resume(dir.path(), Frontier::new(), 1, 1 << 20).unwrap();
             let tiles = Tiles::new(dir.path());
             Self { _dir: dir, files, tiles, leaves: Vec::new() }
         }
 
         fn grow(&mut self, count: u64) {
             for _ in 0..count {
-                let leaf = leaf_hash(&self.leaves.len().to_le_bytes());
-                self.files.push(leaf, b"x").unwrap();
-                self.leaves.push(leaf);
+                let line = self.leaves.len().to_string();
+                self.files.push(self.size() + 1, line.as_bytes()).unwrap();
+                self.leaves.push(leaf_hash(line.as_bytes()));
             }
             self.files.flush().unwrap();
         }

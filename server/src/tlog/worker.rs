@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
-use agentd_core::chain::leaf_hash;
 use agentd_core::tlog::tree::{self, Frontier};
 use agentd_core::tlog::{Checkpoint, Note};
 use tokio::sync::watch;
 
 use super::elsewhere::{Against, Copy, Kept, Next};
 use super::files::Writer;
+use super::lines::Sealer;
 use super::signers::Signers;
 use super::tiles::Tiles;
 use super::witness::Witnesses;
@@ -31,7 +31,6 @@ const READ_BYTES: usize = 4 << 20;
 pub(super) struct Base {
     pub(super) published: Option<Published>,
     pub(super) frontier: Frontier,
-    pub(super) line_bytes: u64,
 }
 
 /// Why a turn came to nothing. It is tried again.
@@ -49,6 +48,10 @@ enum Failure {
     Anchor(super::Error),
     #[error("`{0}` was removed")]
     Missing(String),
+    #[error(
+        "the hashes of records before {0}, which are pruned, are gone: restore `hash` from a backup or from the tiles of an export"
+    )]
+    HashesLost(u64),
 }
 
 fn disk(what: &'static str) -> impl Fn(io::Error) -> Failure {
@@ -70,6 +73,7 @@ pub(super) struct Worker {
     /// The copies elsewhere are those of what is published.
     copied: bool,
     witnesses: Option<Witnesses>,
+    sealer: Sealer,
 }
 
 impl Worker {
@@ -84,8 +88,20 @@ impl Worker {
         let origin = signers.key().verifier();
         let copy = config.redis.clone();
         let copy = copy.map(|address| Copy::new(address, config.env, origin.name()));
-        let (files, copied, witnesses) = (None, false, None);
-        Self { config, signers, journal, base, tiles, files, progress, copy, copied, witnesses }
+        let (files, copied, witnesses, sealer) = (None, false, None, Sealer::default());
+        Self {
+            config,
+            signers,
+            journal,
+            base,
+            tiles,
+            files,
+            progress,
+            copy,
+            copied,
+            witnesses,
+            sealer,
+        }
     }
 
     /// Has these cosign each checkpoint.
@@ -143,21 +159,22 @@ impl Worker {
         }
         let files = match self.files.take() {
             Some(files) => self.files.insert(files),
-            None => self.files.insert(open(&self.config.dir, &mut self.base, &self.tiles)?),
+            None => {
+                let opened = open(&self.config, &mut self.base, &self.journal, &self.tiles)?;
+                self.files.insert(opened)
+            }
         };
         if let Some(path) = files.missing() {
             let path = path.display().to_string();
-            // From nothing: the segments hold all of it.
-            self.base = Base { published: self.base.published.take(), ..Base::default() };
             self.tiles.forget();
             return Err(Failure::Missing(path));
         }
         integrate(files, &self.journal, durable)?;
+        self.sealer.seal(|| files.lines().sealable());
         if let Err(error) = files.sync() {
             end_process(&format!("sync the lines and hashes: {error}"));
         }
         let frontier = files.frontier().clone();
-        let line_bytes = files.line_bytes();
         let origin = self.signers.key().verifier().name().to_owned();
         let checkpoint = Checkpoint { origin, size: frontier.size(), root: frontier.root() };
         let last = self.base.published.as_ref();
@@ -172,7 +189,6 @@ impl Worker {
             self.complete()?;
         }
         self.base.frontier = frontier;
-        self.base.line_bytes = line_bytes;
         Ok(())
     }
 
@@ -279,12 +295,25 @@ impl Worker {
 }
 
 /// The files behind what is known of them, or behind nothing if they do not hold even that.
-fn open(dir: &Path, base: &mut Base, tiles: &Tiles) -> Result<Writer, Failure> {
-    match Writer::resume(dir, base.frontier.clone(), base.line_bytes) {
+fn open(
+    config: &Config,
+    base: &mut Base,
+    journal: &Journal,
+    tiles: &Tiles,
+) -> Result<Writer, Failure> {
+    let (oldest, seal) = (journal.reader().oldest_seq(), config.seal_bytes);
+    if base.frontier.size() == 0 && oldest > 1 {
+        return Err(Failure::HashesLost(oldest));
+    }
+    match Writer::resume(&config.dir, base.frontier.clone(), oldest, seal) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && oldest > 1 => {
+            Err(Failure::HashesLost(oldest))
+        }
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             *base = Base { published: base.published.take(), ..Base::default() };
             tiles.forget();
-            Writer::resume(dir, Frontier::new(), 0).map_err(disk("open the hashes"))
+            let anew = Writer::resume(&config.dir, Frontier::new(), oldest, seal);
+            anew.map_err(disk("open the hashes"))
         }
         other => other.map_err(disk("open the hashes")),
     }
@@ -292,15 +321,15 @@ fn open(dir: &Path, base: &mut Base, tiles: &Tiles) -> Result<Writer, Failure> {
 
 fn integrate(files: &mut Writer, journal: &Journal, durable: u64) -> Result<(), Failure> {
     let reader = journal.reader();
-    while files.frontier().size() < durable {
-        let next = files.frontier().size().saturating_add(1);
-        let wanted = usize::try_from(durable - files.frontier().size()).unwrap_or(READ_RECORDS);
+    while files.next() <= durable {
+        let next = files.next();
+        let wanted = usize::try_from(durable - next).unwrap_or(READ_RECORDS).saturating_add(1);
         let entries = reader.read(next, wanted.min(READ_RECORDS), READ_BYTES)?;
         if entries.is_empty() {
             return Err(disk("read the log")(io::ErrorKind::UnexpectedEof.into()));
         }
         for entry in &entries {
-            files.push(leaf_hash(&entry.line), &entry.line).map_err(disk("write the hashes"))?;
+            files.push(entry.seq, &entry.line).map_err(disk("write the hashes"))?;
         }
         files.flush().map_err(disk("write the hashes"))?;
     }

@@ -3,8 +3,11 @@
 use std::path::Path;
 
 use agentctl_api::v1;
+use agentd_core::chain::Hash;
+use agentd_core::tlog::tree::Frontier;
 
 use super::checkpoint::fetch;
+use super::keep::record_export;
 use super::known::{Known, KnownLogs, accept, meet};
 use super::tiles::TileWriter;
 use super::{Context, create};
@@ -26,7 +29,11 @@ pub(super) enum ExportFormat {
 }
 
 /// Writes the whole log as a static tree.
-pub(super) async fn tiles(dir: &Path, context: &mut Context) -> Result<Exit, Failure> {
+pub(super) async fn tiles(
+    dir: &Path,
+    record: bool,
+    context: &mut Context,
+) -> Result<Exit, Failure> {
     let session = context.connect().await?;
     let failed = |error: &std::io::Error| {
         Failure::because(Exit::Failure, &format!("cannot write `{}`", dir.display()), error)
@@ -41,7 +48,7 @@ pub(super) async fn tiles(dir: &Path, context: &mut Context) -> Result<Exit, Fai
     let (known, _) = meet(&session, &KnownLogs::of_user(), durable).await?;
     let mut wrong = None;
     let bodies = Bodies::of_log(dir);
-    lines(&session, &known, &bodies, &mut |line| {
+    lines(&session, (1, &known), &bodies, &mut |line| {
         writer.push(line).map_err(|error| wrong.get_or_insert(failed(&error)).clone())
     })
     .await?;
@@ -59,6 +66,9 @@ pub(super) async fn tiles(dir: &Path, context: &mut Context) -> Result<Exit, Fai
         dir.display(),
         known.checkpoint.root
     ));
+    if record {
+        record_export(&session, &known.note.to_string(), context).await?;
+    }
     Ok(Exit::Ok)
 }
 
@@ -87,18 +97,35 @@ pub(super) async fn tlog_proof(
     Ok(Exit::Ok)
 }
 
-/// Every entry that the checkpoint covers, as the server hands it out.
+/// The oldest entry that the server keeps, and the tree over what came before it, as a proof of that entry shows it.
+pub(super) async fn oldest(session: &Session) -> Result<(u64, Option<Frontier>), Failure> {
+    let request = session.unary(v1::GetProofStatusRequest {});
+    let answer = session.proof().get_proof_status(request).await;
+    let seq = answer.map_err(|status| session.failure(status))?.into_inner().oldest_seq;
+    if seq <= 1 {
+        return Ok((1, None));
+    }
+    let request = session.unary(v1::GetInclusionProofRequest { seq, tree_size: seq });
+    let answer = session.proof().get_inclusion_proof(request).await;
+    let proof = answer.map_err(|status| session.failure(status))?.into_inner();
+    let hashes =
+        proof.hashes.iter().map(|hash| Some(Hash::from_bytes(hash.as_slice().try_into().ok()?)));
+    let hashes: Option<Vec<Hash>> = hashes.collect();
+    Ok((seq, hashes.and_then(|hashes| Frontier::of_path(seq - 1, &hashes))))
+}
+
+/// Every entry from `first` on that the checkpoint covers, as the server hands it out.
 pub(super) async fn lines(
     session: &Session,
-    known: &Known,
+    (first, known): (u64, &Known),
     bodies: &Bodies,
     on_line: &mut dyn FnMut(&[u8]) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let size = known.checkpoint.size;
-    if size == 0 {
+    if size < first {
         return Ok(());
     }
-    let request = v1::ExportProofRequest { first_seq: 1, last_seq: size, filter: None };
+    let request = v1::ExportProofRequest { first_seq: first, last_seq: size, filter: None };
     let answer = session.proof().export_proof(request).await;
     let mut stream = answer.map_err(|status| session.failure(status))?.into_inner();
     while let Some(part) = stream.message().await.map_err(|status| session.failure(status))? {

@@ -7,14 +7,15 @@ use std::time::Instant;
 
 use agentctl_api::v1;
 use agentd_core::chain::{self, Hash, LINE_BYTES_MAX, LineVerifier};
-use agentd_core::replay::Replay;
+use agentd_core::replay::{Mismatch, Replay};
 use agentd_core::tlog::Checkpoint;
 use agentd_core::tlog::policy::Policy;
 use agentd_core::tlog::proof::FILE_BYTES_MAX;
+use agentd_core::tlog::tree::Frontier;
 use clap::Args;
 use serde::Deserialize;
 
-use super::export::lines;
+use super::export::{lines, oldest};
 use super::known::{KnownLogs, Meeting, meet};
 use crate::command::{Context, blocking};
 use crate::exit::Exit;
@@ -150,8 +151,10 @@ async fn download(args: &VerifyArgs, context: &mut Context) -> Result<Verificati
     claims.push(known.checkpoint.clone());
     let received = Bodies::received()?;
     let mut check = Check::new(args.replay).against(claims).with(received.clone());
+    let (first, beginning) = oldest(&session).await?;
+    check = check.behind(Box::new(move |_| beginning));
     let mut going = true;
-    lines(&session, &known, &received, &mut |line| {
+    lines(&session, (first, &known), &received, &mut |line| {
         going = going && check.line(line);
         Ok(())
     })
@@ -242,6 +245,8 @@ fn verify_dir(dir: &Path, args: &VerifyArgs) -> Result<VerificationView, Failure
         claims.push(known.checkpoint);
     }
     let mut check = Check::new(args.replay).against(claims).with(Bodies::of_log(dir));
+    let hashes = log.clone();
+    check = check.behind(Box::new(move |size| server::stored_tree(&hashes, size)));
     let mut going = true;
     let log = server::read_log(dir, &mut |_, line| going = going && check.line(line))?;
     if let (None, Some((seq, summary))) = (&check.fault, log.fault) {
@@ -290,13 +295,20 @@ struct Check {
     claims: Claims,
     /// Where bodies are that are too long for a line.
     bodies: Bodies,
+    /// The tree over so many entries that are not at hand.
+    beginning: Option<Beginnings>,
     fault: Option<FaultView>,
 }
+
+/// Where the tree over entries that were pruned comes from. A wrong one leads to no root that was signed.
+type Beginnings = Box<dyn FnOnce(u64) -> Option<Frontier> + Send>;
 
 /// Judges every decision again from its own record.
 #[derive(Default)]
 struct Rejudge {
     replay: Option<Replay>,
+    /// The log begins with its first record.
+    whole: bool,
     rechecked: u64,
     different: u64,
 }
@@ -305,8 +317,8 @@ impl Check {
     fn new(replay: bool) -> Self {
         let rejudge = replay.then(Rejudge::default);
         let claims = Claims::default();
-        let bodies = Bodies::nowhere();
-        Self { verifier: None, first_seq: 0, count: 0, rejudge, claims, bodies, fault: None }
+        let (bodies, beginning, fault) = (Bodies::nowhere(), None, None);
+        Self { verifier: None, first_seq: 0, count: 0, rejudge, claims, bodies, beginning, fault }
     }
 
     /// Also holds the entries against these checkpoints.
@@ -318,6 +330,12 @@ impl Check {
     /// Looks there for bodies that are too long for a line.
     fn with(mut self, bodies: Bodies) -> Self {
         self.bodies = bodies;
+        self
+    }
+
+    /// Where entries were pruned, takes the tree over them from there.
+    fn behind(mut self, beginning: Beginnings) -> Self {
+        self.beginning = Some(beginning);
         self
     }
 
@@ -356,6 +374,12 @@ impl Check {
             });
         if self.count == 0 {
             self.first_seq = verifier.next_seq();
+            let before = self.first_seq.saturating_sub(1);
+            if let Some(frontier) =
+                self.beginning.take().filter(|_| before > 0).and_then(|f| f(before))
+            {
+                self.claims.begin(frontier);
+            }
         }
         let prev = verifier.head();
         if let Err(error) = verifier.check(line) {
@@ -364,7 +388,7 @@ impl Check {
         }
         self.count += 1;
         // A tree without its beginning has no root.
-        if self.first_seq == 1
+        if self.claims.tree().size().saturating_add(1) == verifier.next_seq().saturating_sub(1)
             && let Some(fault) = self.claims.push(verifier.head(), stored)
         {
             self.fault = Some(fault);
@@ -438,16 +462,21 @@ impl Rejudge {
                 });
             }
         };
-        let replay = self.replay.get_or_insert_with(|| Replay::new(record.env));
+        let replay = self.replay.get_or_insert_with(|| {
+            self.whole = record.seq == 1;
+            Replay::new(record.env)
+        });
         let mut fault = None;
         if record.line(prev) != line {
             fault = Some("the record does not serialize to its own bytes".to_owned());
         }
         if let Some(decided) = record.decision() {
-            self.rechecked += 1;
-            if let Err(mismatch) = replay.recheck(decided) {
-                fault = Some(mismatch.to_string());
-            }
+            let judged = replay.recheck(decided);
+            // Where the beginning is not there, the policy may not be either: up to the next snapshot nobody can say.
+            let unknown = matches!(judged, Err(Mismatch::UnknownPolicy { .. })) && !self.whole;
+            self.rechecked += u64::from(!unknown);
+            fault =
+                judged.err().filter(|_| !unknown).map(|mismatch| mismatch.to_string()).or(fault);
         }
         replay.fold(&record);
         let summary = fault?;

@@ -16,6 +16,8 @@ use super::{Confidence, Policy, Statistics, Window, repositories};
 
 /// Longest span a policy may name: longer ones are a mistake of unit.
 const SPAN_MAX: Millis = 366 * 24 * 3_600_000;
+/// Longest time that records may have to be kept: a hundred years.
+const RETENTION_MAX: Millis = 100 * SPAN_MAX;
 /// Most maintenance windows of one policy.
 const WINDOWS_MAX: usize = 100;
 /// Most bytes of a whole policy: it has to fit into one record of the log with room to spare.
@@ -65,6 +67,7 @@ pub fn lint(policy: &Policy) -> Vec<Fault> {
     learning(policy, &mut faults);
     graduation(policy, &mut faults);
     repositories::lint(&policy.fetch, &policy.sandbox, &mut faults);
+    faults.within("retention.keep_ms", policy.retention.keep_ms, 0, RETENTION_MAX);
     windows(policy, &mut faults);
     size(policy, &mut faults);
     faults.0

@@ -64,6 +64,7 @@ pages! {
     "NOT_FINITE"
     "NOT_FOUND"
     "NOT_HUMAN"
+    "NOT_PRUNABLE"
     "NO_DEMO_APP"
     "NO_PORT"
     "ONBOARDING_INVALID"

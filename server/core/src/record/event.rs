@@ -14,6 +14,9 @@ impl Body {
             // Only what could not be read from beside the log is called so.
             Self::Detached(_) => "BODY_DETACHED",
             Self::KeyRotated { .. } => "KEY_ROTATED",
+            Self::Snapshotted(_) => "STATE_SNAPSHOT",
+            Self::Exported(_) => "LOG_EXPORTED",
+            Self::Pruned(_) => "LOG_PRUNED",
             Self::PolicyApplied { .. } => "POLICY_APPLIED",
             Self::Offboarded { .. } => "APP_OFFBOARDED",
             Self::OnboardingStarted { .. } => "ONBOARDING_STARTED",

@@ -27,6 +27,7 @@ const HOUR: Millis = 3_600_000;
 /// that does not exist changes nothing but the position.
 pub fn evolve(state: &mut State, record: &Record, policy: &Policy) {
     uptime::account(state, record);
+    state.kept.fold(record);
     state.last_seq = record.seq;
     state.last_at = state.last_at.max(record.at);
     if let Some(app) = record.app.as_ref().and_then(|name| state.apps.get_mut(name)) {
@@ -192,6 +193,8 @@ fn evolve_requests(state: &mut State, record: &Record) {
             state.mode.pauses.retain(|pause| pause.scope != *scope);
             answer(state, request.as_ref(), record.seq);
         }
+        Body::Exported(export) => answer(state, export.request.as_ref(), record.seq),
+        Body::Pruned(pruned) => answer(state, pruned.request.as_ref(), record.seq),
         Body::FreezeSet { frozen, request, .. } => {
             state.mode.frozen = *frozen;
             answer(state, request.as_ref(), record.seq);

@@ -204,6 +204,17 @@ impl Frontier {
         Ok(Self { size, nodes: nodes.collect::<Result<_, E>>()? })
     }
 
+    /// The tree of `size` leaves by the path that proves leaf `size` (from 0) in the tree of one leaf more: all that is to its left.
+    /// `None` if it is no such path.
+    #[must_use]
+    pub fn of_path(size: u64, path: &[Hash]) -> Option<Self> {
+        let levels: Vec<u8> = (0..64).filter(|level| size >> level & 1 == 1).collect();
+        (levels.len() == path.len()).then(|| {
+            let nodes = levels.into_iter().zip(path.iter().copied()).rev().collect();
+            Self { size, nodes }
+        })
+    }
+
     /// Leaves so far.
     #[must_use]
     pub const fn size(&self) -> u64 {

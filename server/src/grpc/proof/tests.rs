@@ -14,6 +14,7 @@ use crate::grpc::feed::tests::Book;
 
 mod bodies;
 mod indexed;
+mod kept;
 mod long;
 mod tree;
 

@@ -67,6 +67,14 @@ fn life_cycle(body: &Body) -> Option<String> {
         Body::KeyRotated { to, .. } => {
             format!("the log is signed by another key from here on: {to}")
         }
+        Body::Snapshotted(kept) => {
+            format!("the state after entry {} is kept beside the log", kept.upto)
+        }
+        Body::Exported(export) => format!("an export has the entries up to {}", export.size),
+        Body::Pruned(pruned) => format!(
+            "the entries up to {} are no longer kept here; an export has those up to {}",
+            pruned.upto, pruned.exported
+        ),
         Body::PolicyApplied { digest, author, reason, .. } => {
             let who = match author {
                 Author::File => String::new(),

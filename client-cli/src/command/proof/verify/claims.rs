@@ -33,6 +33,12 @@ impl Claims {
         (claims, fault)
     }
 
+    /// Goes on behind leaves that are not at hand: what was promised about fewer cannot be checked.
+    pub(super) fn begin(&mut self, frontier: Frontier) {
+        self.open.retain(|checkpoint| checkpoint.size > frontier.size());
+        self.frontier = frontier;
+    }
+
     pub(super) const fn tree(&self) -> &Frontier {
         &self.frontier
     }

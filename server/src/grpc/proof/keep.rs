@@ -1,0 +1,153 @@
+//! How much of the log is kept: receipts for exports, and what is pruned.
+
+use agentctl_api::v1;
+use agentd_core::record::Exported;
+use agentd_core::state::Kept;
+use agentd_core::step::{By, Failure, Prune, Reply, Unmet};
+use agentd_core::tlog::{Checkpoint, Note};
+use http::Extensions;
+use tonic::Status;
+
+use super::super::log::Log;
+use super::super::status::Violation;
+use super::super::{Services, from_proto, outcome, status};
+use crate::agent::Ask;
+use crate::failpoint;
+use crate::retention;
+use crate::snapshot::Taker;
+use crate::tlog;
+
+const EXPORT: &str = "ProofService/RecordExport";
+const PRUNE: &str = "ProofService/PruneProof";
+
+/// How much of the log is kept, and what has the rest.
+pub(super) async fn status(services: &Services) -> Result<v1::GetProofStatusResponse, Status> {
+    let log = Log::of(services);
+    let Kept { snapshot, exported, exported_seq, .. } = kept(services).await?;
+    let dir = services.journal.dir().to_owned();
+    let counted = tokio::task::spawn_blocking(move || tlog::count_lines(&dir)).await;
+    let (line_files, sealed_files) =
+        counted.map_err(|_panicked| status::internal("proof-status"))?;
+    Ok(v1::GetProofStatusResponse {
+        oldest_seq: log.oldest(),
+        newest_seq: log.durable(),
+        exported_upto: exported,
+        exported_seq,
+        snapshot_upto: snapshot,
+        line_files,
+        sealed_files,
+    })
+}
+
+async fn kept(services: &Services) -> Result<Kept, Status> {
+    services.agent.query(|view| view.state.kept.clone()).await.map_err(outcome::gone)
+}
+
+/// Says on record that there is an export. What vouches for it is that it leads to a checkpoint that this log signed.
+pub(super) async fn record_export(
+    services: &Services,
+    extensions: &Extensions,
+    mut wire: v1::RecordExportRequest,
+) -> Result<v1::RecordExportResponse, Status> {
+    let id = std::mem::take(&mut wire.request_id);
+    let by = outcome::by(extensions, EXPORT, &id, &wire, false)?;
+    let export = signed(services, &wire.checkpoint).await?;
+    let seq = done(services.agent.ask(Ask::Exported(export), by).await)?;
+    Ok(v1::RecordExportResponse { exported_upto: kept(services).await?.exported, seq })
+}
+
+/// What a checkpoint of this log covers.
+async fn signed(services: &Services, note: &[u8]) -> Result<Exported, Status> {
+    let refused = |rule: &str| status::invalid(&[Violation::new("checkpoint", "the note", rule)]);
+    let opened =
+        Note::parse(note).ok().and_then(|note| Checkpoint::open(&note, services.tlog.key()).ok());
+    let Some(Checkpoint { size, root, .. }) = opened else {
+        return Err(refused("must be a checkpoint that the key of this log signed"));
+    };
+    let tlog = services.tlog.clone();
+    let own = tokio::task::spawn_blocking(move || tlog.root(size)).await;
+    match own {
+        Ok(Ok(Some(own))) if own == root => Ok(Exported { size, root, request: None }),
+        Ok(Ok(_)) => Err(refused("must be a checkpoint of this log as it is")),
+        Ok(Err(error)) => {
+            let text = format!("the hashes of the proof log cannot be read: {error}");
+            Err(status::unavailable("LOG_UNPUBLISHED", &text, None))
+        }
+        Err(_panicked) => Err(status::internal("record-export")),
+    }
+}
+
+/// Lets old entries go: the record first, then the files.
+pub(super) async fn prune(
+    services: &Services,
+    extensions: &Extensions,
+    mut wire: v1::PruneProofRequest,
+) -> Result<v1::PruneProofResponse, Status> {
+    let id = std::mem::take(&mut wire.request_id);
+    let by = outcome::by(extensions, PRUNE, &id, &wire, wire.validate_only)?;
+    let before = match wire.before_seq {
+        0 => {
+            Err(Violation::new("before_seq", "0", "must be 1 or more: entries are counted from 1"))
+        }
+        before => Ok(before),
+    };
+    let (before, reason) = from_proto::both(before, from_proto::reason(&wire.reason))?;
+    let log = Log::of(services);
+    let mut wish = Prune { before, reason, newest_at: None };
+    wish.newest_at = log.record(wish.upto()).await?.map(|found| found.record.at);
+    take_snapshot(services, &wish, &by).await?;
+    let answer = services.agent.ask(Ask::Prune(wish.clone()), by).await;
+    // The snapshot that is missing would be taken.
+    if let (true, Ok(Ok(Reply::Failed(Failure::Unprunable { unmet, .. })))) =
+        (wire.validate_only, &answer)
+        && matches!(unmet[..], [Unmet::NoSnapshot { .. }])
+    {
+        return Ok(v1::PruneProofResponse { oldest_seq: wish.upto().saturating_add(1), seq: 0 });
+    }
+    let seq = done(answer)?;
+    if wire.validate_only {
+        return Ok(v1::PruneProofResponse { oldest_seq: wish.upto().saturating_add(1), seq: 0 });
+    }
+    let oldest_seq = kept(services).await?.oldest();
+    let journal = services.journal.clone();
+    let _ = failpoint::hit("prune.recorded");
+    let released =
+        tokio::task::spawn_blocking(move || retention::release(&journal, oldest_seq)).await;
+    match released {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "pruned entries take up space until the next start")
+        }
+        Err(error) => tracing::error!(%error, "removing pruned entries panicked"),
+    }
+    Ok(v1::PruneProofResponse { oldest_seq, seq })
+}
+
+/// Takes the snapshot that the prune needs, if nothing else stands against it yet.
+async fn take_snapshot(services: &Services, wish: &Prune, by: &By) -> Result<(), Status> {
+    let Kept { exported, snapshot, .. } = kept(services).await?;
+    let (upto, head) = (wish.upto(), Log::of(services).durable());
+    if by.validate_only || exported < upto || snapshot >= upto || wish.before > head {
+        return Ok(());
+    }
+    let (agent, journal) = (services.agent.clone(), services.journal.clone());
+    let taken = Taker::new(agent, journal, services.tlog.clone()).take(upto).await;
+    taken.map_err(|error| {
+        let text = format!("no snapshot of the state is kept: {error}");
+        status::unavailable("LOG_UNAVAILABLE", &text, None)
+    })
+}
+
+/// The record that answered, 0 for none.
+fn done(
+    answer: Result<Result<Reply, crate::agent::Unavailable>, crate::agent::Gone>,
+) -> Result<u64, Status> {
+    match outcome::answer(answer)? {
+        Reply::Done { seq } => Ok(seq.unwrap_or(0)),
+        Reply::Repeated { seq } => Ok(seq),
+        other => {
+            tracing::error!(?other, "no answer about what is kept");
+            Err(status::internal("proof-retention"))
+        }
+    }
+}

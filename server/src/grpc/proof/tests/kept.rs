@@ -1,0 +1,121 @@
+//! What is kept of the log over the wire: exports on record, and pruning.
+
+use agentd_core::app::Env;
+use agentd_core::step::By;
+
+use super::*;
+use crate::agent::Ask;
+use crate::auth::Role;
+use crate::grpc::proof::Service;
+use crate::grpc::telemetry::harness::Server as Harness;
+
+async fn live(server: &Harness, records: u64) {
+    for turn in 0..records {
+        let principal = "olivia".to_owned();
+        let by = By { principal, human: true, request: None, validate_only: false };
+        let ask = Ask::Freeze { frozen: turn % 2 == 0, reason: format!("turn {turn}") };
+        server.services.agent.ask(ask, by).await.unwrap().unwrap();
+    }
+}
+
+fn service(server: &Harness) -> Service {
+    Service(server.services.clone())
+}
+
+async fn prune(
+    server: &Harness,
+    before_seq: u64,
+    validate_only: bool,
+) -> Result<v1::PruneProofResponse, Status> {
+    let (request_id, reason) = (String::new(), "disk".to_owned());
+    let request = v1::PruneProofRequest { request_id, validate_only, before_seq, reason };
+    let answer = service(server).prune_proof(Harness::ask(Role::Admin, request)).await;
+    answer.map(Response::into_inner)
+}
+
+async fn record(server: &Harness, checkpoint: &[u8]) -> Result<v1::RecordExportResponse, Status> {
+    let checkpoint = checkpoint.to_vec();
+    let request = v1::RecordExportRequest { request_id: String::new(), checkpoint };
+    let answer = service(server).record_export(Harness::ask(Role::Operator, request)).await;
+    answer.map(Response::into_inner)
+}
+
+async fn checkpoint(server: &Harness, min_size: u64) -> Vec<u8> {
+    let request = Request::new(v1::GetCheckpointRequest { min_size });
+    service(server).get_checkpoint(request).await.unwrap().into_inner().checkpoint
+}
+
+fn why(status: &Status) -> (Code, String) {
+    (status.code(), status.get_details_error_info().unwrap().reason)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entries_go_once_an_export_is_on_record_and_not_before() {
+    let server = Harness::start(Env::Stage);
+    live(&server, 700).await;
+    let not_prunable = (Code::FailedPrecondition, "NOT_PRUNABLE".to_owned());
+    let refused = prune(&server, 600, false).await.unwrap_err();
+    assert_eq!(why(&refused), not_prunable);
+    assert!(refused.message().contains("an export is on record for the records up to 0"));
+    for before in [2, 256, 100_000, u64::MAX] {
+        assert_eq!(
+            why(&prune(&server, before, false).await.unwrap_err()),
+            not_prunable,
+            "{before}"
+        );
+    }
+    let zero = prune(&server, 0, false).await.unwrap_err();
+    assert_eq!(zero.code(), Code::InvalidArgument);
+
+    for bad in [&b""[..], b"nothing", b"agentctl.dev/stage/x\n1\nAAAA\n\n"] {
+        let refused = record(&server, bad).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{bad:?}");
+    }
+    let note = checkpoint(&server, 650).await;
+    let recorded = record(&server, &note).await.unwrap();
+    assert!(recorded.seq > 0 && recorded.exported_upto >= 650, "{recorded:?}");
+    assert_eq!(record(&server, &note).await.unwrap().seq, 0, "it is on record already");
+
+    let dry = prune(&server, 600, true).await.unwrap();
+    assert_eq!((dry.oldest_seq, dry.seq), (513, 0));
+    let status = || async {
+        let request = Request::new(v1::GetProofStatusRequest {});
+        service(&server).get_proof_status(request).await.unwrap().into_inner()
+    };
+    assert_eq!((status().await.oldest_seq, status().await.snapshot_upto), (1, 0));
+
+    let done = prune(&server, 600, false).await.unwrap();
+    assert_eq!(done.oldest_seq, 513);
+    let now = status().await;
+    assert_eq!((now.oldest_seq, now.exported_seq), (513, recorded.seq));
+    assert!(now.snapshot_upto >= 512 && now.newest_seq >= done.seq, "{now:?}");
+    let again = prune(&server, 600, false).await.unwrap_err();
+    assert_eq!(why(&again), not_prunable);
+    assert!(again.message().contains("the oldest record is 513"), "{again}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_asks_for_what_is_pruned_is_told_where_the_log_begins() {
+    let server = Harness::start(Env::Stage);
+    live(&server, 700).await;
+    record(&server, &checkpoint(&server, 700).await).await.unwrap();
+    prune(&server, 600, false).await.unwrap();
+    let compacted = (Code::OutOfRange, "WATCH_COMPACTED".to_owned());
+    let entry = Request::new(v1::GetProofEntryRequest { seq: 512 });
+    assert_eq!(why(&service(&server).get_proof_entry(entry).await.unwrap_err()), compacted);
+    let entry = Request::new(v1::GetProofEntryRequest { seq: 513 });
+    service(&server).get_proof_entry(entry).await.unwrap();
+    let export = v1::ExportProofRequest { first_seq: 1, last_seq: 600, filter: None };
+    let export = service(&server).export_proof(Request::new(export)).await;
+    assert_eq!(why(&export.err().unwrap()), compacted);
+    let watch =
+        v1::WatchProofEntriesRequest { start: Some(From::AfterSeq(5)), ..Default::default() };
+    let watch = service(&server).watch_proof_entries(Request::new(watch)).await;
+    assert_eq!(why(&watch.err().unwrap()), compacted);
+    // What is kept is sound, judged again, and proven together with what is gone.
+    let verify = v1::VerifyProofRequest { recheck_decisions: true, check_index: false };
+    let verified = service(&server).verify_proof(Request::new(verify)).await.unwrap().into_inner();
+    assert!(verified.valid && verified.first_seq == 513, "{verified:?}");
+    let proof = v1::GetInclusionProofRequest { seq: 520, tree_size: 0 };
+    service(&server).get_inclusion_proof(Request::new(proof)).await.unwrap();
+}

@@ -1,0 +1,189 @@
+//! Snapshots of the state beside the log: a start goes on from the newest one instead of from the first record.
+//!
+//! ```text
+//! <data dir>/proof/state/<last record in it, 20 digits>.json
+//! ```
+//!
+//! A file is durable before the record that carries its digest (`STATE_SNAPSHOT`), and the records it stands for are under a signed
+//! checkpoint before it is written. What a start needs of it, in this order: the file can be read and is of this version; the log goes on
+//! behind the very record it ends with; the tree over what is in it has the root that it says; a record behind it carries its digest. Where
+//! one of these is not so, the older snapshot is tried, and then the log is read from its first record. If that is pruned, nothing of what
+//! the log was is known for certain: it is damaged, reads go on and nothing is done.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use agentd_core::app::Env;
+use agentd_core::chain::Hash;
+use agentd_core::record::{Body, Detached, Record, Snapshotted};
+use agentd_core::replay::Replay;
+use agentd_core::snapshot::{self, Snapshot};
+
+use crate::failpoint;
+use crate::journal::{Journal, Reader, make_dir, replace_file};
+
+mod take;
+#[cfg(test)]
+mod tests;
+
+pub use take::{Error, Taker};
+
+/// Name of the directory in the directory of the log.
+pub const DIR: &str = "state";
+/// Files that are kept: the second newest is there in case that the newest is not what it should be.
+const KEPT: usize = 2;
+/// A longer file is none of ours.
+const BYTES_MAX: u64 = 1 << 30;
+
+/// The files of one log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshots {
+    dir: PathBuf,
+}
+
+/// A snapshot as it lies on disk. Whether it counts, the log says: see [`Found::is_named_by`].
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// What it says.
+    pub snapshot: Snapshot,
+    sha256: Hash,
+}
+
+impl Found {
+    /// Whether the line is the record that vouches for it.
+    #[must_use]
+    pub fn is_named_by(&self, line: &[u8]) -> bool {
+        const EVENT: &[u8] = br#"{"event_name":"STATE_SNAPSHOT""#;
+        let record = line.starts_with(EVENT).then(|| Record::parse(line).ok()).flatten();
+        record.is_some_and(|record| match record.body {
+            Body::Snapshotted(named) => {
+                (named.upto, named.sha256, named.root)
+                    == (self.snapshot.seq, self.sha256, self.snapshot.root)
+            }
+            _ => false,
+        })
+    }
+}
+
+impl Snapshots {
+    /// Those of the log in `dir`.
+    #[must_use]
+    pub fn of_log(dir: &Path) -> Self {
+        Self { dir: dir.join(DIR) }
+    }
+
+    fn path(&self, seq: u64) -> PathBuf {
+        self.dir.join(format!("{seq:020}.json"))
+    }
+
+    /// What there is, by the last record in it, newest first.
+    fn names(&self) -> Vec<u64> {
+        let files = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let number = |name: &str| {
+            let digits = name.strip_suffix(".json").filter(|digits| digits.len() == 20)?;
+            digits.parse::<u64>().ok()
+        };
+        let mut found: Vec<u64> =
+            files.filter_map(|file| number(file.file_name().to_str()?)).collect();
+        found.sort_unstable_by(|a, b| b.cmp(a));
+        found
+    }
+
+    /// What can be read, newest first. What cannot is said and left out.
+    pub fn all(&self) -> impl Iterator<Item = Found> {
+        self.names().into_iter().filter_map(|seq| match self.get(seq) {
+            Ok(found) => Some(found),
+            Err(error) => {
+                tracing::warn!(seq, %error, "a snapshot of the state cannot be used");
+                None
+            }
+        })
+    }
+
+    fn get(&self, seq: u64) -> Result<Found, Unusable> {
+        let mut bytes = Vec::new();
+        File::open(self.path(seq))?.take(BYTES_MAX).read_to_end(&mut bytes)?;
+        let snapshot = Snapshot::decode(&bytes)?;
+        if snapshot.seq != seq {
+            return Err(Unusable::Renamed(snapshot.seq));
+        }
+        Ok(Found { snapshot, sha256: Detached::of(&bytes).sha256 })
+    }
+
+    /// Keeps one; durable when it returns. Answers with what the record says that vouches for it.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn put(&self, snapshot: &Snapshot) -> io::Result<Snapshotted> {
+        let bytes = snapshot.encode();
+        let Detached { sha256, bytes: length } = Detached::of(&bytes);
+        make_dir(&self.dir)?;
+        failpoint::hit("snapshot.write")?;
+        replace_file(&self.path(snapshot.seq), &bytes)?;
+        let (upto, root) = (snapshot.seq, snapshot.root);
+        let policy = Box::new(snapshot.policy.clone());
+        Ok(Snapshotted { upto, root, sha256, bytes: length, policy })
+    }
+
+    /// Removes what is older than the newest ones. That something is left of it does no harm.
+    fn tidy(&self) {
+        for seq in self.names().into_iter().skip(KEPT) {
+            if let Err(error) = std::fs::remove_file(self.path(seq)) {
+                tracing::warn!(seq, %error, "an old snapshot of the state cannot be removed");
+            }
+        }
+    }
+}
+
+/// The state as an open log has it: from the newest snapshot that it names, or from its oldest record.
+#[must_use]
+pub fn replay(journal: &Journal, env: Env) -> Replay {
+    let reader = journal.reader();
+    for found in Snapshots::of_log(journal.dir()).all() {
+        let mut named = false;
+        let (next, begun) = (found.snapshot.seq + 1, Replay::resume(found.snapshot.clone()));
+        let replay = fold(&reader, next, begun, &mut |line| named |= found.is_named_by(line));
+        if named {
+            return replay;
+        }
+    }
+    fold(&reader, reader.oldest_seq(), Replay::new(env), &mut |_| {})
+}
+
+fn fold(
+    reader: &Reader,
+    mut next: u64,
+    mut replay: Replay,
+    on_line: &mut dyn FnMut(&[u8]),
+) -> Replay {
+    loop {
+        let entries = match reader.read(next, 1_024, 8 << 20) {
+            Ok(entries) if entries.is_empty() => return replay,
+            Ok(entries) => entries,
+            Err(error) => {
+                tracing::error!(%error, "the proof log cannot be read back");
+                return replay;
+            }
+        };
+        for entry in entries {
+            next = entry.seq.saturating_add(1);
+            on_line(&entry.line);
+            match reader.blobs().record(&entry.line) {
+                Ok(record) => replay.fold(&record),
+                Err(error) => tracing::error!(%error, seq = entry.seq, "not a record"),
+            }
+        }
+    }
+}
+
+/// Why a file is left out.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error("it cannot be read: {0}")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Snapshot(#[from] snapshot::Error),
+    #[error("it is the one up to record {0}")]
+    Renamed(u64),
+}

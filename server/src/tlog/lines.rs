@@ -1,0 +1,317 @@
+//! The records as plain lines, for `grep`, `jq` and whatever else reads text: in files that are sealed, compressed and at last pruned.
+//!
+//! ```text
+//! log/<first record, 20 digits>.jsonl      the one that grows, which `proof.jsonl` leads to
+//! log/<first record, 20 digits>.jsonl.gz   sealed: for zgrep and zcat, and `agentctl proof verify`
+//! ```
+//!
+//! All of it is derived from the segments, and made anew where it is missing or does not fit. A file is sealed at the end of a bundle once
+//! it is long enough: the next one is begun and named first, then the old one is compressed beside the log's other work, and only goes when
+//! the compressed one is durable under its name. What a crash leaves half done is done again.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use agentd_core::tlog::tree::TILE_WIDTH;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use super::files::Growing;
+use crate::failpoint;
+use crate::journal::{make_dir, sync_parent};
+
+/// Name of the directory in the directory of the log.
+const DIR: &str = "log";
+/// Leads to the file that grows.
+const LINK: &str = "proof.jsonl";
+const PLAIN: &str = ".jsonl";
+const SEALED: &str = ".jsonl.gz";
+/// Bytes that are compressed between two looks at whether it should end.
+const STEP: usize = 256 << 10;
+
+/// How a file is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Plain,
+    Sealed,
+}
+
+/// The files in `log`, by their first record. What a crash left is cleared away.
+fn list(dir: &Path) -> io::Result<BTreeMap<u64, Form>> {
+    let mut found = BTreeMap::new();
+    for file in fs::read_dir(dir)? {
+        let file = file?;
+        let Ok(name) = file.file_name().into_string() else { continue };
+        let number = |end: &str| -> Option<u64> {
+            let digits = name.strip_suffix(end).filter(|digits| digits.len() == 20)?;
+            digits.parse().ok()
+        };
+        if let Some(first) = number(SEALED) {
+            found.insert(first, Form::Sealed);
+        } else if let Some(first) = number(PLAIN) {
+            found.entry(first).or_insert(Form::Plain);
+        } else if name.ends_with(".tmp") {
+            fs::remove_file(file.path())?;
+        }
+    }
+    for (first, _) in found.iter().filter(|(_, form)| **form == Form::Sealed) {
+        match fs::remove_file(path(dir, *first, Form::Plain)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+fn path(dir: &Path, first: u64, form: Form) -> PathBuf {
+    let end = match form {
+        Form::Plain => PLAIN,
+        Form::Sealed => SEALED,
+    };
+    dir.join(format!("{first:020}{end}"))
+}
+
+/// Writes lines behind those that are there.
+#[derive(Debug)]
+pub(super) struct Lines {
+    dir: PathBuf,
+    link: PathBuf,
+    /// First record of the file that grows.
+    first: u64,
+    /// The next record to be written.
+    next: u64,
+    file: Growing,
+    /// A file of this length is sealed.
+    seal_bytes: u64,
+}
+
+impl Lines {
+    /// Goes on behind record `size`, as far as the lines up to it are there; those from `oldest` on are kept.
+    pub(super) fn resume(log: &Path, oldest: u64, size: u64, seal_bytes: u64) -> io::Result<Self> {
+        let (dir, link) = (log.join(DIR), log.join(LINK));
+        make_dir(&dir)?;
+        // As it was before there were several: one file with all lines.
+        if fs::symlink_metadata(&link).is_ok_and(|found| found.is_file()) {
+            fs::rename(&link, path(&dir, 1, Form::Plain))?;
+        }
+        let mut files = list(&dir)?;
+        let fits = |files: &BTreeMap<u64, Form>| {
+            let begins = files.keys().next().is_some_and(|first| *first <= oldest);
+            let grows = files.last_key_value().filter(|(_, form)| **form == Form::Plain)?.0;
+            (begins && *grows <= size.saturating_add(1)).then_some(*grows)
+        };
+        let first = match fits(&files) {
+            Some(first) => first,
+            None => {
+                while let Some((first, form)) = files.pop_last() {
+                    fs::remove_file(path(&dir, first, form))?;
+                }
+                oldest
+            }
+        };
+        let name = path(&dir, first, Form::Plain);
+        let wanted = size.saturating_add(1).saturating_sub(first);
+        let (count, end) = whole_lines(&name, wanted)?;
+        let file = Growing::open(name, end)?;
+        let lines = Self { dir, link, first, next: first.saturating_add(count), file, seal_bytes };
+        lines.point()?;
+        Ok(lines)
+    }
+
+    /// The next record that is wanted.
+    pub(super) const fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Lets the link lead to the file that grows.
+    fn point(&self) -> io::Result<()> {
+        let target = Path::new(DIR).join(format!("{:020}{PLAIN}", self.first));
+        if fs::read_link(&self.link).is_ok_and(|found| found == target) {
+            return Ok(());
+        }
+        let temporary = self.link.with_extension("tmp");
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        symlink(target, &temporary)?;
+        fs::rename(&temporary, &self.link)
+    }
+
+    /// Adds a record, if it is the next one; it is in the file after [`Lines::flush`].
+    pub(super) fn push(&mut self, seq: u64, line: &[u8]) -> io::Result<()> {
+        if seq != self.next {
+            return Ok(());
+        }
+        let bundle = seq.saturating_sub(1).is_multiple_of(TILE_WIDTH) && seq > self.first;
+        if bundle && self.file.length() >= self.seal_bytes {
+            self.begin_next()?;
+        }
+        self.file.add(line);
+        self.file.add(b"\n");
+        self.next = seq.saturating_add(1);
+        Ok(())
+    }
+
+    fn begin_next(&mut self) -> io::Result<()> {
+        self.file.flush()?;
+        self.file.sync()?;
+        self.first = self.next;
+        self.file = Growing::open(path(&self.dir, self.first, Form::Plain), 0)?;
+        self.point()
+    }
+
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        self.file.sync()
+    }
+
+    /// A name that is gone, if there is one.
+    pub(super) fn missing(&self) -> Option<&Path> {
+        [self.file.path(), self.link.as_path()].into_iter().find(|path| !path.exists())
+    }
+
+    /// The oldest file that is whole and not compressed yet.
+    pub(super) fn sealable(&self) -> Option<PathBuf> {
+        let files = list(&self.dir).ok()?;
+        let plain =
+            files.iter().find(|(first, form)| **form == Form::Plain && **first < self.first);
+        plain.map(|(first, form)| path(&self.dir, *first, *form))
+    }
+}
+
+/// How many lines the file begins with, `wanted` at most, and where they end.
+fn whole_lines(path: &Path, wanted: u64) -> io::Result<(u64, u64)> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((0, 0)),
+        other => other?,
+    };
+    let mut reader = BufReader::with_capacity(STEP, file);
+    let (mut count, mut end, mut at) = (0, 0, 0);
+    while count < wanted {
+        let bytes = reader.fill_buf()?;
+        if bytes.is_empty() {
+            break;
+        }
+        let length = bytes.len();
+        for (place, _) in bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
+            (count, end) = (count + 1, at + place as u64 + 1);
+            if count == wanted {
+                break;
+            }
+        }
+        at += length as u64;
+        reader.consume(length);
+    }
+    Ok((count, end))
+}
+
+/// How many files there are, and how many of them are compressed.
+pub(super) fn count(log: &Path) -> (u64, u64) {
+    let files = list_names(&log.join(DIR));
+    let sealed = files.values().filter(|form| **form == Form::Sealed).count();
+    (files.len() as u64, sealed as u64)
+}
+
+fn list_names(dir: &Path) -> BTreeMap<u64, Form> {
+    // Somebody else may be writing there: nothing is cleared away.
+    let names = fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = names.filter_map(|file| file.file_name().into_string().ok());
+    let mut found = BTreeMap::new();
+    for name in names {
+        for (end, form) in [(SEALED, Form::Sealed), (PLAIN, Form::Plain)] {
+            if let Some(first) = name.strip_suffix(end).and_then(|digits| digits.parse().ok()) {
+                found.insert(first, form);
+                break;
+            }
+        }
+    }
+    found
+}
+
+/// Removes the files that hold only records below `before`; the one that grows stays.
+pub(super) fn prune(log: &Path, before: u64) -> io::Result<()> {
+    let dir = log.join(DIR);
+    let files: Vec<(u64, Form)> = list_names(&dir).into_iter().collect();
+    for pair in files.windows(2) {
+        if let [(first, form), (next, _)] = pair
+            && *next <= before
+        {
+            failpoint::hit("lines.prune")?;
+            fs::remove_file(path(&dir, *first, *form))?;
+        }
+    }
+    Ok(())
+}
+
+/// Compresses one file after the other, beside the thread that publishes.
+#[derive(Debug, Default)]
+pub(super) struct Sealer {
+    running: Option<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Drop for Sealer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if self.running.take().is_some_and(|running| running.join().is_err()) {
+            tracing::error!("the thread that seals the lines of the proof log panicked");
+        }
+    }
+}
+
+impl Sealer {
+    /// Begins with `file`, unless it is at one still. A failure is said, and tried again.
+    pub(super) fn seal(&mut self, file: impl FnOnce() -> Option<PathBuf>) {
+        if self.running.as_ref().is_some_and(|running| !running.is_finished()) {
+            return;
+        }
+        self.running = None;
+        let Some(file) = file() else { return };
+        let stop = Arc::clone(&self.stop);
+        let sealing = move || {
+            if let Err(error) = compress(&file, &stop)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                tracing::warn!(%error, file = %file.display(), "lines of the proof log stay as they are");
+            }
+        };
+        let thread = std::thread::Builder::new().name("proof-seal".into()).spawn(sealing);
+        self.running = thread.ok();
+    }
+}
+
+/// Puts a compressed file in the place of a plain one.
+fn compress(plain: &Path, stop: &AtomicBool) -> io::Result<()> {
+    let sealed = plain.with_extension("jsonl.gz");
+    let temporary = plain.with_extension("gz.tmp");
+    let mut from = File::open(plain)?;
+    let mut to = GzEncoder::new(BufWriter::new(File::create(&temporary)?), Compression::default());
+    let mut step = vec![0; STEP];
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let read = from.read(&mut step)?;
+        if read == 0 {
+            break;
+        }
+        to.write_all(step.get(..read).unwrap_or_default())?;
+    }
+    let file = to.finish()?.into_inner().map_err(|error| error.into_error())?;
+    file.sync_all()?;
+    failpoint::hit("lines.seal")?;
+    fs::rename(&temporary, &sealed)?;
+    sync_parent(&sealed)?;
+    failpoint::hit("lines.sealed")?;
+    fs::remove_file(plain)
+}
