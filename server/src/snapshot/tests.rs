@@ -130,7 +130,7 @@ impl Brain {
         let wish = Prune { before, reason: "disk".to_owned(), newest_at: Some(0) };
         let reply = self.give(Input::Prune { wish, by: by("adam") }).await;
         assert!(matches!(reply, Reply::Done { seq: Some(_) }), "{reply:?}");
-        let _ = crate::failpoint::hit("prune.recorded");
+        let _ = failpoint::hit("prune.recorded");
         retention::release(&self.journal, self.state.kept.oldest()).unwrap();
     }
 
