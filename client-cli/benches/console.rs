@@ -3,7 +3,8 @@
 //! `cargo bench -p agentctl --bench console`
 //!
 //! The server is `agentctl up --dry-run` on loopback: apps are onboarded and decided about, and no process is started for them. A
-//! command is measured from its spawn to its end; `true` is measured beside it, so that the price of a process is known. The screen
+//! command is measured from its spawn to its end; `true` is measured beside it, so that the price of a process is known, and
+//! `hyperfine` measures the same command where it is installed. The screen
 //! runs on a pseudo terminal of `script` (util-linux) and is skipped without it: first with nothing going on, then with four
 //! decisions a second, each of which sends the state of all apps again.
 
@@ -89,6 +90,7 @@ fn main() {
         [&["version"][..], &["auth", "whoami"], &["bus", "stats"], &["status"], &["doctor"]]
     {
         timed(&format!("agentctl {}", words.join(" ")), || server.command(words));
+        hyperfine(&server, words);
     }
     // A thread of its own answers the pings of the server while this one sleeps.
     let runtime =
@@ -111,6 +113,44 @@ fn timed(what: &str, command: impl Fn() -> Command) {
     times.sort();
     let ms = |at: usize| format!("{:.1} ms", times[at].as_secs_f64() * 1e3);
     println!("{what:<34} {:>9} {:>9} {:>9}", ms(0), ms(ROUNDS / 2), ms(ROUNDS * 95 / 100));
+}
+
+/// The row of a second opinion: what `hyperfine` says of the same command, or why it says nothing.
+fn hyperfine(server: &Server, words: &[&str]) {
+    let what = "  by hyperfine";
+    let report = server.data.path().join("hyperfine.json");
+    let line: Vec<String> = [AGENTCTL.to_owned()]
+        .into_iter()
+        .chain(words.iter().map(|word| (*word).to_owned()))
+        .chain(server.arguments())
+        .collect();
+    let run = Command::new("hyperfine")
+        .args(["--shell=none", "--warmup=3", "--style=none", "--export-json"])
+        .arg(&report)
+        .arg(format!("--runs={ROUNDS}"))
+        .arg(line.join(" "))
+        .env("HOME", server.data.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    let Ok(status) = run else {
+        println!("{what:<34} not installed: apt-get install hyperfine, or cargo install hyperfine");
+        return;
+    };
+    assert!(status.success(), "hyperfine {}", words.join(" "));
+    let report = std::fs::read_to_string(report).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let mut times: Vec<f64> = report["results"][0]["times"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|seconds| seconds.as_f64().unwrap())
+        .collect();
+    times.sort_by(f64::total_cmp);
+    let ms = |at: usize| format!("{:.1} ms", times[at] * 1e3);
+    let (median, p95) = (times.len() / 2, times.len() * 95 / 100);
+    println!("{what:<34} {:>9} {:>9} {:>9}", ms(0), ms(median), ms(p95));
 }
 
 /// Takes many apps under control. The dry run refuses to deploy them, and keeps them.

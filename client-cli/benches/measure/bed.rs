@@ -48,6 +48,11 @@ impl Row {
         self.at(50)
     }
 
+    /// Milliseconds that one of a hundred takes longer than.
+    pub(crate) fn p99(&self) -> f64 {
+        self.at(99)
+    }
+
     pub(crate) fn header() {
         println!(
             "{:<52} {:>5} {:>9} {:>9} {:>9} {:>9}",

@@ -18,14 +18,19 @@
 use std::path::Path;
 
 mod bed;
+mod crowd;
 mod heal;
 mod scale;
 mod wire;
 
 type Table = (&'static str, fn(&Path, &Path));
 
-const TABLES: [Table; 3] =
-    [("heal", heal::measure), ("wire", wire::measure), ("scale", scale::measure)];
+const TABLES: [Table; 4] = [
+    ("heal", heal::measure),
+    ("wire", wire::measure),
+    ("crowd", crowd::measure),
+    ("scale", scale::measure),
+];
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -55,13 +55,13 @@ async fn bare_round_trip(name: &str, rounds: usize, rest: Duration) -> Row {
 }
 
 /// A monitor on an open stream.
-struct Monitor {
+pub(crate) struct Monitor {
     sender: mpsc::Sender<v1::PushSignalsRequest>,
     seq: u64,
 }
 
 impl Monitor {
-    async fn open(client: &Client) -> Self {
+    pub(crate) async fn open(client: &Client) -> Self {
         let (sender, receiver) = mpsc::channel(16);
         let request = client.say(ReceiverStream::new(receiver));
         let mut telemetry = TelemetryServiceClient::new(client.channel.clone());
@@ -83,7 +83,7 @@ impl Monitor {
     }
 
     /// Two conditions that exclude each other, called critical so that nobody waits for the tick; or their end.
-    async fn claim(&mut self, app: &str, value: bool) {
+    pub(crate) async fn claim(&mut self, app: &str, value: bool) {
         self.seq += 1;
         let names = ["cpu_high", "cpu_low", "bench_critical"];
         let signal = v1::Signal {
