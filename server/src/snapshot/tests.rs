@@ -61,7 +61,7 @@ fn open(config: &Config) -> Brain {
             }
         }
     }
-    unreachable!("the last attempt needs no snapshot")
+    panic!("the last attempt needs no snapshot")
 }
 
 impl Brain {

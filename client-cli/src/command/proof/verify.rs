@@ -245,8 +245,7 @@ fn verify_dir(dir: &Path, args: &VerifyArgs) -> Result<VerificationView, Failure
         claims.push(known.checkpoint);
     }
     let mut check = Check::new(args.replay).against(claims).with(Bodies::of_log(dir));
-    let hashes = log.clone();
-    check = check.behind(Box::new(move |size| server::stored_tree(&hashes, size)));
+    check = check.behind(Box::new(move |size| server::stored_tree(&log, size)));
     let mut going = true;
     let log = server::read_log(dir, &mut |_, line| going = going && check.line(line))?;
     if let (None, Some((seq, summary))) = (&check.fault, log.fault) {

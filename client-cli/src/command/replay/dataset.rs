@@ -68,7 +68,7 @@ impl Dataset {
             return Err(Failure::usage(format!("`{file}` has no row below its header")));
         }
         let app = reader.app.map_or_else(|| AppName::parse(UNNAMED), |(app, _)| Ok(app));
-        let app = app.map_err(|_| Failure::usage(AppName::RULE))?;
+        let app = app.map_err(|_unnamed| Failure::usage(AppName::RULE))?;
         Ok(Self { app, rows })
     }
 }
@@ -208,12 +208,13 @@ fn moment(cell: &str) -> Option<Millis> {
 fn value(metric: Metric, cell: &str) -> Result<i64, String> {
     let (name, most) = (metric.as_str(), metric.max_micro() / 1_000_000);
     let rule = || format!("{name} `{}` must be a number from 0 to {most}", text::line(cell));
-    let number: f64 = cell.parse().map_err(|_| rule())?;
+    let number: f64 = cell.parse().map_err(|_not_a_number| rule())?;
     if !number.is_finite() || number < 0.0 {
         return Err(rule());
     }
     // Rounded to millionths as text, so that no binary fraction shows.
-    let micro = format!("{number:.6}").replace('.', "").parse::<i64>().map_err(|_| rule())?;
+    let micro =
+        format!("{number:.6}").replace('.', "").parse::<i64>().map_err(|_not_a_number| rule())?;
     if micro <= metric.max_micro() { Ok(micro) } else { Err(rule()) }
 }
 

@@ -521,15 +521,14 @@ fn a_checkpoint_of_another_log_does_not_pass_for_ours() {
 
 #[test]
 fn the_path_of_the_next_leaf_is_the_tree_before_it() {
-    use super::tree::{Frontier, inclusion, resolve};
-    let leaf = |index: u64| crate::chain::leaf_hash(&index.to_le_bytes());
+    let leaf = |index: u64| leaf_hash(&index.to_le_bytes());
     let mut tree = Frontier::new();
     for size in 1_u64..300 {
         tree.push(leaf(size - 1), &mut |_, _| {});
-        let mut node = |at: super::tree::Node| {
+        let mut node = |at: Node| {
             let leaves: Vec<_> =
                 (at.index << at.level..(at.index + 1) << at.level).map(leaf).collect();
-            super::tree::perfect_root(&leaves).ok_or(())
+            perfect_root(&leaves).ok_or(())
         };
         let path = resolve(&inclusion(size, size + 1).unwrap(), &mut node).unwrap();
         assert_eq!(Frontier::of_path(size, &path).unwrap(), tree, "{size}");

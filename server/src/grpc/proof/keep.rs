@@ -116,7 +116,7 @@ pub(super) async fn prune(
     match released {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            tracing::warn!(%error, "pruned entries take up space until the next start")
+            tracing::warn!(%error, "pruned entries take up space until the next start");
         }
         Err(error) => tracing::error!(%error, "removing pruned entries panicked"),
     }
