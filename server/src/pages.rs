@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
 use crate::agent::Handle;
@@ -132,6 +133,11 @@ impl Pages {
             return Answer::text(StatusCode::SERVICE_UNAVAILABLE, line).retry_after(Some(2));
         }
         hooks::answer(&self.services, hook, principal, headers, body)
+    }
+
+    /// A turn to judge what was brought to a door, among all who bring signals.
+    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.intake.turn().await
     }
 
     /// Served even when the loop does not answer: then is when somebody looks.

@@ -21,7 +21,8 @@ use agentd_core::replay::Replay;
 use agentd_core::snapshot::{self, Snapshot};
 
 use crate::failpoint;
-use crate::journal::{Journal, Reader, make_dir, replace_file};
+use crate::journal::{self, Damage, Journal, Reader, make_dir, replace_file};
+use crate::tlog;
 
 mod take;
 #[cfg(test)]
@@ -136,19 +137,60 @@ impl Snapshots {
     }
 }
 
-/// The state as an open log has it: from the newest snapshot that it names, or from its oldest record.
-#[must_use]
-pub fn replay(journal: &Journal, env: Env) -> Replay {
+/// Whether a start finds the state without the records up to `upto`. That a record tells of a snapshot is not enough: the file has to be
+/// there, to be the one that the log names, and the stored hashes have to lead to it. Blocks for as long as the disk takes.
+///
+/// # Errors
+/// The log cannot be read.
+pub fn is_held(journal: &Journal, upto: u64) -> Result<bool, journal::Error> {
     let reader = journal.reader();
-    for found in Snapshots::of_log(journal.dir()).all() {
-        let mut named = false;
-        let (next, begun) = (found.snapshot.seq + 1, Replay::resume(found.snapshot.clone()));
-        let replay = fold(&reader, next, begun, &mut |line| named |= found.is_named_by(line));
-        if named {
-            return replay;
+    let snapshots = Snapshots::of_log(journal.dir());
+    for found in snapshots.all().take_while(|found| found.snapshot.seq >= upto) {
+        let Snapshot { seq, root, .. } = found.snapshot;
+        let stored = tlog::stored_tree(journal.dir(), seq);
+        if stored.is_ok_and(|tree| tree.root() == root) && is_named(&reader, &found)? {
+            return Ok(true);
         }
     }
-    fold(&reader, reader.oldest_seq(), Replay::new(env), &mut |_| {})
+    Ok(false)
+}
+
+/// Whether a record behind it vouches for it.
+fn is_named(reader: &Reader, found: &Found) -> Result<bool, journal::Error> {
+    let mut next = found.snapshot.seq.saturating_add(1);
+    loop {
+        let entries = reader.read(next, 1_024, 8 << 20)?;
+        let Some(last) = entries.last() else { return Ok(false) };
+        next = last.seq.saturating_add(1);
+        if entries.iter().any(|entry| found.is_named_by(&entry.line)) {
+            return Ok(true);
+        }
+    }
+}
+
+/// The state as an open log has it: from the newest snapshot that it names, or from its first record.
+///
+/// # Errors
+/// It cannot be had whole. Part of it is none: who acts on that, and keeps a snapshot of it, makes what is missing permanent.
+pub fn replay(journal: &Journal, env: Env) -> Result<Replay, Damage> {
+    let reader = journal.reader();
+    let oldest = reader.oldest_seq();
+    for found in Snapshots::of_log(journal.dir()).all() {
+        let next = found.snapshot.seq.saturating_add(1);
+        if next < oldest {
+            continue;
+        }
+        let (mut named, begun) = (false, Replay::resume(found.snapshot.clone()));
+        let replay = fold(&reader, next, begun, &mut |line| named |= found.is_named_by(line))?;
+        if named {
+            return Ok(replay);
+        }
+    }
+    if oldest > 1 {
+        let why = "no snapshot of the state before the oldest record can be used";
+        return Err(lost(oldest, why.to_owned()));
+    }
+    fold(&reader, 1, Replay::new(env), &mut |_| {})
 }
 
 fn fold(
@@ -156,25 +198,26 @@ fn fold(
     mut next: u64,
     mut replay: Replay,
     on_line: &mut dyn FnMut(&[u8]),
-) -> Replay {
+) -> Result<Replay, Damage> {
     loop {
-        let entries = match reader.read(next, 1_024, 8 << 20) {
-            Ok(entries) if entries.is_empty() => return replay,
-            Ok(entries) => entries,
-            Err(error) => {
-                tracing::error!(%error, "the proof log cannot be read back");
-                return replay;
-            }
-        };
+        let entries = reader.read(next, 1_024, 8 << 20).map_err(|error| match error {
+            journal::Error::Damaged(damage) => damage,
+            other => lost(next, format!("it cannot be read back: {other}")),
+        })?;
+        if entries.is_empty() {
+            return Ok(replay);
+        }
         for entry in entries {
             next = entry.seq.saturating_add(1);
             on_line(&entry.line);
-            match reader.blobs().record(&entry.line) {
-                Ok(record) => replay.fold(&record),
-                Err(error) => tracing::error!(%error, seq = entry.seq, "not a record"),
-            }
+            let record = reader.blobs().record(&entry.line);
+            replay.fold(&record.map_err(|error| lost(entry.seq, error.to_string()))?);
         }
     }
+}
+
+fn lost(seq: u64, why: String) -> Damage {
+    Damage { seq, segment: DIR.to_owned(), offset: 0, why }
 }
 
 /// Why a file is left out.

@@ -39,6 +39,8 @@ mod replicas;
 #[cfg(test)]
 mod repos;
 #[cfg(test)]
+mod retention;
+#[cfg(test)]
 mod roles;
 #[cfg(test)]
 mod start;

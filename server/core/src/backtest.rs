@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::action::Action;
 use crate::app::{Env, Millis};
 use crate::choose::ccq::{Catalogue, Judgement, Knowledge, OWN, Trial, position};
-use crate::choose::{self, Choice, Source};
+use crate::choose::{self, Choice, Source, Taught};
 use crate::counterfactual::{Judged, rejudge};
 use crate::detect::{Signature, View, signature};
 use crate::policy::Policy;
@@ -44,6 +44,8 @@ pub struct Fit {
     differing: u64,
     told: Vec<Mismatch>,
     tried: BTreeMap<u64, Tried>,
+    /// By the record that spoke of it last: its conclusion, then what was learned from that.
+    helped: BTreeMap<u64, Helped>,
     ended: BTreeMap<u64, Ended>,
     knowledge: Knowledge,
 }
@@ -53,6 +55,13 @@ pub struct Fit {
 struct Tried {
     trial: Trial,
     next: i64,
+}
+
+/// An attempt that helped, as far as is known yet: the incident may come back.
+#[derive(Debug)]
+struct Helped {
+    decision: u64,
+    tried: Tried,
 }
 
 /// How an attempt of the agent ended.
@@ -90,6 +99,7 @@ impl Fit {
             differing: 0,
             told: Vec::new(),
             tried: BTreeMap::new(),
+            helped: BTreeMap::new(),
             ended: BTreeMap::new(),
             knowledge: Knowledge::default(),
         }
@@ -99,7 +109,8 @@ impl Fit {
     pub fn fold(&mut self, record: &Record) {
         match &record.body {
             Body::Decided(decided) => self.decided(decided),
-            Body::Concluded(concluded) => self.concluded(concluded),
+            Body::Concluded(concluded) => self.concluded(record.seq, concluded),
+            Body::Learned { lesson, .. } => self.learned(record, lesson.taught),
             _ => {}
         }
         self.replay.fold(record);
@@ -137,7 +148,7 @@ impl Fit {
         self.tried.insert(decided.seq, Tried { trial, next: judged.next_micro });
     }
 
-    fn concluded(&mut self, concluded: &Concluded) {
+    fn concluded(&mut self, seq: u64, concluded: &Concluded) {
         let Some(Tried { mut trial, next }) = self.tried.remove(&concluded.decision) else {
             return;
         };
@@ -154,6 +165,26 @@ impl Fit {
         let rest = if trial.resolved { 0 } else { next };
         let cost = trial.cost.to_micro().saturating_add(rest);
         self.ended.insert(concluded.decision, Ended { cost });
+        if trial.resolved {
+            let helped = Helped { decision: concluded.decision, tried: Tried { trial, next } };
+            self.helped.insert(seq, helped);
+        }
+    }
+
+    /// A lesson names the conclusion it is drawn from, and a correction the lesson. What did not last is corrected here as well: it
+    /// cost as much as if it had failed at once.
+    fn learned(&mut self, record: &Record, taught: Taught) {
+        let Some(helped) = record.cause.and_then(|cause| self.helped.remove(&cause)) else {
+            return;
+        };
+        if taught != Taught::Relapsed {
+            self.helped.insert(record.seq, helped);
+            return;
+        }
+        let Helped { decision, tried: Tried { trial, next } } = helped;
+        self.knowledge.relapse(OWN, &trial);
+        let cost = trial.cost0.to_micro().saturating_add(next);
+        self.ended.insert(decision, Ended { cost });
     }
 }
 

@@ -24,8 +24,8 @@ use crate::window::Window;
 /// Decisions that are told one by one.
 const TOLD: usize = 1_000;
 const AGENT: &str = "agent-rehearsal";
-/// Who reported what was recorded.
-const SOURCE: &str = "monitor/recorded";
+/// Who reported what was recorded: it is all there is, so it counts as what the server measures itself.
+const SOURCE: &str = "sense/recorded";
 /// Longest time until the app is taken for deployed.
 const PRELUDE_MS: Millis = 30 * 60 * 1_000;
 const SECOND: Millis = 1_000;

@@ -370,9 +370,17 @@ impl Agent {
         self.resync = true;
     }
 
-    /// The state as the log has it.
+    /// The state as the log has it. Where that cannot be had whole, nothing is appended and nothing done until a start has found it: one
+    /// that lacks something would be acted on, and kept.
     fn rebuild(&mut self) {
-        let replay = snapshot::replay(&self.parts.journal, self.state.env);
+        let replay = match snapshot::replay(&self.parts.journal, self.state.env) {
+            Ok(replay) => replay,
+            Err(damage) => {
+                tracing::error!(seq = damage.seq, why = %damage.why,
+                    "the state cannot be had from the proof log: no action will be taken");
+                return self.parts.journal.distrust(damage);
+            }
+        };
         self.state = replay.state;
         self.head = self.parts.journal.head();
         if self.state.last_at >= self.started_at {
@@ -402,8 +410,11 @@ impl Agent {
             tracing::warn!(%error, "proof log still cannot be written");
             return;
         }
-        tracing::info!("proof log can be written again");
         self.rebuild();
+        if self.is_blocked() {
+            return;
+        }
+        tracing::info!("proof log can be written again");
         self.own.push_back(Input::Transition {
             path: vec![Cow::Borrowed("blocked"), Cow::Borrowed("idle")],
         });

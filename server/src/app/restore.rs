@@ -77,8 +77,9 @@ fn replay_log(
     let mut replay = begun.unwrap_or_else(|| Replay::new(config.env));
     let mut failed = None;
     if replay.state.env != config.env {
-        let found = replay.state.env;
-        return Err(Error::Environment { found, served: config.env });
+        // The log has not vouched for it yet. If all of the log is of another environment, its records say so.
+        let (seq, why) = (replay.state.last_seq, "it is of another environment");
+        return Err(Error::Journal(tlog::Error::Snapshot { seq, why }));
     }
     let blobs = Blobs::of_log(&published.dir);
     let mut on_entry = |seq: u64, line: &[u8]| {

@@ -222,17 +222,20 @@ pub(super) async fn caught<F: Future>(serve: F) -> Result<F::Output, Panicked> {
     .await
 }
 
-/// Runs one request: its deadline holds, and a panic in it is an answer.
+/// Runs one request: its deadline holds, a place is not held for ever, and a panic in it is an answer.
 async fn guarded<F>(
     serve: F,
-    Terms { limit, stay, place: _place }: Terms,
+    Terms { limit, stay, place }: Terms,
     id: RequestId,
     counters: Arc<Counters>,
 ) -> Result<Answer, Infallible>
 where
     F: Future<Output = Result<Response<Body>, Infallible>>,
 {
-    let deadline = limit.and_then(|limit| tokio::time::Instant::now().checked_add(limit));
+    let now = tokio::time::Instant::now();
+    let deadline = limit.and_then(|limit| now.checked_add(limit));
+    // A stream that has begun gave its place back, and lasts as long as its caller wants.
+    let begins = place.patience(limit).and_then(|patience| now.checked_add(patience));
     let mut revoked = stay.map(super::body::revoked);
     let served = async {
         // Without a token there is nothing to revoke.
@@ -243,9 +246,9 @@ where
             answer = caught(serve) => Ok(answer),
         }
     };
-    let outcome = match deadline {
+    let outcome = match begins {
         None => Some(served.await),
-        Some(deadline) => tokio::time::timeout_at(deadline, served).await.ok(),
+        Some(begins) => tokio::time::timeout_at(begins, served).await.ok(),
     };
     let outcome = match outcome {
         Some(Err(why)) => {
@@ -339,6 +342,7 @@ fn parse_timeout(value: &[u8]) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listen::Limits;
 
     #[test]
     fn a_timeout_is_taken_exactly_as_the_protocol_writes_it() {
@@ -360,5 +364,56 @@ mod tests {
         ] {
             assert_eq!(parse_timeout(text.as_bytes()), expected, "{text}");
         }
+    }
+
+    const EXPORT: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    /// One place of each kind, held for a moment.
+    fn narrow() -> Shed {
+        let limits = Limits { max_telemetry: 1, max_queries: 1, ..Limits::default() };
+        let mut shed = Shed::new(&limits, Arc::new(Counters::default()));
+        shed.patience = Duration::from_millis(50);
+        shed
+    }
+
+    async fn served<F>(shed: &Shed, path: &str, limit: Option<Duration>, serve: F) -> Answer
+    where
+        F: Future<Output = Result<Response<Body>, Infallible>>,
+    {
+        let terms = Terms { limit, stay: None, place: shed.place(path).expect("a place") };
+        let id = RequestId("req-1".into());
+        let Ok(answer) = guarded(serve, terms, id, Arc::clone(&shed.counters)).await;
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_body_that_never_ends_gives_its_place_back() {
+        let shed = narrow();
+        for limit in [None, Some(HOUR)] {
+            let hung = served(&shed, EXPORT, limit, std::future::pending());
+            let answer = tokio::time::timeout(HOUR / 100, hung).await.expect("an answer");
+            let status = Status::from_header_map(answer.headers()).expect("a status");
+            assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
+            assert!(shed.place(EXPORT).is_ok(), "free again");
+        }
+        assert_eq!(shed.counters.snapshot()["deadlines_passed"], 2);
+        let streams = "/agentctl.v1.TelemetryService/PushSignals";
+        let stream = served(&shed, streams, None, std::future::pending());
+        let waited = tokio::time::timeout(4 * shed.patience, stream).await;
+        assert!(waited.is_err(), "nobody waits for its place");
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_has_begun_goes_on() {
+        use http_body_util::{BodyExt as _, StreamBody};
+        let shed = narrow();
+        let watch = "/agentctl.v1.DecisionService/WatchDecisions";
+        let frames = tokio_stream::pending::<Result<hyper::body::Frame<bytes::Bytes>, Status>>();
+        let begun = async { Ok(Response::new(Body::new(StreamBody::new(frames)))) };
+        let mut answer = served(&shed, watch, None, begun).await;
+        assert!(shed.place(watch).is_ok(), "free again");
+        let next = tokio::time::timeout(4 * shed.patience, answer.body_mut().frame()).await;
+        assert!(next.is_err(), "still open");
     }
 }

@@ -57,29 +57,35 @@ impl Reader {
                 return Answer::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, line);
             }
         };
-        match read(body, packed).await {
+        let body = match read(body).await {
+            Ok(body) => body,
+            Err(answer) => return answer,
+        };
+        let _turn = pages.turn().await;
+        let body = if packed { unpack(&body) } else { Ok(body) };
+        match body {
             Ok(body) => pages.take(hook, principal, &parts.headers, body),
             Err(answer) => answer,
         }
     }
 }
 
-/// The whole body, unpacked, within its limits.
-async fn read(body: Incoming, packed: bool) -> Result<Bytes, Answer> {
+/// The whole body, within its limits.
+async fn read(body: Incoming) -> Result<Bytes, Answer> {
     let late = || Answer::text(StatusCode::REQUEST_TIMEOUT, "the body did not come in time");
     let collected = timeout(BODY_TIMEOUT, Limited::new(body, BODY_MAX).collect()).await;
-    let bytes = match collected.map_err(|_elapsed| late())? {
-        Ok(collected) => collected.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
-        Err(_broken) => return Err(Answer::text(StatusCode::BAD_REQUEST, "the body broke off")),
-    };
-    if !packed {
-        return Ok(bytes);
+    match collected.map_err(|_elapsed| late())? {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(_broken) => Err(Answer::text(StatusCode::BAD_REQUEST, "the body broke off")),
     }
-    // A bomb is unpacked no further than the limit.
+}
+
+/// The body as it was before it was packed. A bomb is unpacked no further than the limit.
+fn unpack(packed: &[u8]) -> Result<Bytes, Answer> {
     let limit = u64::try_from(BODY_MAX).unwrap_or(u64::MAX).saturating_add(1);
     let mut unpacked = Vec::new();
-    match MultiGzDecoder::new(&*bytes).take(limit).read_to_end(&mut unpacked) {
+    match MultiGzDecoder::new(packed).take(limit).read_to_end(&mut unpacked) {
         Ok(_) if unpacked.len() > BODY_MAX => Err(too_large()),
         Ok(_) => Ok(unpacked.into()),
         Err(_) => Err(Answer::text(StatusCode::BAD_REQUEST, "the body is no gzip")),

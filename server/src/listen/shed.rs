@@ -16,6 +16,8 @@ use crate::grpc::status;
 
 /// Time after which what was refused may come again.
 const RETRY: Duration = Duration::from_secs(1);
+/// Who never ends a request gives its place back after this.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How soon a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +55,8 @@ impl Priority {
 pub(super) struct Shed {
     telemetry: Arc<Semaphore>,
     queries: Arc<Semaphore>,
+    /// Time within which an answer begins that nobody gave another one.
+    pub(super) patience: Duration,
     /// What was refused, here and elsewhere at the edge.
     pub(super) counters: Arc<Counters>,
 }
@@ -60,7 +64,21 @@ pub(super) struct Shed {
 /// A place; free again when dropped. None is needed by what is never refused.
 #[derive(Debug)]
 pub(super) struct Place {
+    priority: Priority,
+    patience: Duration,
     _held: Option<OwnedSemaphorePermit>,
+}
+
+impl Place {
+    /// Time within which the answer must begin when its caller gave it `asked`. Who brings signals needs no longer than that; a question
+    /// may have a long answer, for whoever says to wait for it.
+    pub(super) fn patience(&self, asked: Option<Duration>) -> Option<Duration> {
+        match self.priority {
+            Priority::Never => asked,
+            Priority::Query => asked.or(Some(self.patience)),
+            Priority::Telemetry => Some(asked.unwrap_or(self.patience).min(self.patience)),
+        }
+    }
 }
 
 impl Shed {
@@ -68,6 +86,7 @@ impl Shed {
         Self {
             telemetry: Arc::new(Semaphore::new(limits.max_telemetry)),
             queries: Arc::new(Semaphore::new(limits.max_queries)),
+            patience: PATIENCE,
             counters,
         }
     }
@@ -78,18 +97,25 @@ impl Shed {
     /// `RESOURCE_EXHAUSTED` (`OVERLOADED`) when those of its priority are taken.
     pub(super) fn place(&self, path: &str) -> Result<Place, Status> {
         let counters = &self.counters;
-        match Priority::of(path) {
-            Priority::Never => Ok(Place { _held: None }),
+        let priority = Priority::of(path);
+        let held = match priority {
+            Priority::Never => None,
             Priority::Telemetry => {
-                self.take(&self.telemetry, "telemetry", &counters.telemetry_shed)
+                Some(self.take(&self.telemetry, "telemetry", &counters.telemetry_shed)?)
             }
-            Priority::Query => self.take(&self.queries, "queries", &counters.queries_shed),
-        }
+            Priority::Query => Some(self.take(&self.queries, "queries", &counters.queries_shed)?),
+        };
+        Ok(Place { priority, patience: self.patience, _held: held })
     }
 
-    fn take(&self, places: &Arc<Semaphore>, what: &str, shed: &AtomicU64) -> Result<Place, Status> {
+    fn take(
+        &self,
+        places: &Arc<Semaphore>,
+        what: &str,
+        shed: &AtomicU64,
+    ) -> Result<OwnedSemaphorePermit, Status> {
         match Arc::clone(places).try_acquire_owned() {
-            Ok(held) => Ok(Place { _held: Some(held) }),
+            Ok(held) => Ok(held),
             Err(_none_left) => {
                 self.counters.bump(shed);
                 let message = format!("as many {what} are in flight as can be served; come again");
@@ -139,5 +165,21 @@ mod tests {
         drop(question);
         assert!(shed.place("/agentctl.v1.AgentService/GetStatus").is_ok(), "free again");
         assert_eq!(shed.counters.snapshot()["telemetry_shed"], 1);
+    }
+
+    #[test]
+    fn who_holds_a_place_is_answered_in_time_whatever_it_asks_for() {
+        let shed = Shed::new(&Limits::default(), Arc::new(Counters::default()));
+        let (short, long) = (Duration::from_millis(250), Duration::from_secs(3_600));
+        for (path, expected) in [
+            ("/v1/metrics", [Some(PATIENCE), Some(short), Some(PATIENCE)]),
+            ("/agentctl.v1.ProofService/VerifyProof", [Some(PATIENCE), Some(short), Some(long)]),
+            ("/agentctl.v1.AgentService/Pause", [None, Some(short), Some(long)]),
+            ("/agentctl.v1.TelemetryService/PushSignals", [None, Some(short), Some(long)]),
+        ] {
+            let place = shed.place(path).unwrap();
+            let asked = [None, Some(short), Some(long)];
+            assert_eq!(asked.map(|asked| place.patience(asked)), expected, "{path}");
+        }
     }
 }

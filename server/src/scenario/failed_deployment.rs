@@ -1,11 +1,12 @@
-//! A revision never becomes ready: a human is asked whether to go back, and mends it instead.
+//! A revision never becomes ready: it is tried again, then a human is asked, and a human mends it instead.
 
 use std::time::Duration;
 
 use agentd_core::action::Action;
 use agentd_core::detect::FindingKind;
-use agentd_core::record::{Body, Record};
+use agentd_core::record::{Body, Decided, Record};
 use agentd_core::state::{ApprovalState, Outcome};
+use agentd_core::verdict::Ruling;
 
 use super::play::{Play, Unmet};
 use super::steps::ONBOARD;
@@ -20,6 +21,11 @@ pub(super) const SCENARIO: Scenario = Scenario {
             name: "a revision that never takes a connection is deployed",
             expected: "ACTION_FAILED: it was not ready in time, and DEPLOYMENT_FAILED is found",
             run: |play| Box::pin(deployed(play)),
+        },
+        Step {
+            name: "the agent tries it again",
+            expected: "RETRY_DEPLOYMENT is permitted and fails as well",
+            run: |play| Box::pin(retried(play)),
         },
         Step {
             name: "the agent asks whether to go back",
@@ -70,9 +76,22 @@ async fn deployed(play: &mut Play) -> Result<Seen, Unmet> {
     Ok(Seen::of(decision, format!("{}; DEPLOYMENT_FAILED", seen.actual)))
 }
 
+async fn retried(play: &mut Play) -> Result<Seen, Unmet> {
+    let (since, within) = (play.notes.since, play.tempo.reaction());
+    let cooldown = play.tempo.policy.cooldown_ms(Action::RetryDeployment);
+    let within = within + Duration::from_millis(cooldown);
+    let pick = |decided: &Decided| {
+        let retry = decided.proposal.action == Action::RetryDeployment;
+        (retry && decided.ruling == Ruling::Permitted).then_some(())
+    };
+    let what = "a permitted RETRY_DEPLOYMENT";
+    let (decision, ()) = play.decision(since, within, what, pick).await?;
+    failed(play, decision).await
+}
+
 async fn held(play: &mut Play) -> Result<Seen, Unmet> {
     let since = play.notes.since;
-    // A learner that hopes for it tries the same revision a few times before, each after its cooldown.
+    // It may be tried a few times before, each after its cooldown.
     let cooldown = play.tempo.policy.cooldown_ms(Action::RetryDeployment);
     let deadline = Play::within((play.tempo.patience() + Duration::from_millis(cooldown)) * 2);
     let requested = |record: &Record| match &record.body {

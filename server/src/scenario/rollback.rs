@@ -1,4 +1,4 @@
-//! A bad revision is deployed, and a human lets the agent go back.
+//! A bad revision is tried again, and then a human lets the agent go back.
 
 use std::time::Duration;
 
@@ -22,6 +22,11 @@ pub(super) const SCENARIO: Scenario = Scenario {
             name: "a revision that ends while it starts is deployed",
             expected: "ACTION_FAILED: it ended before it was ready",
             run: |play| Box::pin(deployed(play)),
+        },
+        Step {
+            name: "the agent tries it again",
+            expected: "RETRY_DEPLOYMENT is permitted and fails as well",
+            run: |play| Box::pin(retried(play)),
         },
         Step {
             name: "the agent wants to go back",
@@ -65,9 +70,24 @@ async fn deployed(play: &mut Play) -> Result<Seen, Unmet> {
     Ok(Seen::of(decision, format!("dec-{decision} ACTION_FAILED: {}", concluded.detail)))
 }
 
+async fn retried(play: &mut Play) -> Result<Seen, Unmet> {
+    let (since, within) = (play.notes.since, play.tempo.reaction());
+    let pick = |decided: &Decided| {
+        let retry = decided.proposal.action == Action::RetryDeployment;
+        (retry && decided.ruling == Ruling::Permitted).then_some(())
+    };
+    let what = "a permitted RETRY_DEPLOYMENT";
+    let (decision, ()) = play.decision(since, within, what, pick).await?;
+    let concluded = play.outcome(decision).await?;
+    if concluded.outcome != Outcome::Failed {
+        return Err(Unmet::Differs(format!("{:?}: {}", concluded.outcome, concluded.detail)));
+    }
+    Ok(Seen::of(decision, format!("dec-{decision} ACTION_FAILED: {}", concluded.detail)))
+}
+
 async fn held(play: &mut Play) -> Result<Seen, Unmet> {
     let since = play.notes.since;
-    // A learner that hopes for it tries the same revision a few times before, each after its cooldown.
+    // It may be tried a few times before, each after its cooldown.
     let cooldown = play.tempo.policy.cooldown_ms(Action::RetryDeployment);
     let within = (play.tempo.patience() + Duration::from_millis(cooldown)) * 2;
     let pick = |decided: &Decided| {

@@ -41,6 +41,9 @@ pub enum Error {
     /// The log moved on in a way it never does.
     #[error("record {0} is gone")]
     Lost(u64),
+    /// It was taken, and a start would not find it.
+    #[error("a start would find none with the records up to {0} in it")]
+    Useless(u64),
 }
 
 /// Takes snapshots; clones share the turn.
@@ -93,6 +96,32 @@ impl Taker {
             (view.state.kept.snapshot < upto).then(|| (view.policy.clone(), view.state.clone()))
         };
         let Some((policy, state)) = self.agent.query(read).await? else { return Ok(()) };
+        self.keep(policy, state).await
+    }
+
+    /// Sees that a start finds the state without the records up to `upto`, whatever the records say about snapshots: one that was lost
+    /// is replaced.
+    ///
+    /// # Errors
+    /// [`Error`]: it would not.
+    pub async fn secure(&self, upto: u64) -> Result<(), Error> {
+        let _turn = self.turn.lock().await;
+        if self.is_held(upto).await? {
+            return Ok(());
+        }
+        let now = self.agent.query(|view| (view.policy.clone(), view.state.clone())).await?;
+        self.keep(now.0, now.1).await?;
+        if self.is_held(upto).await? { Ok(()) } else { Err(Error::Useless(upto)) }
+    }
+
+    async fn is_held(&self, upto: u64) -> Result<bool, Error> {
+        let journal = self.journal.clone();
+        let held = tokio::task::spawn_blocking(move || super::is_held(&journal, upto)).await;
+        Ok(held.map_err(std::io::Error::other)??)
+    }
+
+    /// Writes this state, has it recorded, and lets older ones go.
+    async fn keep(&self, policy: Policy, state: State) -> Result<(), Error> {
         let seq = state.last_seq;
         // Under a checkpoint first: what is promised is then never less than what a start goes on from.
         self.tlog.publish(seq).await?;

@@ -11,9 +11,9 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::*;
-use crate::journal::{self, Head, Status, verify_dir};
+use crate::journal::{Head, Status, verify_dir};
 use crate::retention;
-use crate::tlog::{self, Config, Tlog};
+use crate::tlog::{Config, Tlog};
 
 #[cfg(feature = "failpoints")]
 mod kill;
@@ -134,7 +134,7 @@ impl Brain {
         retention::release(&self.journal, self.state.kept.oldest()).unwrap();
     }
 
-    fn damage(&self) -> Option<journal::Damage> {
+    fn damage(&self) -> Option<Damage> {
         match self.journal.status() {
             Status::Damaged(damage) => Some(damage),
             _ => None,
@@ -176,7 +176,8 @@ async fn a_start_goes_on_from_the_newest_snapshot_and_comes_to_the_same_state() 
     brain.tlog.publish(size).await.unwrap();
     assert!(brain.tlog.inclusion(3, size).unwrap().is_some());
     let state = brain.state.clone();
-    assert_eq!(replay(&brain.journal, Env::Stage).state, state, "and so after a lost append");
+    let again = replay(&brain.journal, Env::Stage).unwrap();
+    assert_eq!(again.state, state, "and so after a lost append");
     drop(brain);
     fs::remove_dir_all(config.dir.join(DIR)).unwrap();
     let brain = open(&config);
@@ -323,6 +324,36 @@ async fn a_pruned_log_without_a_snapshot_is_read_and_nothing_more() {
     assert!(matches!(refused, journal::Error::Damaged(_)), "{refused}");
     let oldest = brain.journal.reader().oldest_seq();
     assert!(!brain.journal.reader().read(oldest, 1, 1).unwrap().is_empty(), "reads go on");
+}
+
+#[tokio::test]
+async fn after_a_lost_append_part_of_the_state_is_none() {
+    let dir = TempDir::new().unwrap();
+    let config = config(&dir);
+    lived(&config).await;
+    let mut brain = open(&config);
+    brain.export().await;
+    brain.prune(700).await;
+    assert_eq!(replay(&brain.journal, Env::Stage).unwrap().state, brain.state);
+    fs::remove_dir_all(config.dir.join(DIR)).unwrap();
+    let damage = replay(&brain.journal, Env::Stage).unwrap_err();
+    assert!(damage.seq == 513 && damage.why.contains("no snapshot"), "{damage}");
+}
+
+#[tokio::test]
+async fn after_a_lost_append_a_record_that_cannot_be_read_is_not_left_out() {
+    let dir = TempDir::new().unwrap();
+    let config = config(&dir);
+    let state = lived(&config).await;
+    fs::remove_dir_all(config.dir.join(DIR)).unwrap();
+    let brain = open(&config);
+    assert_eq!(replay(&brain.journal, Env::Stage).unwrap().state, state);
+    let first = config.dir.join("wal").join(format!("{:020}.seg", 1));
+    let mut bytes = fs::read(&first).unwrap();
+    bytes[5_000] ^= 1;
+    fs::write(&first, bytes).unwrap();
+    let damage = replay(&brain.journal, Env::Stage).unwrap_err();
+    assert!(damage.seq < 100, "{damage}");
 }
 
 #[tokio::test]

@@ -108,18 +108,25 @@ impl Claims {
         self.key.as_ref()
     }
 
-    /// Goes on behind the first `size` records, whose tree has this root: the stored hashes lead to it, and from what was promised
-    /// before to it. `None` if they do not, and the records have to be read to know why.
+    /// Goes on behind the first `size` records, whose tree has this root: the stored hashes lead to it, and say which root it had where
+    /// something was promised. `None` if they do not, and the records have to be read to know why. A promise of another root is no
+    /// reason to: who made it is known once the records are.
     pub(super) fn behind(mut self, dir: &Path, size: u64, root: Hash) -> Option<Self> {
         self.frontier = stored(dir, size, root)?;
-        for claim in self.claims.iter_mut().filter(|claim| claim.size() <= size) {
-            let promised = claim.published.checkpoint.root;
-            let mut files = HashFiles::new(dir);
-            let spans = tree::consistency(claim.size(), size)?;
-            let proof = tree::resolve(&spans, &mut |node| files.node(node)).ok()?;
-            let (old, new) = ((claim.size(), promised), (size, root));
-            verify_consistency(old, new, &proof).ok()?;
-            claim.found = Some(promised);
+        for mut claim in std::mem::take(&mut self.claims) {
+            if claim.size() <= size {
+                claim.found = root_before(dir, claim.size(), (size, root));
+                if claim.found.is_none() {
+                    // Anybody may write to Redis: what a foreign note asks about is no reason to give up a snapshot. One that an older
+                    // key of the log signed is compared again before it is written over.
+                    let own = self.key.as_ref().map(|key| signed(&claim.published.note, key));
+                    if matches!(claim.kept, Kept::Redis(_)) && !matches!(own, Some(Ok(_))) {
+                        continue;
+                    }
+                    return None;
+                }
+            }
+            self.claims.push(claim);
         }
         Some(self)
     }
@@ -218,6 +225,16 @@ fn stored(dir: &Path, size: u64, root: Hash) -> Option<Frontier> {
     (frontier.root() == root).then_some(frontier)
 }
 
+/// The root over the first `old` records of the tree with this root, as the hash files have it, if they lead from one to the other.
+fn root_before(dir: &Path, old: u64, (size, root): (u64, Hash)) -> Option<Hash> {
+    let mut files = HashFiles::new(dir);
+    let spans = tree::consistency(old, size)?;
+    let proof = tree::resolve(&spans, &mut |node| files.node(node)).ok()?;
+    let before = Frontier::load(old, &mut |node| files.node(node)).ok()?.root();
+    verify_consistency((old, before), (size, root), &proof).ok()?;
+    Some(before)
+}
+
 /// The first record whose leaf hash is not the stored one: the hash files remember what was published.
 fn first_difference(journal: &Journal, config: &Config, size: u64) -> Option<u64> {
     let mut files = HashFiles::new(&config.dir);
@@ -266,4 +283,61 @@ pub(super) fn signed(note: &Note, key: &SignerKey) -> Result<Checkpoint, checkpo
     let mut opened = key.verifiers().map(|key| Checkpoint::open(note, &key));
     let first = opened.next().unwrap_or_else(|| Checkpoint::open(note, &key.verifier()));
     first.or_else(|error| opened.find_map(Result::ok).ok_or(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use agentd_core::chain::leaf_hash;
+
+    use super::super::files::Writer;
+    use super::*;
+    use crate::bus::Address;
+
+    /// The claims of a log of 600 records with this note in Redis, behind a snapshot of all of them, and what settles them.
+    fn behind(size: u64, root: Option<Hash>, signer: &SignerKey) -> (Claims, Signers, Hash) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = Writer::resume(dir.path(), Frontier::new(), 1, 1 << 20).unwrap();
+        let mut at_size = files.frontier().root();
+        for seq in 1..=600_u64 {
+            files.push(seq, format!("{seq}").as_bytes()).unwrap();
+            if seq == size {
+                at_size = files.frontier().root();
+            }
+        }
+        files.flush().unwrap();
+        let origin = signer.verifier().name().to_owned();
+        let key = SignerKey::from_seed(&origin, &[1; 32]).unwrap();
+        let checkpoint = Checkpoint { origin: origin.clone(), size, root: root.unwrap_or(at_size) };
+        let note = checkpoint.sign(signer).unwrap();
+        let address = Address::parse("redis://127.0.0.1:1").unwrap();
+        let kept = Kept::Redis(Box::new(Copy::new(address, "stage", &origin)));
+        let claim = Claim { kept, published: Published { checkpoint, note }, found: None };
+        let claims =
+            Claims { key: Some(key.clone()), frontier: Frontier::new(), claims: vec![claim] };
+        let claims = claims.behind(dir.path(), 600, files.frontier().root());
+        let journal = crate::journal::Config::new(dir.path().to_owned());
+        let journal = crate::journal::open(journal, &mut |_, _| {}).unwrap().journal;
+        (claims.expect("goes on"), Signers::new(key, journal.reader()), at_size)
+    }
+
+    #[test]
+    fn a_foreign_note_in_redis_takes_no_snapshot_away_and_one_of_the_log_is_held_against_it() {
+        let origin = "agentctl.dev/stage/x";
+        let [own, foreign] = [1, 2].map(|seed| SignerKey::from_seed(origin, &[seed; 32]).unwrap());
+        for size in [0, 1, 3, 256, 511, 600] {
+            let wrong = Some(leaf_hash(b"wrong"));
+            let (mut claims, signers, _) = behind(size, wrong, &foreign);
+            claims.check_copies(&signers).unwrap();
+            assert!(claims.claims.is_empty(), "{size}: nobody of the log said so");
+
+            let (mut claims, signers, root) = behind(size, wrong, &own);
+            claims.check_copies(&signers).unwrap();
+            let found: Vec<_> = claims.claims.iter().map(|c| (c.holds(), c.found)).collect();
+            assert_eq!(found, [(false, Some(root))], "{size}: another log with the same key");
+
+            let (mut claims, signers, _) = behind(size, None, &own);
+            claims.check_copies(&signers).unwrap();
+            assert!(claims.claims.iter().all(Claim::holds) && claims.claims.len() == 1, "{size}");
+        }
+    }
 }

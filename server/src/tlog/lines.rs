@@ -2,20 +2,27 @@
 //!
 //! ```text
 //! log/<first record, 20 digits>.jsonl      the one that grows, which `proof.jsonl` leads to
-//! log/<first record, 20 digits>.jsonl.gz   sealed: for zgrep and zcat, and `agentctl proof verify`
+//! log/<first record, 20 digits>.jsonl.gz   sealed: for zgrep and zcat
 //! ```
 //!
-//! All of it is derived from the segments, and made anew where it is missing or does not fit. A file is sealed at the end of a bundle once
-//! it is long enough: the next one is begun and named first, then the old one is compressed beside the log's other work, and only goes when
-//! the compressed one is durable under its name. What a crash leaves half done is done again.
+//! All of it is a copy of what the segments hold, for people and their tools: starts, answers and verifications read the segments, never
+//! these lines. A file is sealed at the end of a bundle once it is long enough: the next one is begun and named first, then the old one is
+//! compressed beside the log's other work, and only goes when the compressed one is durable under its name. What a crash leaves half done
+//! is done again.
+//!
+//! A start looks at the names. Unless the first file begins early enough, all of them go and are written anew; so are the lines of a sealed
+//! one at the end, which cannot grow. Of the one that grows, whole lines are counted: those that are missing are added, those that are too
+//! many are cut. What the lines say is compared with nothing, so a sealed file that is damaged or altered, or gone from between two others,
+//! is neither noticed here nor made anew. Whoever relies on one checks it: zcat by gzip's checksum, `zcat FILE | agentctl proof verify -` that
+//! each line continues the one before it. Without the directory `log`, all lines from the oldest record on are written anew.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use agentd_core::tlog::tree::TILE_WIDTH;
@@ -35,6 +42,13 @@ const SEALED: &str = ".jsonl.gz";
 /// Bytes that are compressed between two looks at whether it should end.
 const STEP: usize = 256 << 10;
 
+/// Held by whoever gives a file another form or removes it: sealing and pruning run beside each other.
+static NAMES: Mutex<()> = Mutex::new(());
+
+fn names() -> MutexGuard<'static, ()> {
+    NAMES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// How a file is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -42,29 +56,38 @@ enum Form {
     Sealed,
 }
 
+/// The number of the first record in the name of a file.
+fn first_of(name: &str, end: &str) -> Option<u64> {
+    let digits = name.strip_suffix(end)?;
+    let all = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    all.then(|| digits.parse().ok()).flatten()
+}
+
+/// Removes a file that may be gone already.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// The files in `log`, by their first record. What a crash left is cleared away.
 fn list(dir: &Path) -> io::Result<BTreeMap<u64, Form>> {
+    let _held = names();
     let mut found = BTreeMap::new();
     for file in fs::read_dir(dir)? {
         let file = file?;
         let Ok(name) = file.file_name().into_string() else { continue };
-        let number = |end: &str| -> Option<u64> {
-            let digits = name.strip_suffix(end).filter(|digits| digits.len() == 20)?;
-            digits.parse().ok()
-        };
-        if let Some(first) = number(SEALED) {
+        if let Some(first) = first_of(&name, SEALED) {
             found.insert(first, Form::Sealed);
-        } else if let Some(first) = number(PLAIN) {
+        } else if let Some(first) = first_of(&name, PLAIN) {
             found.entry(first).or_insert(Form::Plain);
         } else if name.ends_with(".tmp") {
-            fs::remove_file(file.path())?;
+            remove(&file.path())?;
         }
     }
     for (first, _) in found.iter().filter(|(_, form)| **form == Form::Sealed) {
-        match fs::remove_file(path(dir, *first, Form::Plain)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove(&path(dir, *first, Form::Plain))?;
     }
     Ok(found)
 }
@@ -100,21 +123,7 @@ impl Lines {
         if fs::symlink_metadata(&link).is_ok_and(|found| found.is_file()) {
             fs::rename(&link, path(&dir, 1, Form::Plain))?;
         }
-        let mut files = list(&dir)?;
-        let fits = |files: &BTreeMap<u64, Form>| {
-            let begins = files.keys().next().is_some_and(|first| *first <= oldest);
-            let grows = files.last_key_value().filter(|(_, form)| **form == Form::Plain)?.0;
-            (begins && *grows <= size.saturating_add(1)).then_some(*grows)
-        };
-        let first = match fits(&files) {
-            Some(first) => first,
-            None => {
-                while let Some((first, form)) = files.pop_last() {
-                    fs::remove_file(path(&dir, first, form))?;
-                }
-                oldest
-            }
-        };
+        let first = last_before(&dir, oldest, size)?.unwrap_or(oldest);
         let name = path(&dir, first, Form::Plain);
         let wanted = size.saturating_add(1).saturating_sub(first);
         let (count, end) = whole_lines(&name, wanted)?;
@@ -136,10 +145,7 @@ impl Lines {
             return Ok(());
         }
         let temporary = self.link.with_extension("tmp");
-        match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove(&temporary)?;
         symlink(target, &temporary)?;
         fs::rename(&temporary, &self.link)
     }
@@ -189,6 +195,25 @@ impl Lines {
     }
 }
 
+/// The file that record `size` + 1 goes on in, by its first record; `None` if there is none. What begins behind it was promised to
+/// nobody and goes; so does a sealed file, which does not grow: its lines are written again.
+fn last_before(dir: &Path, oldest: u64, size: u64) -> io::Result<Option<u64>> {
+    let mut files = list(dir)?;
+    let begins = files.keys().next().is_some_and(|first| *first <= oldest);
+    while let Some((first, form)) = files.pop_last() {
+        let fits = begins && first <= size.saturating_add(1);
+        if fits && form == Form::Plain {
+            return Ok(Some(first));
+        }
+        remove(&path(dir, first, form))?;
+        if fits {
+            // Of the records in it, the pruned ones are not there to be written again.
+            return Ok(Some(first.max(oldest)));
+        }
+    }
+    Ok(None)
+}
+
 /// How many lines the file begins with, `wanted` at most, and where they end.
 fn whole_lines(path: &Path, wanted: u64) -> io::Result<(u64, u64)> {
     let file = match File::open(path) {
@@ -229,7 +254,7 @@ fn list_names(dir: &Path) -> BTreeMap<u64, Form> {
     let mut found = BTreeMap::new();
     for name in names {
         for (end, form) in [(SEALED, Form::Sealed), (PLAIN, Form::Plain)] {
-            if let Some(first) = name.strip_suffix(end).and_then(|digits| digits.parse().ok()) {
+            if let Some(first) = first_of(&name, end) {
                 found.insert(first, form);
                 break;
             }
@@ -241,13 +266,15 @@ fn list_names(dir: &Path) -> BTreeMap<u64, Form> {
 /// Removes the files that hold only records below `before`; the one that grows stays.
 pub(super) fn prune(log: &Path, before: u64) -> io::Result<()> {
     let dir = log.join(DIR);
-    let files: Vec<(u64, Form)> = list_names(&dir).into_iter().collect();
+    let _held = names();
+    let files: Vec<u64> = list_names(&dir).into_keys().collect();
     for pair in files.windows(2) {
-        if let [(first, form), (next, _)] = pair
+        if let [first, next] = pair
             && *next <= before
         {
             failpoint::hit("lines.prune")?;
-            fs::remove_file(path(&dir, *first, *form))?;
+            remove(&path(&dir, *first, Form::Plain))?;
+            remove(&path(&dir, *first, Form::Sealed))?;
         }
     }
     Ok(())
@@ -290,13 +317,13 @@ impl Sealer {
     }
 }
 
-/// Puts a compressed file in the place of a plain one.
+/// Puts a compressed file in the place of a plain one, unless that was pruned or went on growing meanwhile.
 fn compress(plain: &Path, stop: &AtomicBool) -> io::Result<()> {
     let sealed = plain.with_extension("jsonl.gz");
     let temporary = plain.with_extension("gz.tmp");
     let mut from = File::open(plain)?;
     let mut to = GzEncoder::new(BufWriter::new(File::create(&temporary)?), Compression::default());
-    let mut step = vec![0; STEP];
+    let (mut step, mut length) = (vec![0; STEP], 0_u64);
     loop {
         if stop.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::Interrupted.into());
@@ -306,12 +333,70 @@ fn compress(plain: &Path, stop: &AtomicBool) -> io::Result<()> {
             break;
         }
         to.write_all(step.get(..read).unwrap_or_default())?;
+        length = length.saturating_add(read as u64);
     }
     let file = to.finish()?.into_inner().map_err(|error| error.into_error())?;
     file.sync_all()?;
     failpoint::hit("lines.seal")?;
+    let (_held, was) = (names(), from.metadata()?);
+    let same = |now: fs::Metadata| now.ino() == was.ino() && now.len() == length;
+    if !fs::metadata(plain).is_ok_and(same) {
+        return remove(&temporary);
+    }
     fs::rename(&temporary, &sealed)?;
     sync_parent(&sealed)?;
     failpoint::hit("lines.sealed")?;
     fs::remove_file(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names_in(log: &Path) -> Vec<(u64, Form)> {
+        list_names(&log.join(DIR)).into_iter().collect()
+    }
+
+    /// Lines 1 to 1024 in four files, the first of them sealed.
+    fn four_files(log: &Path) {
+        let mut lines = Lines::resume(log, 1, 0, 1).unwrap();
+        for seq in 1..=1_024 {
+            lines.push(seq, b"line").unwrap();
+        }
+        lines.flush().unwrap();
+        compress(&lines.sealable().unwrap(), &AtomicBool::new(false)).unwrap();
+        let plain = [257, 513, 769].map(|first| (first, Form::Plain));
+        assert_eq!(names_in(log), [&[(1, Form::Sealed)], &plain[..]].concat());
+    }
+
+    #[test]
+    fn only_what_begins_behind_the_checkpoint_is_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        four_files(dir.path());
+        let lines = Lines::resume(dir.path(), 1, 600, 1).unwrap();
+        assert_eq!((lines.first, lines.next()), (513, 601));
+        let kept = [(1, Form::Sealed), (257, Form::Plain), (513, Form::Plain)];
+        assert_eq!(names_in(dir.path()), kept);
+        drop(lines);
+        // In the sealed one nothing can be appended: it is begun again, with the oldest record there is.
+        let lines = Lines::resume(dir.path(), 100, 200, 1).unwrap();
+        assert_eq!((lines.first, lines.next()), (100, 100));
+        assert_eq!(names_in(dir.path()), [(100, Form::Plain)]);
+    }
+
+    #[test]
+    fn pruning_takes_both_forms_of_a_file_and_nothing_that_is_not_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        four_files(dir.path());
+        let log = dir.path().join(DIR);
+        for form in [Form::Plain, Form::Sealed] {
+            fs::write(path(&log, 257, form), "both forms are there\n").unwrap();
+        }
+        fs::write(log.join("7.jsonl"), "not one of ours\n").unwrap();
+        prune(dir.path(), 600).unwrap();
+        assert_eq!(names_in(dir.path()), [(513, Form::Plain), (769, Form::Plain)]);
+        assert!(!path(&log, 257, Form::Plain).exists() && log.join("7.jsonl").exists());
+        assert!(compress(&path(&log, 257, Form::Plain), &AtomicBool::new(false)).is_err());
+        assert_eq!(names_in(dir.path()), [(513, Form::Plain), (769, Form::Plain)]);
+    }
 }

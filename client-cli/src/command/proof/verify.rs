@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use agentctl_api::v1;
 use agentd_core::chain::{self, Hash, LINE_BYTES_MAX, LineVerifier};
+use agentd_core::record::Body;
 use agentd_core::replay::{Mismatch, Replay};
 use agentd_core::tlog::Checkpoint;
 use agentd_core::tlog::policy::Policy;
@@ -159,6 +160,7 @@ async fn download(args: &VerifyArgs, context: &mut Context) -> Result<Verificati
         Ok(())
     })
     .await?;
+    check.claims.all_compared(check.fault.is_some())?;
     let mut view = check.finish("download", None, started);
     view.origin = Some(known.checkpoint.origin);
     if meeting == Meeting::First {
@@ -252,6 +254,7 @@ fn verify_dir(dir: &Path, args: &VerifyArgs) -> Result<VerificationView, Failure
         check.fault =
             Some(FaultView { seq, reason: "DAMAGED".to_owned(), summary, ..FaultView::default() });
     }
+    check.claims.all_compared(check.fault.is_some())?;
     let mut view = check.finish("data_dir", log.log_id, started);
     if args.index {
         let (checked, differs) = server::compare_index(dir)?;
@@ -306,8 +309,8 @@ type Beginnings = Box<dyn FnOnce(u64) -> Option<Frontier> + Send>;
 #[derive(Default)]
 struct Rejudge {
     replay: Option<Replay>,
-    /// The log begins with its first record.
-    whole: bool,
+    /// From here on every policy in force is known: the log begins with its first record, or one that carries a policy was seen.
+    known: bool,
     rechecked: u64,
     different: u64,
 }
@@ -376,8 +379,10 @@ impl Check {
             let before = self.first_seq.saturating_sub(1);
             if let Some(frontier) =
                 self.beginning.take().filter(|_| before > 0).and_then(|f| f(before))
+                && let Some(fault) = self.claims.begin(frontier)
             {
-                self.claims.begin(frontier);
+                self.fault = Some(fault);
+                return false;
             }
         }
         let prev = verifier.head();
@@ -462,7 +467,7 @@ impl Rejudge {
             }
         };
         let replay = self.replay.get_or_insert_with(|| {
-            self.whole = record.seq == 1;
+            self.known = record.seq == 1;
             Replay::new(record.env)
         });
         let mut fault = None;
@@ -471,13 +476,13 @@ impl Rejudge {
         }
         if let Some(decided) = record.decision() {
             let judged = replay.recheck(decided);
-            // Where the beginning is not there, the policy may not be either: up to the next snapshot nobody can say.
-            let unknown = matches!(judged, Err(Mismatch::UnknownPolicy { .. })) && !self.whole;
+            let unknown = matches!(judged, Err(Mismatch::UnknownPolicy { .. })) && !self.known;
             self.rechecked += u64::from(!unknown);
             fault =
                 judged.err().filter(|_| !unknown).map(|mismatch| mismatch.to_string()).or(fault);
         }
         replay.fold(&record);
+        self.known |= matches!(record.body, Body::PolicyApplied { .. } | Body::Snapshotted(_));
         let summary = fault?;
         self.different += 1;
         let reason = DIFFERS.to_owned();

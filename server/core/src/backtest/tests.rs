@@ -51,6 +51,44 @@ fn every_decision_of_a_log_comes_out_as_recorded_and_teaches() {
 }
 
 #[test]
+fn a_restart_that_did_not_last_is_no_success() {
+    let mut world = World::new(Env::Stage);
+    let app = world.onboard("web", 1);
+    assert_eq!(world.policy.graduation.relapse_ms, 10 * MINUTE);
+    world.pass(40 * MINUTE);
+    for _ in 0..3 {
+        world.crash(&app, 0);
+        world.pass(8 * MINUTE);
+    }
+    world.pass(30 * MINUTE);
+    let relapse = |record: &Record| {
+        let Body::Learned { lesson, .. } = &record.body else { return false };
+        lesson.taught == Taught::Relapsed
+    };
+    assert_eq!(world.log.iter().filter(|record| relapse(record)).count(), 2);
+
+    let fitted = fit(&world.log);
+    assert_eq!((fitted.differing, fitted.outcomes), (0, 3));
+    let costs = |fitted: &Fitted| fitted.ended.values().map(|ended| ended.cost).collect::<Vec<_>>();
+    let [first, second, _] = costs(&fitted)[..] else { panic!("three attempts") };
+
+    // Who does not hear of the relapses takes all three for successes, as cheap as the one that lasted.
+    let deaf: Vec<_> = world.log.iter().filter(|record| !relapse(record)).cloned().collect();
+    let fooled = fit(&deaf);
+    let looks = [Signature::Down, Signature::DownRepeat];
+    let helped = |knowledge: &Knowledge| {
+        let learned = looks.map(|look| knowledge.beliefs(look).get(Action::Restart));
+        learned.map(|learned| (learned.resolved, learned.trials))
+    };
+    // Read again, the log teaches what it taught the agent.
+    assert_eq!(helped(&fitted.knowledge), helped(&world.state.knowledge));
+    let resolved = |fitted: &Fitted| helped(&fitted.knowledge).map(|(resolved, _)| resolved);
+    assert_eq!([&fitted, &fooled].map(|fitted| resolved(fitted).iter().sum::<u32>()), [1, 3]);
+    let [quick, again, _] = costs(&fooled)[..] else { panic!("three attempts") };
+    assert!(first > quick && second > again, "{first} {second} {quick} {again}");
+}
+
+#[test]
 fn a_decision_that_was_changed_afterwards_is_found() {
     let (mut world, _) = history(1);
     for record in &mut world.log {

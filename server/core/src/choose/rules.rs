@@ -64,7 +64,7 @@ pub(super) fn candidates(view: &View<'_>, finding: Option<&Finding>) -> Vec<Cand
     };
     let mut list = remedies(view, finding);
     // A stable sort: among the untried, and among the tried, the order of the rule remains.
-    list.sort_by_key(|c| !c.action.is_passive() && has_failed(view, c.action));
+    list.sort_by_key(|c| !c.action.is_passive() && was_in_vain(view, c.action, TRIED));
     list.extend(ends(view, finding.kind));
     list.push(NOOP);
     list
@@ -75,6 +75,11 @@ fn remedies(view: &View<'_>, finding: &Finding) -> Vec<Candidate> {
     match finding.kind {
         // What never was in force need not be taken back.
         FindingKind::DeploymentFailed if is_withdrawn(finding) => vec![RETRY],
+        // What failed once may have failed by chance, and trying it again takes nothing away that still runs. Only then is a human
+        // asked for the way back.
+        FindingKind::DeploymentFailed if !was_in_vain(view, Action::RetryDeployment, 1) => {
+            vec![Candidate { floor: 700, ..RETRY }]
+        }
         FindingKind::DeploymentFailed => vec![RETRY, ROLLBACK],
         FindingKind::CrashLoop if revision.is_some() && was_deployed(view) => {
             vec![ROLLBACK, start(14, 6)]
@@ -120,12 +125,12 @@ fn is_long_silent(view: &View<'_>) -> bool {
     view.now.saturating_sub(heard) > view.policy.freshness.silence_ms.saturating_mul(2)
 }
 
-/// Whether `action` was carried out in vain at least [`TRIED`] times since anything helped last, by whomever. Not since the finding
+/// Whether `action` was carried out in vain at least so many `times` since anything helped last, by whomever. Not since the finding
 /// was raised: a finding may close for a moment at every attempt.
-fn has_failed(view: &View<'_>, action: Action) -> bool {
+fn was_in_vain(view: &View<'_>, action: Action, times: usize) -> bool {
     let helped = |o: Option<Outcome>| o == Some(Outcome::Verified);
     let in_vain = |o: Option<Outcome>| matches!(o, Some(Outcome::Failed | Outcome::Inconclusive));
     let since = view.app.decisions.iter().rev().take_while(|decision| !helped(decision.outcome));
     let tried = since.filter(|decision| decision.action == action && decision.executed);
-    tried.filter(|decision| in_vain(decision.outcome)).count() >= TRIED
+    tried.filter(|decision| in_vain(decision.outcome)).count() >= times
 }

@@ -108,7 +108,7 @@ fn a_failed_deployment_is_tried_again_and_then_taken_back() {
     story.did(Action::RetryDeployment, Outcome::Failed);
     check(&story, Action::Rollback);
 
-    // Whoever asks the catalogue does not hope that the same revision works the next time.
+    // Whoever asks the catalogue does not hope that the same revision works a third time.
     let mut story = Story::healthy(1);
     story.policy.learning.learner = Learner::Ccq;
     story.app.profile.failed_revision = Some(3);
@@ -116,6 +116,8 @@ fn a_failed_deployment_is_tried_again_and_then_taken_back() {
     let proposal = check(&story, Action::RetryDeployment);
     assert!(passes_its_minimum(&story, &proposal), "{proposal:?}");
     story.app.profile.rollback_to = Some(2);
+    check(&story, Action::RetryDeployment);
+    story.did(Action::RetryDeployment, Outcome::Failed);
     assert!(passes_its_minimum(&story, &check(&story, Action::Rollback)));
 }
 

@@ -55,10 +55,11 @@ fn judge(case: &Case<'_>) -> Judgement {
 
 /// How many sources report the CPU, if that is too few to take an instance away.
 fn too_few(case: &Case<'_>) -> Option<usize> {
-    if case.proposal.action != Action::ScaleDown {
+    let (metric, rules) = (Metric::CpuUtilization, &case.policy.freshness);
+    // One is what policies mean that were written before there was a quorum: they are judged as they were.
+    if case.proposal.action != Action::ScaleDown || rules.quorum <= 1 {
         return None;
     }
-    let (metric, rules) = (Metric::CpuUtilization, &case.policy.freshness);
     let alive = |at: Millis| case.now.saturating_sub(at) <= rules.ttl_of(metric);
     let series = case.reading.metrics.get(&metric).into_iter();
     let sources = || series.clone().flat_map(|s| &s.sources).filter(|(_, p)| alive(p.at));

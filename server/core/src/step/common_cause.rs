@@ -4,7 +4,8 @@
 //! |---|---|
 //! | none was acted on for it | goes at once: a crash of one app waits for nobody |
 //! | one is being tried, too few show it for a cause | waits until another would have joined at the pace of a cause |
-//! | one is being tried, or a human is asked about it | waits for what comes of it |
+//! | one is being tried | waits for what comes of it |
+//! | a human is asked about one | waits a window from the question, and no longer: the answer may never come |
 //! | one was tried in vain | waits a window from that effect, and is the next canary |
 //! | `n` were healed by it | goes while no more than `n` others are being tried: 1, 2, 4 ... |
 //!
@@ -46,6 +47,10 @@ struct Cause<'a> {
 
 /// The cause that `app` shares with others, if it does.
 pub(super) fn of(ctx: &Context<'_>, app: &AppState, proposal: &Proposal) -> Option<CommonCause> {
+    // A human who approved it knew of the others, and would have to be asked all over again.
+    if proposal.grant.is_some() {
+        return None;
+    }
     let kind = match *proposal.because.first()? {
         // Of crashes the third one is called a loop; it is the same trouble.
         FindingKind::CrashLoop => FindingKind::Crash,
@@ -100,7 +105,8 @@ impl Cause<'_> {
         if let Some(since) = self.under_way(other) {
             return Part::Tried { since, until: None };
         }
-        if let Some(since) = self.in_vain(other).filter(|_| open.is_some()) {
+        let vain = self.in_vain(other).filter(|_| open.is_some());
+        if let Some(since) = self.asked(other).or(vain) {
             return Part::Tried { since, until: Some(since.saturating_add(self.window)) };
         }
         match open {
@@ -110,15 +116,20 @@ impl Cause<'_> {
         }
     }
 
-    /// When an effect against the finding was begun, or a human was asked for one, whose outcome is not known.
+    /// When an effect against the finding was begun whose outcome is not known.
     fn under_way(&self, other: &AppState) -> Option<Millis> {
         let attempt = other.attempt.as_ref();
-        let attempt = attempt.filter(|a| !a.human && a.trigger.contains(&self.kind));
+        let attempt = attempt.filter(|a| !a.human && a.trigger.contains(&self.kind))?;
+        let at = attempt.started_at;
+        (self.is_near(at) || self.is_within(1, at)).then_some(at)
+    }
+
+    /// When a human was asked for an effect against the finding, if that is less than a window ago.
+    fn asked(&self, other: &AppState) -> Option<Millis> {
         let asked = other.approval.and_then(|seq| self.state.approvals.get(&seq)).filter(|a| {
             a.state == ApprovalState::Pending && !a.human && a.because.contains(&self.kind)
-        });
-        let begun = attempt.map(|a| a.started_at).or(asked.map(|a| a.requested_at));
-        begun.filter(|at| self.is_near(*at) || self.is_within(1, *at))
+        })?;
+        self.is_within(1, asked.requested_at).then_some(asked.requested_at)
     }
 
     /// When the last effect was begun, if it did not help and was begun just now.

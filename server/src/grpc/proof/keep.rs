@@ -123,15 +123,15 @@ pub(super) async fn prune(
     Ok(v1::PruneProofResponse { oldest_seq, seq })
 }
 
-/// Takes the snapshot that the prune needs, if nothing else stands against it yet.
+/// Sees that the snapshot that the prune needs is there, if nothing else stands against it yet.
 async fn take_snapshot(services: &Services, wish: &Prune, by: &By) -> Result<(), Status> {
-    let Kept { exported, snapshot, .. } = kept(services).await?;
+    let Kept { exported, pruned, .. } = kept(services).await?;
     let (upto, head) = (wish.upto(), Log::of(services).durable());
-    if by.validate_only || exported < upto || snapshot >= upto || wish.before > head {
+    if by.validate_only || exported < upto || upto <= pruned || wish.before > head {
         return Ok(());
     }
     let (agent, journal) = (services.agent.clone(), services.journal.clone());
-    let taken = Taker::new(agent, journal, services.tlog.clone()).take(upto).await;
+    let taken = Taker::new(agent, journal, services.tlog.clone()).secure(upto).await;
     taken.map_err(|error| {
         let text = format!("no snapshot of the state is kept: {error}");
         status::unavailable("LOG_UNAVAILABLE", &text, None)
@@ -149,5 +149,93 @@ fn done(
             tracing::error!(?other, "no answer about what is kept");
             Err(status::internal("proof-retention"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use agentctl_api::v1::proof_service_server::ProofService as _;
+    use agentd_core::app::Env;
+
+    use super::*;
+    use crate::auth::Role;
+    use crate::grpc::proof::Service;
+    use crate::grpc::telemetry::harness::Server as Harness;
+    use crate::journal;
+    use crate::snapshot::{self, DIR};
+
+    async fn live(server: &Harness, records: u64) {
+        for turn in 0..records {
+            let principal = "olivia".to_owned();
+            let by = By { principal, human: true, request: None, validate_only: false };
+            let ask = Ask::Freeze { frozen: turn % 2 == 0, reason: format!("turn {turn}") };
+            server.services.agent.ask(ask, by).await.unwrap().unwrap();
+        }
+    }
+
+    async fn export(server: &Harness) {
+        let published = server.services.tlog.publish_all().await.unwrap();
+        let checkpoint = published.note.to_string().into_bytes();
+        let request = v1::RecordExportRequest { request_id: String::new(), checkpoint };
+        let request = Harness::ask(Role::Operator, request);
+        Service(server.services.clone()).record_export(request).await.unwrap();
+    }
+
+    /// A snapshot is on record, and its file is not what a start needs: a new one is there before anything goes.
+    async fn is_replaced(harm: fn(&Path)) {
+        let server = Harness::start(Env::Stage);
+        live(&server, 700).await;
+        let Services { agent, journal, tlog, .. } = server.services.clone();
+        let taker = Taker::new(agent, journal.clone(), tlog);
+        taker.take(600).await.unwrap();
+        let recorded = kept(&server.services).await.unwrap().snapshot;
+        assert!(recorded >= 600 && snapshot::is_held(&journal, 512).unwrap());
+        export(&server).await;
+        harm(&journal.dir().join(DIR));
+        taker.take(600).await.unwrap();
+        assert!(!snapshot::is_held(&journal, 512).unwrap(), "the record of it holds nothing");
+
+        let reason = "disk".to_owned();
+        let wish = v1::PruneProofRequest { before_seq: 600, reason, ..Default::default() };
+        let service = Service(server.services.clone());
+        let pruned = service.prune_proof(Harness::ask(Role::Admin, wish)).await.unwrap();
+        assert_eq!(pruned.into_inner().oldest_seq, 513);
+        assert!(kept(&server.services).await.unwrap().snapshot > recorded, "it is another one");
+        assert!(snapshot::is_held(&journal, 512).unwrap());
+        drop((service, taker, journal));
+        let server = server.restart().await;
+        let journal = &server.services.journal;
+        assert!(snapshot::is_held(journal, 512).unwrap(), "a start finds it");
+        retention::resume(journal, 513);
+        assert_eq!(journal.reader().oldest_seq(), 513);
+        assert_eq!(journal.status(), journal::Status::Writable);
+    }
+
+    /// In every file that there is.
+    fn edit(dir: &Path, from: &str, to: &str) {
+        for file in fs::read_dir(dir).unwrap() {
+            let path = file.unwrap().path();
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(text.contains(from));
+            fs::write(&path, text.replacen(from, to, 1)).unwrap();
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_snapshot_that_is_gone_is_taken_again_before_entries_go() {
+        is_replaced(|dir| fs::remove_dir_all(dir).unwrap()).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_snapshot_of_another_format_is_taken_again_before_entries_go() {
+        is_replaced(|dir| edit(dir, "\"format\":1", "\"format\":0")).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_snapshot_that_was_edited_is_taken_again_before_entries_go() {
+        is_replaced(|dir| edit(dir, "\"frozen\":", "\"frozen\": ")).await;
     }
 }

@@ -94,7 +94,8 @@ fn check(journal: &Journal, reader: &Reader) -> Result<v1::VerifyProofResponse, 
         v1::VerifyProofResponse {
             valid: fault.is_none(),
             entry_count,
-            first_seq: if entry_count == 0 { 0 } else { first_seq },
+            // Where the first record of a pruned log is bad none is sound, and still it does not begin with the first of all.
+            first_seq: if entry_count == 0 && first_seq <= 1 { 0 } else { first_seq },
             last_seq,
             head_hash,
             fault: fault.as_ref().map(self::fault),
@@ -109,10 +110,15 @@ fn check(journal: &Journal, reader: &Reader) -> Result<v1::VerifyProofResponse, 
         }
         Err(journal::Error::Damaged(damage)) => {
             let last = damage.seq.saturating_sub(1);
-            let hash = if last == 0 {
+            let hash = if last == 0 && first_seq <= 1 {
                 agentd_core::chain::GENESIS.to_string()
             } else {
-                let sound = reader.read(last, 1, 1)?;
+                let sound = match reader.read(last, 1, 1) {
+                    // The record before it is no longer there: what is wrong is still the answer.
+                    _ if last < first_seq => Vec::new(),
+                    Err(journal::Error::Pruned { .. }) => Vec::new(),
+                    other => other?,
+                };
                 let line = sound.first().map(|entry| &entry.line);
                 line.map(|line| agentd_core::chain::leaf_hash(line).to_string()).unwrap_or_default()
             };
@@ -163,6 +169,8 @@ fn judge_again(
     report: &mut v1::VerifyProofResponse,
 ) -> Result<(), journal::Error> {
     let mut replay = Replay::new(env);
+    // Up to the first record that carries a policy, nobody can say which one a pruned log was under.
+    let mut policy_known = report.first_seq <= 1;
     let (mut next, end) = (report.first_seq.max(1), report.last_seq);
     while next <= end {
         let entries = log::read_sound(reader, next, log::READ_RECORDS)?;
@@ -174,7 +182,7 @@ fn judge_again(
                 continue;
             }
             let different = match reader.blobs().record(&entry.line) {
-                Ok(record) => judge_record(&mut replay, &record, report),
+                Ok(record) => judge_record(&mut replay, &mut policy_known, &record, report),
                 Err(error) => Some(format!("entry {} is no record: {error}", entry.seq)),
             };
             if let Some(summary) = different {
@@ -188,18 +196,19 @@ fn judge_again(
 
 fn judge_record(
     replay: &mut Replay,
+    policy_known: &mut bool,
     record: &Record,
     report: &mut v1::VerifyProofResponse,
 ) -> Option<String> {
     match &record.body {
         Body::PolicyApplied { .. } | Body::Snapshotted(_) => {
             replay.fold(record);
+            *policy_known = true;
             None
         }
         Body::Decided(decided) => {
             let judged = replay.recheck(decided);
-            // Its policy was put in force by a record that is pruned: up to the next snapshot nobody can say.
-            if matches!(judged, Err(Mismatch::UnknownPolicy { .. })) && report.first_seq > 1 {
+            if matches!(judged, Err(Mismatch::UnknownPolicy { .. })) && !*policy_known {
                 return None;
             }
             report.decisions_rechecked += 1;

@@ -45,7 +45,8 @@ pub struct Intake {
 
 impl Default for Intake {
     fn default() -> Self {
-        // Half of the threads of the server are never busy with signals: whoever pauses, approves or watches is served beside a flood.
+        // No more than half of the threads of the server judge signals at once: whoever pauses, approves or watches is served beside a
+        // flood. Where there is but one thread, they are served between two messages of it.
         let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Self::with_turns((threads / 2).max(1))
     }
@@ -151,7 +152,7 @@ impl Intake {
 
     /// Waits for a turn to judge what came in one message; who waits longest is next. Nothing is dropped by it: what is not read yet
     /// waits where it is, and the window of its stream tells the monitor to slow down.
-    pub(in crate::grpc) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         // It is never closed; without a permit there would merely be no order.
         self.turns.acquire().await.ok()
     }

@@ -308,7 +308,7 @@ fn planted_bugs_are_caught() {
     ] {
         let output = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", &format!("{HERE}{story}")])
-            .env(crate::failpoint::ENV, format!("{bug}=bug"))
+            .env(failpoint::ENV, format!("{bug}=bug"))
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout);

@@ -20,6 +20,8 @@ pub(super) struct Claims {
     frontier: Frontier,
     /// By size, the smallest first; those that are reached are gone.
     open: Vec<Checkpoint>,
+    /// Sizes of those over fewer leaves than are not at hand.
+    uncompared: Vec<u64>,
     /// The largest one that holds.
     pub(super) good: Option<Checkpoint>,
 }
@@ -33,10 +35,25 @@ impl Claims {
         (claims, fault)
     }
 
-    /// Goes on behind leaves that are not at hand: what was promised about fewer cannot be checked.
-    pub(super) fn begin(&mut self, frontier: Frontier) {
-        self.open.retain(|checkpoint| checkpoint.size > frontier.size());
+    /// Goes on behind leaves that are not at hand: what was promised about fewer cannot be compared, see [`Claims::all_compared`].
+    pub(super) fn begin(&mut self, frontier: Frontier) -> Option<FaultView> {
+        let beyond = self.open.partition_point(|checkpoint| checkpoint.size < frontier.size());
+        self.uncompared.extend(self.open.drain(..beyond).map(|checkpoint| checkpoint.size));
         self.frontier = frontier;
+        self.reached()
+    }
+
+    /// Refuses to call a log sound beside a checkpoint that it could not be held against, unless something else is wrong with it.
+    pub(super) fn all_compared(&self, wrong: bool) -> Result<(), Failure> {
+        let Some(size) = self.uncompared.first().filter(|_| !wrong && self.finish().is_none())
+        else {
+            return Ok(());
+        };
+        let text = format!(
+            "the checkpoint over {size} entries cannot be compared: entries behind it are pruned"
+        );
+        Err(Failure::usage(text)
+            .hint("check it against an export from before, or give a checkpoint over more entries"))
     }
 
     pub(super) const fn tree(&self) -> &Frontier {

@@ -105,3 +105,35 @@ fn a_missing_file_is_not_found() {
         verify_file(Path::new("/nonexistent/log.jsonl"), &VerifyArgs::default()).unwrap_err();
     assert_eq!(failure.exit(), Exit::NotFound);
 }
+
+#[test]
+fn a_checkpoint_over_entries_that_are_pruned_is_compared_or_named() {
+    let lines = log(20);
+    let root = |size: usize| {
+        let mut tree = Frontier::new();
+        for line in &lines[..size] {
+            tree.push(leaf_hash(line.as_bytes()), &mut |_, _| {});
+        }
+        tree
+    };
+    let promise = |size: usize, root: Hash| Checkpoint {
+        origin: "log.example".to_owned(),
+        size: size as u64,
+        root,
+    };
+    let against = |promises: Vec<Checkpoint>| {
+        let (beginning, mut check) = (root(10), Check::new(false).against(promises));
+        check = check.behind(Box::new(move |_| Some(beginning)));
+        let sound = lines[10..].iter().all(|line| check.line(line.as_bytes()));
+        (sound, check)
+    };
+    let (sound, check) = against(vec![promise(10, root(10).root()), promise(20, root(20).root())]);
+    assert!(sound && check.claims.all_compared(false).is_ok());
+    let (sound, check) = against(vec![promise(10, GENESIS)]);
+    assert!(!sound, "where the log begins it can be compared");
+    assert_eq!(check.fault.unwrap().reason, "ROOT_DIFFERS");
+    let (sound, check) = against(vec![promise(4, GENESIS), promise(20, root(20).root())]);
+    assert!(sound);
+    let refused = check.claims.all_compared(false).unwrap_err().to_string();
+    assert!(refused.contains("over 4 entries cannot be compared"), "{refused}");
+}

@@ -345,6 +345,8 @@ impl Cell {
         self.corrected = self.corrected.saturating_add(1);
         self.resolved = self.resolved.saturating_sub(1);
         self.information = self.information.minus(Fixed::ONE);
+        // What did not help says nothing about how cheap it is.
+        self.cost = self.cost.minus(trial.cost).plus(trial.cost0);
         self.below = self.below.plus(Fixed::ONE.over(deviation).min(SURPRISE_MAX));
         self.above = self.above.minus(Fixed::ONE.over(deviation)).max(Fixed::ZERO);
     }
