@@ -193,8 +193,11 @@ impl Ledger {
         let (mut repairs, mut repaired) = (0_u64, 0_u64);
         // Whether the next time it is down is an outage: it was up since the last one, whether or not somebody looked all the time.
         let mut was_up = false;
+        // What never was up is not repaired either: it is begun.
+        let mut began = false;
         for ((begin, condition), end) in self.changes.iter().zip(ends) {
             was_up |= *condition == Condition::Up;
+            began |= was_up;
             let (from, until) = ((*begin).max(from), end.min(until));
             if from >= until {
                 continue;
@@ -212,7 +215,7 @@ impl Ledger {
             }
             // How long a repair took is known when it began and ended in the window, and nobody looked away in between.
             let whole = *condition == Condition::Down && from == *begin && until == end;
-            if whole && self.at(end) == Some(Condition::Up) {
+            if began && whole && self.at(end) == Some(Condition::Up) {
                 repairs = repairs.saturating_add(1);
                 repaired = repaired.saturating_add(span);
             }
@@ -331,7 +334,8 @@ mod tests {
 
     #[test]
     fn what_never_was_up_did_not_go_down() {
-        let report = ledger(&[(100, Down), (200, Unknown), (300, Down)]).report(0, 400);
+        let ledger = ledger(&[(100, Down), (200, Unknown), (300, Down), (400, Up)]);
+        let report = ledger.report(0, 500);
         assert_eq!((report.outages, report.down_ms, report.mttr_ms), (0, 200, None));
     }
 
