@@ -5,7 +5,7 @@
 //! old checkpoint to any new one, can still be made; and an export that has what is gone.
 
 use crate::journal::{self, Damage, Journal, Status};
-use crate::tlog;
+use crate::{snapshot, tlog};
 
 /// Why files of records that are gone are there still.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +37,11 @@ pub fn resume(journal: &Journal, oldest: u64) {
     if first > oldest {
         let why = format!("the log begins with record {first}: records are missing");
         journal.distrust(Damage { seq: oldest, segment: "wal".to_owned(), offset: 0, why });
+    } else if first < oldest
+        && !matches!(snapshot::is_held(journal, oldest.saturating_sub(1)), Ok(true))
+    {
+        // They are all that is left of the state: this start read them, and the next one needs them too.
+        tracing::warn!(oldest, "pruned records stay: there is no snapshot of what they led to");
     } else if let Err(error) = release(journal, oldest) {
         tracing::warn!(%error, "what was pruned takes up space until the next start");
     }

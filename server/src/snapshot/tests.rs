@@ -127,11 +127,16 @@ impl Brain {
 
     /// Says on record that they go, and lets them go.
     async fn prune(&mut self, before: u64) {
+        self.tell_prune(before).await;
+        let _ = failpoint::hit("prune.recorded");
+        retention::release(&self.journal, self.state.kept.oldest()).unwrap();
+    }
+
+    /// Says on record that they go.
+    async fn tell_prune(&mut self, before: u64) {
         let wish = Prune { before, reason: "disk".to_owned(), newest_at: Some(0) };
         let reply = self.give(Input::Prune { wish, by: by("adam") }).await;
         assert!(matches!(reply, Reply::Done { seq: Some(_) }), "{reply:?}");
-        let _ = failpoint::hit("prune.recorded");
-        retention::release(&self.journal, self.state.kept.oldest()).unwrap();
     }
 
     fn damage(&self) -> Option<Damage> {
@@ -306,15 +311,44 @@ async fn pruned_records_are_gone_and_everything_else_goes_on() {
     assert!(brain.tlog.tile("tile/entries/002".parse().unwrap()).unwrap().is_some());
 }
 
+/// A log as [`lived`] leaves it, exported and pruned up to 513.
+async fn pruned(config: &Config) -> Brain {
+    lived(config).await;
+    let mut brain = open(config);
+    brain.export().await;
+    brain.prune(700).await;
+    brain
+}
+
+#[tokio::test]
+async fn a_prune_that_a_crash_cut_short_is_finished_only_beside_a_snapshot() {
+    for lost in [false, true] {
+        let dir = TempDir::new().unwrap();
+        let config = config(&dir);
+        lived(&config).await;
+        let mut brain = open(&config);
+        brain.export().await;
+        brain.tell_prune(700).await;
+        drop(brain);
+        if lost {
+            fs::remove_dir_all(config.dir.join(DIR)).unwrap();
+        }
+        let brain = open(&config);
+        let state = brain.state.clone();
+        retention::resume(&brain.journal, brain.state.kept.oldest());
+        let oldest = if lost { 1 } else { 513 };
+        assert_eq!(brain.journal.reader().oldest_seq(), oldest);
+        drop(brain);
+        let brain = open(&config);
+        assert_eq!((&brain.state, brain.damage()), (&state, None), "the next start finds it too");
+    }
+}
+
 #[tokio::test]
 async fn a_pruned_log_without_a_snapshot_is_read_and_nothing_more() {
     let dir = TempDir::new().unwrap();
     let config = config(&dir);
-    lived(&config).await;
-    let mut brain = open(&config);
-    brain.export().await;
-    brain.prune(700).await;
-    drop(brain);
+    drop(pruned(&config).await);
     fs::remove_dir_all(config.dir.join(DIR)).unwrap();
     let brain = open(&config);
     let damage = brain.damage().expect("it is said");
@@ -330,10 +364,7 @@ async fn a_pruned_log_without_a_snapshot_is_read_and_nothing_more() {
 async fn after_a_lost_append_part_of_the_state_is_none() {
     let dir = TempDir::new().unwrap();
     let config = config(&dir);
-    lived(&config).await;
-    let mut brain = open(&config);
-    brain.export().await;
-    brain.prune(700).await;
+    let brain = pruned(&config).await;
     assert_eq!(replay(&brain.journal, Env::Stage).unwrap().state, brain.state);
     fs::remove_dir_all(config.dir.join(DIR)).unwrap();
     let damage = replay(&brain.journal, Env::Stage).unwrap_err();
