@@ -43,24 +43,38 @@ impl Published {
 /// What one watcher was sent of a record, so that the next one is sent the same bytes. It changes with what the records behind it say
 /// about it: so it is kept under the number of the last of those.
 #[derive(Debug, Default)]
-pub struct Encoded(Mutex<Option<(u64, Bytes)>>);
+pub struct Encoded(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+enum Kept {
+    /// Nobody asked yet.
+    #[default]
+    Nothing,
+    /// The bytes for what is known up to a record.
+    Bytes(u64, Bytes),
+    /// The record is no longer one of the newest: whoever still asks reads late, and by himself.
+    NoMore,
+}
 
 impl Encoded {
-    /// The bytes for what is known up to record `upto`; made once, by whoever comes first.
+    /// The bytes for what is known up to record `upto`; while the record is one of the newest they are made once, by whoever comes first.
     pub fn get_or_make(&self, upto: u64, make: impl FnOnce() -> Bytes) -> Bytes {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match kept.as_ref().filter(|(known, _)| *known == upto) {
-            Some((_, bytes)) => bytes.clone(),
-            None => {
-                let bytes = make();
-                *kept = Some((upto, bytes.clone()));
-                bytes
+        match &*kept {
+            Kept::Bytes(known, bytes) if *known == upto => return bytes.clone(),
+            Kept::NoMore => {
+                drop(kept);
+                return make();
             }
+            Kept::Bytes(..) | Kept::Nothing => {}
         }
+        let bytes = make();
+        *kept = Kept::Bytes(upto, bytes.clone());
+        bytes
     }
 
     fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Kept::NoMore;
     }
 }
 
@@ -146,5 +160,66 @@ impl Publisher {
         }
         let skip = usize::try_from(after.saturating_add(1) - oldest).unwrap_or(usize::MAX);
         Next::Records(ring.iter().skip(skip).take(max).cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agentd_core::app::Env;
+    use agentd_core::chain::{GENESIS, leaf_hash};
+    use agentd_core::record::Body;
+
+    use super::*;
+
+    fn published(seq: u64) -> Arc<Published> {
+        let body = Body::Transition { path: Vec::new() };
+        let actor = "agent-0badcafe".to_owned();
+        let record = Record {
+            seq,
+            at: seq,
+            env: Env::Stage,
+            app: None,
+            cause: None,
+            actor,
+            trace: None,
+            body,
+        };
+        let line = Bytes::from(record.line(GENESIS));
+        let hash = leaf_hash(&line);
+        Arc::new(Published::new(record, line, hash))
+    }
+
+    fn kept(publisher: &Publisher) -> usize {
+        let ring = publisher.ring.lock().unwrap();
+        let is_kept =
+            |p: &&Arc<Published>| matches!(&*p.encoded.0.lock().unwrap(), Kept::Bytes(..));
+        ring.iter().filter(is_kept).count()
+    }
+
+    /// Reads everything as a watcher does; how many it had to encode by itself.
+    fn read(publisher: &Publisher) -> usize {
+        let Next::Records(records) = publisher.after(0, RING) else { panic!("all is in the ring") };
+        let mut made = 0;
+        for record in records {
+            record.encoded.get_or_make(record.record.seq, || {
+                made += 1;
+                Bytes::from_static(b"x")
+            });
+        }
+        made
+    }
+
+    #[test]
+    fn the_newest_records_are_encoded_once_and_late_readers_do_not_bring_old_ones_back() {
+        let publisher = Publisher::new(0);
+        let count = 3 * ENCODED;
+        for seq in 1..=count as u64 {
+            publisher.publish(vec![published(seq)]);
+        }
+        assert_eq!((read(&publisher), kept(&publisher)), (count, ENCODED));
+        for _ in 0..10 {
+            assert_eq!(read(&publisher), count - ENCODED, "the newest are there already");
+        }
+        assert_eq!(kept(&publisher), ENCODED, "and no more of them are kept");
     }
 }

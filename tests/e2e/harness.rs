@@ -1,6 +1,8 @@
 //! A server in a directory of its own, and the command line that talks to it. Nothing of it outlives the test.
 
 use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -247,6 +249,16 @@ impl Server {
     /// Starts a command that goes on, and hands out its lines.
     pub(crate) fn follow(&self, args: &[&str]) -> Stream {
         Stream::of(self.client("local", args))
+    }
+
+    /// A page of the port, which must be open to this host.
+    pub(crate) fn page(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", self.address).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        answer
     }
 
     /// The status of the agent.
