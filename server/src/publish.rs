@@ -13,8 +13,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// Records in the ring.
 pub const RING: usize = 4_096;
-/// The newest of them are kept in the form watchers get them in.
-const ENCODED: usize = 512;
 
 /// Watchers at once. Each holds its queue and its place in the log, nothing else.
 pub const WATCHERS: usize = 1_024;
@@ -42,39 +40,24 @@ impl Published {
 
 /// What one watcher was sent of a record, so that the next one is sent the same bytes. It changes with what the records behind it say
 /// about it: so it is kept under the number of the last of those.
+///
+/// It is kept for as long as its record is in the ring: it is smaller than the line beside it, and of all readers those who come back
+/// after an interruption are many at once, and are behind the newest.
 #[derive(Debug, Default)]
-pub struct Encoded(Mutex<Kept>);
-
-#[derive(Debug, Default)]
-enum Kept {
-    /// Nobody asked yet.
-    #[default]
-    Nothing,
-    /// The bytes for what is known up to a record.
-    Bytes(u64, Bytes),
-    /// The record is no longer one of the newest: whoever still asks reads late, and by himself.
-    NoMore,
-}
+pub struct Encoded(Mutex<Option<(u64, Bytes)>>);
 
 impl Encoded {
-    /// The bytes for what is known up to record `upto`; while the record is one of the newest they are made once, by whoever comes first.
+    /// The bytes for what is known up to record `upto`; made once, by whoever comes first.
     pub fn get_or_make(&self, upto: u64, make: impl FnOnce() -> Bytes) -> Bytes {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*kept {
-            Kept::Bytes(known, bytes) if *known == upto => return bytes.clone(),
-            Kept::NoMore => {
-                drop(kept);
-                return make();
+        match kept.as_ref().filter(|(known, _)| *known == upto) {
+            Some((_, bytes)) => bytes.clone(),
+            None => {
+                let bytes = make();
+                *kept = Some((upto, bytes.clone()));
+                bytes
             }
-            Kept::Bytes(..) | Kept::Nothing => {}
         }
-        let bytes = make();
-        *kept = Kept::Bytes(upto, bytes.clone());
-        bytes
-    }
-
-    fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Kept::NoMore;
     }
 }
 
@@ -120,10 +103,6 @@ impl Publisher {
                     ring.pop_front();
                 }
                 ring.push_back(record);
-                if let Some(older) = ring.len().checked_sub(ENCODED + 1).and_then(|at| ring.get(at))
-                {
-                    older.encoded.forget();
-                }
             }
         }
         self.head.send_replace(last);
@@ -189,37 +168,31 @@ mod tests {
         Arc::new(Published::new(record, line, hash))
     }
 
-    fn kept(publisher: &Publisher) -> usize {
-        let ring = publisher.ring.lock().unwrap();
-        let is_kept =
-            |p: &&Arc<Published>| matches!(&*p.encoded.0.lock().unwrap(), Kept::Bytes(..));
-        ring.iter().filter(is_kept).count()
-    }
-
-    /// Reads everything as a watcher does; how many it had to encode by itself.
-    fn read(publisher: &Publisher) -> usize {
-        let Next::Records(records) = publisher.after(0, RING) else { panic!("all is in the ring") };
+    /// Reads everything that is there as a watcher does; what it read, and how much of it it had to encode.
+    fn read(publisher: &Publisher) -> (usize, usize) {
+        let after = publisher.newest() - RING as u64;
+        let Next::Records(records) = publisher.after(after, RING) else { panic!("it is there") };
         let mut made = 0;
-        for record in records {
+        for record in &records {
             record.encoded.get_or_make(record.record.seq, || {
                 made += 1;
                 Bytes::from_static(b"x")
             });
         }
-        made
+        (records.len(), made)
     }
 
     #[test]
-    fn the_newest_records_are_encoded_once_and_late_readers_do_not_bring_old_ones_back() {
+    fn what_is_in_the_ring_is_encoded_once_however_far_behind_somebody_reads() {
         let publisher = Publisher::new(0);
-        let count = 3 * ENCODED;
-        for seq in 1..=count as u64 {
-            publisher.publish(vec![published(seq)]);
-        }
-        assert_eq!((read(&publisher), kept(&publisher)), (count, ENCODED));
-        for _ in 0..10 {
-            assert_eq!(read(&publisher), count - ENCODED, "the newest are there already");
-        }
-        assert_eq!(kept(&publisher), ENCODED, "and no more of them are kept");
+        let mut seq = 1..;
+        let mut publish =
+            |count| publisher.publish(seq.by_ref().take(count).map(published).collect());
+        publish(RING + 10);
+        assert_eq!(read(&publisher), (RING, RING), "the first one encodes");
+        assert_eq!(read(&publisher), (RING, 0), "and nobody after him");
+        publish(10);
+        assert_eq!(read(&publisher), (RING, 10), "what left the ring took its bytes along");
+        assert!(matches!(publisher.after(0, RING), Next::OnDisk));
     }
 }

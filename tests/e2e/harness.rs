@@ -229,9 +229,14 @@ impl Server {
         self.up();
     }
 
-    fn client(&self, principal: &str, args: &[&str]) -> Command {
+    /// A command in the name of somebody.
+    pub(crate) fn client(&self, principal: &str, args: &[&str]) -> Command {
+        self.client_at(&self.address, principal, args)
+    }
+
+    fn client_at(&self, address: &str, principal: &str, args: &[&str]) -> Command {
         let mut command = self.program();
-        command.args(["--address", &self.address, "--as", principal, "--token-file"]);
+        command.args(["--address", address, "--as", principal, "--token-file"]);
         command.arg(self.data_dir().join("tokens.toml")).args(args);
         command
     }
@@ -249,6 +254,11 @@ impl Server {
     /// Starts a command that goes on, and hands out its lines.
     pub(crate) fn follow(&self, args: &[&str]) -> Stream {
         Stream::of(self.client("local", args))
+    }
+
+    /// The same by way of another address.
+    pub(crate) fn follow_through(&self, address: &str, args: &[&str]) -> Stream {
+        Stream::of(self.client_at(address, "local", args))
     }
 
     /// A page of the port, which must be open to this host.

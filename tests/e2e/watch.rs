@@ -76,7 +76,7 @@ fn watches_go_on_over_new_connections_when_theirs_have_grown_old() {
         server.crash_and_heal(&app);
     }
     saw_everything_once(&server, &mut tail, &mut watch);
-    let seen = server.records().last().unwrap()["ts"].as_str().unwrap()[..19].to_owned();
+    let seen = server.records().iter().last().unwrap()["ts"].as_str().unwrap()[..19].to_owned();
     status
         .until("it goes on", |look| look["time"].as_str().is_some_and(|time| time[..19] >= *seen));
 }
