@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle, sleep};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -88,10 +88,15 @@ impl Watcher {
     }
 
     /// The numbers of everything it saw up to `end`.
-    fn seqs(mut self, end: u64) -> Vec<u64> {
-        let is_last = |line: &Value| line["seq"].as_u64() >= Some(end);
-        if !self.seen.last().is_some_and(is_last) {
-            self.seen.extend(self.stream.until("the end", is_last));
+    fn seqs(mut self, server: &Server, proxy: &Proxy, end: u64) -> Vec<u64> {
+        let patience = deadline();
+        while self.seen.last().and_then(|line| line["seq"].as_u64()) < Some(end) {
+            match self.stream.line(patience) {
+                Some(line) => self.seen.push(serde_json::from_str(&line).unwrap()),
+                // Whoever is cut off before he has seen anything gives up at once.
+                None if Instant::now() < patience => self.is_killed(server, proxy),
+                None => panic!("the end never came: {:?}\n{}", self.seen.last(), server.log()),
+            }
         }
         self.seen.iter().filter_map(|line| line["seq"].as_u64()).collect()
     }
@@ -156,11 +161,11 @@ fn whoever_is_killed_every_watcher_sees_every_record_once_and_in_order() {
     let end = server.ctl(&["pause", "--reason", "the end", "-o", "json"]).ok().json();
     let end = end["seq"].as_u64().unwrap();
 
-    let [one, two, decisions] = watchers.map(|watcher| watcher.seqs(end));
+    let [one, two, decisions] = watchers.map(|watcher| watcher.seqs(&server, &proxy, end));
     let all: Vec<u64> = (1..=end).collect();
     assert_eq!(one, all, "killed {killed:?}");
     assert_eq!(two, all, "killed {killed:?}");
-    let undisturbed = Watcher::begin(&server, &proxy, words[2]).seqs(end);
+    let undisturbed = Watcher::begin(&server, &proxy, words[2]).seqs(&server, &proxy, end);
     assert_eq!(decisions, undisturbed, "killed {killed:?}");
     assert!(undisturbed.len() > 3, "there was something to see: {undisturbed:?}");
 }
