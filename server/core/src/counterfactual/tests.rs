@@ -26,6 +26,7 @@ fn decided(scene: &Scene) -> Decided {
         around: scene.around.clone(),
         row: choose::Row::default(),
         beliefs: choose::ccq::Beliefs::default(),
+        leeway: None,
     }
 }
 
