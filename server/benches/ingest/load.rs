@@ -85,8 +85,7 @@ impl Batch {
         let time = split(now());
         let signals = apps.iter().map(|app| signal(app, time)).collect();
         let batch = v1::SignalBatch { seq: FIRST, sent_time: None, signals };
-        let bytes =
-            v1::PushSignalsRequest { message: Some(Wire::Batch(batch)) }.encode_to_vec();
+        let bytes = v1::PushSignalsRequest { message: Some(Wire::Batch(batch)) }.encode_to_vec();
         let mut seq = vec![8, 0, 0, 0, 0];
         put_varint(&mut seq[1..], FIRST);
         let mut stamp = vec![8, 0, 0, 0, 0, 0, 16, 0, 0, 0, 0, 0];
