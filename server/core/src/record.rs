@@ -35,7 +35,7 @@ mod subject;
 pub use author::Author;
 pub use detached::{BLOB_MAX, Detached};
 use inert::inert;
-pub use kept::{Exported, Pruned, Snapshotted};
+pub use kept::{Exported, HandedOver, Pruned, Snapshotted};
 pub use life::{Heartbeat, Started, Stopped};
 pub use observation::Observation;
 pub use subject::GATES_PASSED;
