@@ -223,7 +223,7 @@ impl Window {
                 .collect(),
             conditions: self.conditions.clone(),
             stale: tracks().filter_map(|(m, track)| Some((*m, track.stale_since?))).collect(),
-            alarms: self.statistics.take(now, policy, &ticks),
+            alarms: self.statistics.take(&self.app, now, policy, &ticks),
         }
     }
 }
