@@ -275,7 +275,7 @@ impl Window {
                 .map(|(name, claimed)| (name.clone(), claimed.condition.clone()))
                 .collect(),
             stale: tracks().filter_map(|(m, track)| Some((*m, track.stale_since?))).collect(),
-            alarms: self.statistics.take(now, policy, &ticks),
+            alarms: self.statistics.take(&self.app, now, policy, &ticks),
         }
     }
 }
