@@ -113,8 +113,9 @@ pub fn token_file(data_dir: Option<&str>) -> Option<PathBuf> {
 
 /// What looks at an app: the same probes and meters as in the server.
 pub mod sense {
+    pub use agentd::sense::cgroup::GroupMeter;
     pub use agentd::sense::probe::Probe;
-    pub use agentd::sense::process::Meter;
+    pub use agentd::sense::process::{Meter, Usage};
 
     use agentd::shim::procfs;
     use agentd::shim::protocol::Fence;

@@ -168,6 +168,11 @@ impl Agent {
             }
             Ask::Resume { scope, reason } => Input::Resume { scope, reason, by },
             Ask::Freeze { frozen, reason } => Input::Freeze { frozen, reason, by },
+            Ask::Import { snapshot, weak_prior, reason } => {
+                Input::Import { snapshot, weak_prior, reason, by }
+            }
+            Ask::Promote { backtest, reason } => Input::Promote { backtest, reason, by },
+            Ask::Forget { acting, reason } => Input::Forget { acting, reason, by },
             Ask::Snapshotted(snapshot) => Input::Snapshotted(snapshot),
             Ask::Exported(export) => Input::Exported { export, by },
             Ask::Prune(wish) => Input::Prune { wish, by },

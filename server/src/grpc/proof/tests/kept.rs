@@ -114,7 +114,21 @@ async fn whoever_asks_for_what_is_pruned_is_told_where_the_log_begins() {
     let watch =
         v1::WatchProofEntriesRequest { start: Some(From::AfterSeq(5)), ..Default::default() };
     let watch = service(&server).watch_proof_entries(Request::new(watch)).await;
-    assert_eq!(why(&watch.err().unwrap()), compacted);
+    let status = watch.err().unwrap();
+    assert_eq!(why(&status), compacted);
+    let oldest = status.get_details_error_info().unwrap().metadata["oldest_cursor"].clone();
+    let watch =
+        v1::WatchProofEntriesRequest { start: Some(From::Cursor(oldest)), ..Default::default() };
+    let watch = service(&server).watch_proof_entries(Request::new(watch)).await;
+    let mut watch = watch.unwrap().into_inner();
+    let first = loop {
+        let item = tokio::time::timeout(std::time::Duration::from_secs(60), watch.next()).await;
+        let item = item.expect("it comes").expect("the watch goes on").unwrap();
+        if let Some(v1::watch_proof_entries_response::Item::Entry(entry)) = item.item {
+            break entry.seq;
+        }
+    };
+    assert_eq!(first, 513, "the cursor that came with the error is one to go on from");
     // What is kept is sound, judged again, and proven together with what is gone.
     let verify = v1::VerifyProofRequest { recheck_decisions: true, check_index: false };
     let verified = service(&server).verify_proof(Request::new(verify)).await.unwrap().into_inner();
