@@ -252,7 +252,7 @@ mod tests {
         blobs.spare();
         blobs.settled();
         // Named by the record that is made at this moment.
-        blobs.clone().put(b"two").unwrap();
+        blobs.put(b"two").unwrap();
         assert_eq!(blobs.remove(&all).unwrap(), 1);
         assert!(matches!(blobs.get(old), Err(Error::Missing(_))));
         assert!(blobs.get(fresh).is_ok() && blobs.get(again).is_ok());

@@ -431,7 +431,7 @@ async fn after_a_lost_append_a_record_that_cannot_be_read_is_not_left_out() {
     // What cannot be read for a while is not lost.
     let aside = first.with_extension("aside");
     fs::rename(&first, &aside).unwrap();
-    let unreadable = replay(&brain.journal, Env::Stage).err().expect("not all of it is there");
+    let unreadable = replay(&brain.journal, Env::Stage).expect_err("not all of it is there");
     assert!(matches!(unreadable, NoState::Unreadable { .. }), "{unreadable}");
     assert_eq!(brain.damage(), None);
     fs::rename(&aside, &first).unwrap();

@@ -331,37 +331,43 @@ fn is_beside_the_chain(fault: &FaultView) -> bool {
     [DIFFERS, BODY_LOST].contains(&fault.reason.as_str())
 }
 
+/// The first thing that is wrong, and what that means for the rest.
+fn fault_page(page: &mut Page, view: &VerificationView, fault: &FaultView) {
+    page.line(format!("✖ entry #{}: {}", fault.seq, describe(fault)));
+    if fault.reason == INDEX_DIFFERS {
+        page.line("  the log itself is sound: the index is made from it anew");
+    } else if fault.reason == LINES_DIFFER {
+        page.line(
+            "  the log itself is sound: without `log` in its directory the lines are written anew",
+        );
+    } else if fault.reason == BODY_LOST {
+        page.line("  the hash chain itself is sound: the line says what the body has to be");
+    } else if fault.reason == DIFFERS {
+        page.line(format!(
+            "  {} of {} decisions come out differently; the hash chain itself is sound",
+            view.decisions_different.unwrap_or(0),
+            view.decisions_rechecked.unwrap_or(0)
+        ));
+    } else {
+        let good = fault.seq.saturating_sub(1);
+        page.line(format!(
+            "  everything from #{} on is untrusted; {} before it verified, the last good one is #{good}",
+            fault.seq,
+            text::count(good.saturating_sub(view.first_seq.saturating_sub(1)), "entry", "entries"),
+        ));
+        if let Some(size) = view.last_good_checkpoint {
+            page.line(format!(
+                "  the last good checkpoint covers {}",
+                text::count(size, "entry", "entries")
+            ));
+        }
+    }
+}
+
 /// What was found, in a line or two.
 pub(in crate::command) fn verification_page(page: &mut Page, view: &VerificationView) {
     if let Some(fault) = &view.fault {
-        page.line(format!("✖ entry #{}: {}", fault.seq, describe(fault)));
-        if fault.reason == INDEX_DIFFERS {
-            page.line("  the log itself is sound: the index is made from it anew");
-        } else if fault.reason == LINES_DIFFER {
-            page.line("  the log itself is sound: without `log` in its directory the lines are written anew");
-        } else if fault.reason == BODY_LOST {
-            page.line("  the hash chain itself is sound: the line says what the body has to be");
-        } else if fault.reason == DIFFERS {
-            page.line(format!(
-                "  {} of {} decisions come out differently; the hash chain itself is sound",
-                view.decisions_different.unwrap_or(0),
-                view.decisions_rechecked.unwrap_or(0)
-            ));
-        } else {
-            let good = fault.seq.saturating_sub(1);
-            page.line(format!(
-                "  everything from #{} on is untrusted; {} before it verified, the last good one is #{good}",
-                fault.seq,
-                text::count(good.saturating_sub(view.first_seq.saturating_sub(1)), "entry", "entries"),
-            ));
-            if let Some(size) = view.last_good_checkpoint {
-                page.line(format!(
-                    "  the last good checkpoint covers {}",
-                    text::count(size, "entry", "entries")
-                ));
-            }
-        }
-        return;
+        return fault_page(page, view, fault);
     }
     if view.entry_count == 0 {
         page.line("○ the log is empty");

@@ -209,7 +209,7 @@ fn lines_that_begin_later_are_held_against_a_checkpoint_by_the_proof_of_the_firs
     let note = dir.path().join("checkpoint");
     fs::write(&note, signed(&key(), &lines).note.to_string()).unwrap();
     let key = Some(key().verifier().to_string());
-    let args = VerifyArgs { checkpoint: vec![note.clone()], key, ..VerifyArgs::default() };
+    let args = VerifyArgs { checkpoint: vec![note], key, ..VerifyArgs::default() };
     for first in [2, 255, 256, 257, 300, 512, 513, 700] {
         let path = file(dir.path(), &lines, first, true);
         let view = verify_file(&path, &args).unwrap();
