@@ -24,6 +24,7 @@
 
 mod directory;
 mod frame;
+mod group;
 mod head;
 mod index;
 mod reader;
@@ -50,6 +51,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::blobs::Blobs;
 use crate::failpoint;
+use crate::tasks::step_back;
 use directory::Directory;
 use head::HeadMark;
 use index::Shared;
@@ -223,6 +225,7 @@ fn look_through(shared: Arc<Shared>) -> Result<Option<JoinHandle<()>>, Error> {
         return Ok(None);
     }
     let looking = move || {
+        step_back();
         while let Some(segment) = shared.unread() {
             let began = Instant::now();
             match shared.look_through(segment) {

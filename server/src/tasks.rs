@@ -5,6 +5,12 @@ use std::future::Future;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+/// Has the system run this thread only when the others leave it the time: for what nobody waits for.
+pub(crate) fn step_back() {
+    // Where that cannot be had, it runs like the others.
+    let _ = rustix::process::setpriority_process(None, 10);
+}
+
 /// What the end of a task by error or panic means for the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFailure {

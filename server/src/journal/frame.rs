@@ -128,8 +128,7 @@ pub(super) enum Look<'a> {
 pub(super) fn encode(out: &mut Vec<u8>, seq: u64, index: u32, last: bool, hash: Hash, line: &[u8]) {
     let start = out.len();
     // INVARIANT: the chain check before this refused lines longer than `LINE_BYTES_MAX`.
-    let length = (line.len() as u32).to_le_bytes();
-    out.extend_from_slice(&length);
+    out.extend_from_slice(&(line.len() as u32).to_le_bytes());
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&seq.to_le_bytes());
     out.extend_from_slice(&index.to_le_bytes());
@@ -137,11 +136,24 @@ pub(super) fn encode(out: &mut Vec<u8>, seq: u64, index: u32, last: bool, hash: 
     out.extend_from_slice(hash.as_bytes());
     out.extend_from_slice(line);
     out.resize(start + frame_bytes(line.len()), 0);
-    let crc =
-        crc32c::crc32c_append(crc32c::crc32c(&length), out.get(start + 8..).unwrap_or_default());
-    if let Some(place) = out.get_mut(start + 4..start + 8) {
-        place.copy_from_slice(&crc.to_le_bytes());
+    seal(out, start);
+}
+
+/// Makes the frame that begins at `start`, the last one in `out`, the last one of its group.
+pub(super) fn end_group(out: &mut [u8], start: usize) {
+    if let Some(kind) = out.get_mut(start + 20) {
+        *kind = KIND_LAST_OF_GROUP;
     }
+    seal(out, start);
+}
+
+/// Puts the checksum into the frame that goes from `start` to the end.
+fn seal(out: &mut [u8], start: usize) {
+    let Some(frame) = out.get_mut(start..) else { return };
+    let Some((length, rest)) = frame.split_at_mut_checked(4) else { return };
+    let Some((place, body)) = rest.split_at_mut_checked(4) else { return };
+    let crc = crc32c::crc32c_append(crc32c::crc32c(length), body);
+    place.copy_from_slice(&crc.to_le_bytes());
 }
 
 /// Reads what stands at `at`.

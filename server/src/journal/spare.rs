@@ -10,7 +10,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::Instant;
 
 use super::index::segment_name;
 use super::store::{Access, Store, StoredFile};
@@ -20,8 +20,6 @@ use crate::failpoint;
 const SPARES: usize = 2;
 /// Bytes that are zeroed and synced at once: a sync of the log beside it does not wait long.
 const STEP: usize = 256 << 10;
-/// Pause between two steps, in which the disk belongs to the log.
-const PAUSE: Duration = Duration::from_millis(2);
 static ZEROS: [u8; STEP] = [0; STEP];
 
 /// Ends the name of a spare.
@@ -120,13 +118,15 @@ impl Spares {
             if self.stopping.load(Ordering::Relaxed) {
                 return Err(io::ErrorKind::Interrupted.into());
             }
-            let step = usize::try_from(self.bytes - at).unwrap_or(STEP).min(STEP);
+            let (began, step) = (Instant::now(), usize::try_from(self.bytes - at).unwrap_or(STEP));
+            let step = step.min(STEP);
             failpoint::hit("journal.spare")?;
             file.write_at(ZEROS.get(..step).unwrap_or_default(), at)?;
             // It holds no record: after a failed sync it is dropped, and nothing is in doubt.
             file.sync()?;
             at = at.saturating_add(step as u64);
-            std::thread::sleep(PAUSE);
+            // Half of the disk at most; with less, a busy log would be at the end of its segment before the next one is there.
+            std::thread::sleep(began.elapsed());
         }
         Ok(())
     }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use agentd_core::chain::{Hash, LineVerifier};
+use agentd_core::chain::LineVerifier;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::frame::{self, Header};
+use super::group::Group;
 use super::head::HeadMark;
 use super::index::{SegmentMap, Shared, segment_name};
 use super::scan::{self, LogScan};
@@ -18,7 +19,7 @@ use super::store::StoredFile;
 use super::{Config, Durable, Error, Status};
 use crate::failpoint;
 
-/// No further append joins a group of this many bytes of lines.
+/// No further append joins a group of this many bytes.
 const GROUP_BYTES: usize = 1 << 20;
 /// How long the thread looks for the next append before it sleeps.
 const LOOK_OUT: Duration = Duration::from_micros(50);
@@ -46,12 +47,6 @@ pub(super) struct Append {
     pub(super) _room: OwnedSemaphorePermit,
 }
 
-impl Append {
-    fn bytes(&self) -> usize {
-        self.lines.iter().map(Bytes::len).sum()
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Health {
     Writable,
@@ -61,13 +56,6 @@ enum Health {
     Unsettled(String),
     /// A sync failed: nothing is written, synced or answered any more.
     Ended,
-}
-
-/// An append that joined the group.
-struct Waiting {
-    reply: oneshot::Sender<Result<Durable, Error>>,
-    durable: Durable,
-    _room: OwnedSemaphorePermit,
 }
 
 #[derive(Debug)]
@@ -124,59 +112,88 @@ impl Writer {
                 }
                 Command::Append(first) => {
                     let reserve = first.reserve;
-                    let (batch, next) = gather(first, &mut commands, joined);
-                    (joined, held) = (batch.len(), next);
-                    self.commit(batch, reserve);
+                    let (group, next) = self.gather(first, &mut commands, joined);
+                    (joined, held) = (group.waiting.len(), next);
+                    self.commit(group, reserve);
                     self.prepare();
                 }
             }
         }
     }
 
-    /// Makes the batch durable as one group, then answers. Appends that do not continue the log are answered alone.
-    fn commit(&mut self, batch: Vec<Append>, reserve: bool) {
-        let mut chain = self.chain;
-        let mut records = Vec::new();
-        let mut waiting = Vec::with_capacity(batch.len());
-        for Append { first_seq, lines, reply, _room, .. } in batch {
-            let admitted = self
-                .refusal(reserve)
-                .map_or_else(|| admit(first_seq, lines, &mut chain, &mut records), Err);
-            match admitted {
-                Ok(durable) => waiting.push(Waiting { reply, durable, _room }),
-                Err(error) => {
-                    let _ = reply.send(Err(error));
+    /// The group that begins with `first`: all that waits, and what comes right behind it while it is smaller than the group before, of
+    /// `joined` appends. Whoever waited for that one was woken with it and comes back with it: a sync for the first few of them alone
+    /// would have all others wait for two. Also gives what came and cannot join.
+    fn gather(
+        &mut self,
+        first: Append,
+        commands: &mut mpsc::Receiver<Command>,
+        joined: usize,
+    ) -> (Group, Option<Command>) {
+        let mut group = Group::new(self.chain, std::mem::take(&mut self.buffer));
+        let reserve = first.reserve;
+        self.admit(&mut group, first);
+        let begun = Instant::now();
+        let mut arrived = begun;
+        while group.bytes.len() < GROUP_BYTES {
+            match commands.try_recv() {
+                Ok(Command::Append(next)) if next.reserve == reserve => {
+                    self.admit(&mut group, next);
+                    arrived = Instant::now();
+                }
+                Ok(other) => return (group, Some(other)),
+                Err(mpsc::error::TryRecvError::Empty)
+                    if group.waiting.len() < joined
+                        && arrived.elapsed() < GAP
+                        && begun.elapsed() < ROUND =>
+                {
+                    std::hint::spin_loop();
+                }
+                Err(_) => break,
+            }
+        }
+        (group, None)
+    }
+
+    fn admit(&self, group: &mut Group, append: Append) {
+        match self.refusal(append.reserve) {
+            None => group.admit(append),
+            Some(error) => _ = append.reply.send(Err(error)),
+        }
+    }
+
+    /// Makes the group durable, then answers.
+    fn commit(&mut self, mut group: Group, reserve: bool) {
+        if !group.frames.is_empty() {
+            if failpoint::bug("journal.ack_before_sync") {
+                group.acknowledge();
+            }
+            match self.write(&mut group, reserve) {
+                Ok(()) => self.written(&mut group),
+                Err(fault) => {
+                    let reason = fault.reason.clone();
+                    self.fail(fault);
+                    if self.health == Health::Ended {
+                        return;
+                    }
+                    group.refuse(&reason);
                 }
             }
         }
-        if waiting.is_empty() {
-            return;
+        self.buffer = group.bytes;
+        // One large group must not keep its memory for good.
+        self.buffer.shrink_to(2 * GROUP_BYTES);
+    }
+
+    fn written(&mut self, group: &mut Group) {
+        self.chain = group.chain;
+        if let Some(place) = self.place {
+            self.shared.publish(place, &group.frames, group.chain);
         }
-        if failpoint::bug("journal.ack_before_sync") {
-            acknowledge(std::mem::take(&mut waiting));
-        }
-        match self.write(&records, reserve) {
-            Ok(frames) => {
-                self.chain = chain;
-                if let Some(place) = self.place {
-                    self.shared.publish(place, &frames, chain);
-                }
-                let _ = failpoint::hit("journal.before_ack");
-                acknowledge(waiting);
-                let _ = failpoint::hit("journal.after_ack");
-                self.save_mark();
-            }
-            Err(fault) => {
-                let reason = fault.reason.clone();
-                self.fail(fault);
-                if self.health == Health::Ended {
-                    return;
-                }
-                for Waiting { reply, .. } in waiting {
-                    let _ = reply.send(Err(Error::Unwritable { reason: reason.clone() }));
-                }
-            }
-        }
+        let _ = failpoint::hit("journal.before_ack");
+        group.acknowledge();
+        let _ = failpoint::hit("journal.after_ack");
+        self.save_mark();
     }
 
     /// Why nothing can be appended now, if so.
@@ -195,27 +212,14 @@ impl Writer {
         }
     }
 
-    /// Writes and syncs one group; answers with the (offset, end) of each frame.
-    fn write(
-        &mut self,
-        records: &[(u64, Hash, Bytes)],
-        reserve: bool,
-    ) -> Result<Vec<(u64, u64)>, Fault> {
-        let mut bytes = std::mem::take(&mut self.buffer);
-        bytes.clear();
-        let mut frames = Vec::with_capacity(records.len());
-        for (index, (seq, hash, line)) in (0u32..).zip(records) {
-            let offset = bytes.len() as u64;
-            let last = index as usize + 1 == records.len();
-            frame::encode(&mut bytes, *seq, index, last, *hash, line);
-            frames.push((offset, bytes.len() as u64));
+    /// Writes and syncs one group; its frames are then where they say.
+    fn write(&mut self, group: &mut Group, reserve: bool) -> Result<(), Fault> {
+        group.close();
+        let tail = self.write_bytes(&mut group.bytes, reserve)?;
+        for (offset, end) in &mut group.frames {
+            (*offset, *end) = (*offset + tail, *end + tail);
         }
-        let written = self.write_bytes(&mut bytes, reserve);
-        // One large group must not keep its memory for good.
-        bytes.shrink_to(2 * GROUP_BYTES);
-        self.buffer = bytes;
-        let tail = written?;
-        Ok(frames.into_iter().map(|(offset, end)| (tail + offset, tail + end)).collect())
+        Ok(())
     }
 
     fn write_bytes(&mut self, bytes: &mut Vec<u8>, reserve: bool) -> Result<u64, Fault> {
@@ -284,8 +288,9 @@ impl Writer {
         let tail = active.place().tail;
         let left = segment_bytes.saturating_sub(tail).min(zero_ahead_bytes);
         let enough = active.ahead() >= reserve_bytes.saturating_add(left / 2);
-        let spare = self.shared.spares.is_ready() && tail > segment_bytes / 4;
-        if !spare && (!enough || tail > segment_bytes / 2) {
+        let advanced = tail > segment_bytes / 4;
+        let spare = advanced && self.shared.spares.is_ready();
+        if !spare && (!enough || advanced) {
             // Full means that one is being made.
             let _ = self.want_spare.as_ref().map(|want| want.try_send(()));
         }
@@ -444,69 +449,6 @@ fn next(commands: &mut mpsc::Receiver<Command>) -> Option<Command> {
     commands.blocking_recv()
 }
 
-/// The group that begins with `first`: all that waits, and what comes right behind it while it is smaller than the group before, of
-/// `joined` appends. Whoever waited for that one was woken with it and comes back with it: a sync for the first few of them alone would
-/// have all others wait for two. Also gives what came and cannot join.
-fn gather(
-    first: Append,
-    commands: &mut mpsc::Receiver<Command>,
-    joined: usize,
-) -> (Vec<Append>, Option<Command>) {
-    let (reserve, mut bytes) = (first.reserve, first.bytes());
-    let mut batch = vec![first];
-    let begun = Instant::now();
-    let mut arrived = begun;
-    while bytes < GROUP_BYTES {
-        match commands.try_recv() {
-            Ok(Command::Append(next)) if next.reserve == reserve => {
-                bytes = bytes.saturating_add(next.bytes());
-                batch.push(next);
-                arrived = Instant::now();
-            }
-            Ok(other) => return (batch, Some(other)),
-            Err(mpsc::error::TryRecvError::Empty)
-                if batch.len() < joined && arrived.elapsed() < GAP && begun.elapsed() < ROUND =>
-            {
-                std::hint::spin_loop();
-            }
-            Err(_) => break,
-        }
-    }
-    (batch, None)
-}
-
 fn not_open() -> Fault {
     Fault { reason: "the last segment is not open".into(), left: Left::Unsettled }
-}
-
-/// Checks that the lines continue the log behind `chain` and adds them to the group.
-fn admit(
-    first_seq: u64,
-    lines: Vec<Bytes>,
-    chain: &mut LineVerifier,
-    records: &mut Vec<(u64, Hash, Bytes)>,
-) -> Result<Durable, Error> {
-    if first_seq != chain.next_seq() {
-        return Err(Error::OutOfOrder { expected: chain.next_seq(), found: first_seq });
-    }
-    let (before, kept) = (*chain, records.len());
-    for line in lines {
-        let seq = chain.next_seq();
-        match chain.check(&line) {
-            Ok(hash) => records.push((seq, hash, line)),
-            Err(error) => {
-                *chain = before;
-                records.truncate(kept);
-                return Err(Error::Chain(error));
-            }
-        }
-    }
-    Ok(Durable { last_seq: chain.next_seq().saturating_sub(1), hash: chain.head() })
-}
-
-fn acknowledge(waiting: Vec<Waiting>) {
-    for Waiting { reply, durable, _room } in waiting {
-        // Whoever asked may be gone; the records stay.
-        let _ = reply.send(Ok(durable));
-    }
 }

@@ -14,11 +14,11 @@ use crate::failpoint;
 use crate::journal::{make_dir, sync_parent};
 
 /// Bytes of a hash.
-const HASH_BYTES: u64 = 32;
+pub(super) const HASH_BYTES: u64 = 32;
 /// Levels of tiles that a log of 2^64 records has.
 const LEVELS: u8 = 8;
 
-fn hash_file(dir: &Path, level: u8) -> PathBuf {
+pub(super) fn hash_file(dir: &Path, level: u8) -> PathBuf {
     dir.join("hash").join(level.to_string())
 }
 

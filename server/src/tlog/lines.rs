@@ -31,6 +31,7 @@ use flate2::write::GzEncoder;
 use super::files::Growing;
 use crate::failpoint;
 use crate::journal::{make_dir, sync_parent};
+use crate::tasks::step_back;
 
 /// Name of the directory in the directory of the log.
 pub(super) const DIR: &str = "log";
@@ -315,6 +316,7 @@ impl Sealer {
         let Some(file) = file() else { return };
         let stop = Arc::clone(&self.stop);
         let sealing = move || {
+            step_back();
             if let Err(error) = compress(&file, &stop)
                 && error.kind() != io::ErrorKind::Interrupted
             {

@@ -1,53 +1,65 @@
-//! Hash tiles in memory, each with the subtrees within it, so that a proof costs neither the disk nor hashing.
+//! What lies high in the hash tiles, in memory, so that a proof neither reads whole tiles nor hashes them again.
 //!
-//! What is asked for most lies high in a tile: of one level of tiles, a proof needs 255 stored hashes and the 247 above them. A subtree
-//! that is whole never changes again, so it is kept as it is. A tile at the right edge of the tree is read on from where it ended.
+//! Of one level of tiles, a proof needs eight subtrees, the largest of them with 128 stored hashes. The roots of those of 32 and more are
+//! kept, 14 for a whole tile: what is below them is read and hashed each time, which takes a few microseconds. A subtree that is whole
+//! never changes again, so it is kept as it is.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use agentd_core::chain::Hash;
 use agentd_core::tlog::tile::{Kind, stored};
-use agentd_core::tlog::tree::{Frontier, Node, Run, TILE_HEIGHT, TILE_WIDTH, node_hash};
+use agentd_core::tlog::tree::{
+    Frontier, Node, Run, TILE_HEIGHT, TILE_WIDTH, node_hash, perfect_root,
+};
 use lru::LruCache;
 
-use super::files::HashFiles;
+use super::files::{HASH_BYTES, hash_file};
 
-/// Tiles that are kept, of 16 KiB each: with 8 MiB, those that were asked for last.
-const TILES_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(511);
+/// Tiles of which something is kept, those that were asked for last: about 8 MiB, for the tiles over three million records.
+const TILES_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(12_287);
+/// Height above the stored hashes from which on roots are kept.
+const KEPT_FROM: u32 = 5;
 
-/// The part of a tile that is known.
-#[derive(Debug, Clone, Default)]
+/// What is kept of a tile.
+#[derive(Debug)]
 struct Known {
-    /// By height above the stored hashes, the roots of whole subtrees from left to right.
-    rows: [Vec<Hash>; TILE_HEIGHT as usize],
+    /// Stored hashes that it had.
+    width: u64,
+    /// The roots of whole subtrees, from left to right, those of the lowest height first.
+    roots: Vec<Hash>,
 }
 
 impl Known {
-    /// Stored hashes.
-    fn width(&self) -> u64 {
-        self.rows.first().map_or(0, |row| row.len() as u64)
-    }
-
-    /// Adds the next stored hash, and each subtree that it makes whole.
-    fn push(&mut self, stored: Hash) {
-        let mut hash = stored;
-        for row in &mut self.rows {
-            row.push(hash);
-            let pairs = row.as_chunks::<2>();
-            let (Some([left, right]), []) = (pairs.0.last(), pairs.1) else { return };
-            hash = node_hash(*left, *right);
+    /// Of the stored hashes of a tile, from its first one on.
+    fn of(hashes: &[Hash]) -> Self {
+        let width = hashes.len() as u64;
+        let subtrees = hashes.as_chunks::<{ 1 << KEPT_FROM }>().0;
+        let mut row: Vec<Hash> =
+            subtrees.iter().filter_map(|hashes| perfect_root(hashes)).collect();
+        let mut roots = Vec::with_capacity(2 * row.len());
+        for _ in KEPT_FROM..u32::from(TILE_HEIGHT) {
+            roots.extend_from_slice(&row);
+            row = row.as_chunks().0.iter().map(|[left, right]| node_hash(*left, *right)).collect();
         }
+        Self { width, roots }
     }
 
-    /// The hash above a run within this tile, if it is known.
+    /// The hash above a run within this tile, if it is kept.
     fn above(&self, run: Run) -> Option<Hash> {
         let height = run.count.trailing_zeros();
-        let at = usize::try_from((run.first % TILE_WIDTH) >> height).ok()?;
-        self.rows.get(usize::try_from(height).ok()?)?.get(at).copied()
+        let at = (run.first % TILE_WIDTH) >> height;
+        if height < KEPT_FROM || at >= self.width >> height {
+            return None;
+        }
+        let before: u64 = (KEPT_FROM..height).map(|below| self.width >> below).sum();
+        self.roots.get(usize::try_from(before + at).ok()?).copied()
     }
 }
 
@@ -55,7 +67,9 @@ impl Known {
 pub(super) struct Tiles {
     dir: PathBuf,
     /// By level of tiles and number of the tile.
-    kept: Mutex<LruCache<(u8, u64), Arc<Known>>>,
+    kept: Mutex<LruCache<(u8, u64), Known>>,
+    /// By level of tiles.
+    files: Mutex<BTreeMap<u8, Arc<File>>>,
 }
 
 impl fmt::Debug for Tiles {
@@ -67,11 +81,20 @@ impl fmt::Debug for Tiles {
 impl Tiles {
     /// Those under `dir`.
     pub(super) fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), kept: Mutex::new(LruCache::new(TILES_MAX)) }
+        Self::keeping(dir, TILES_MAX)
     }
 
-    fn kept(&self) -> MutexGuard<'_, LruCache<(u8, u64), Arc<Known>>> {
+    fn keeping(dir: &Path, tiles: NonZeroUsize) -> Self {
+        let (kept, files) = (Mutex::new(LruCache::new(tiles)), Mutex::default());
+        Self { dir: dir.to_owned(), kept, files }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, LruCache<(u8, u64), Known>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn files(&self) -> MutexGuard<'_, BTreeMap<u8, Arc<File>>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The root of a perfect subtree within a tree of `size` leaves, whose hashes are written.
@@ -80,23 +103,45 @@ impl Tiles {
     /// The disk, or there is no such subtree.
     pub(super) fn node(&self, node: Node, size: u64) -> io::Result<Hash> {
         let run = node.stored();
+        let there = stored(Kind::Hashes(run.tile_level), size);
+        if run.first.saturating_add(run.count) > there {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if run.count < 1 << KEPT_FROM {
+            return perfect_root(&self.read(run)?).ok_or_else(|| io::ErrorKind::NotFound.into());
+        }
         let place = (run.tile_level, run.first / TILE_WIDTH);
-        let known = self.kept().get(&place).map(Arc::clone);
-        if let Some(hash) = known.as_ref().and_then(|known| known.above(run)) {
+        if let Some(hash) = self.kept().get(&place).and_then(|known| known.above(run)) {
             return Ok(hash);
         }
         // Not under the lock: what others ask for does not wait for this disk access.
-        let mut known = known.as_deref().cloned().unwrap_or_default();
-        let begin = place.1.saturating_mul(TILE_WIDTH);
-        let from = begin.saturating_add(known.width());
-        let to = stored(Kind::Hashes(place.0), size).min(begin.saturating_add(TILE_WIDTH));
-        let more = HashFiles::new(&self.dir).read(place.0, from, to.saturating_sub(from))?;
-        for hash in more.as_chunks().0 {
-            known.push(Hash::from_bytes(*hash));
-        }
+        let first = place.1.saturating_mul(TILE_WIDTH);
+        let count = there.saturating_sub(first).min(TILE_WIDTH);
+        let known = Known::of(&self.read(Run { tile_level: place.0, first, count })?);
         let hash = known.above(run).ok_or(io::ErrorKind::UnexpectedEof)?;
-        self.kept().put(place, Arc::new(known));
+        self.kept().put(place, known);
         Ok(hash)
+    }
+
+    /// Stored hashes, at most those of one tile.
+    fn read(&self, run: Run) -> io::Result<Vec<Hash>> {
+        let mut bytes = [0; (TILE_WIDTH * HASH_BYTES) as usize];
+        let length = usize::try_from(run.count.saturating_mul(HASH_BYTES)).unwrap_or(usize::MAX);
+        let bytes = bytes.get_mut(..length).ok_or(io::ErrorKind::InvalidInput)?;
+        let begin = run.first.saturating_mul(HASH_BYTES);
+        self.file(run.tile_level)?.read_exact_at(bytes, begin)?;
+        Ok(bytes.as_chunks().0.iter().map(|hash| Hash::from_bytes(*hash)).collect())
+    }
+
+    fn file(&self, level: u8) -> io::Result<Arc<File>> {
+        let open = self.files().get(&level).map(Arc::clone);
+        match open {
+            Some(file) => Ok(file),
+            None => {
+                let file = Arc::new(File::open(hash_file(&self.dir, level))?);
+                Ok(Arc::clone(self.files().entry(level).or_insert(file)))
+            }
+        }
     }
 
     /// The root over the first `part` leaves of a tree of `size`.
@@ -109,6 +154,7 @@ impl Tiles {
 
     /// Forgets what was read: the files are written anew.
     pub(super) fn forget(&self) {
+        self.files().clear();
         self.kept().clear();
     }
 }
@@ -197,7 +243,9 @@ mod tests {
     #[test]
     fn only_so_many_tiles_are_kept_and_what_is_read_anew_is_the_same() {
         let mut log = Growing::new();
-        let tiles = TILES_MAX.get() as u64 + 2;
+        let most = NonZeroUsize::new(30).unwrap();
+        log.tiles = Tiles::keeping(&log.tiles.dir, most);
+        let tiles = most.get() as u64 + 2;
         log.grow(tiles * TILE_WIDTH);
         for _ in 0..2 {
             for index in 0..tiles {
@@ -205,7 +253,7 @@ mod tests {
                 assert_eq!(log.tiles.node(node, log.size()).unwrap(), log.computed(node));
             }
         }
-        assert_eq!(log.tiles.kept().len(), TILES_MAX.get());
+        assert_eq!(log.tiles.kept().len(), most.get());
         log.tiles.forget();
         assert_eq!(log.tiles.kept().len(), 0);
     }
