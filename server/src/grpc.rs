@@ -11,7 +11,6 @@ use agentctl_api::v1::onboarding_service_server::OnboardingServiceServer;
 use agentctl_api::v1::policy_service_server::PolicyServiceServer;
 use agentctl_api::v1::proof_service_server::ProofServiceServer;
 use agentctl_api::v1::scenario_service_server::ScenarioServiceServer;
-use agentctl_api::v1::telemetry_service_server::TelemetryServiceServer;
 use agentd_core::app::Env;
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::MetricsServiceServer;
 use tonic::codec::CompressionEncoding;
@@ -31,6 +30,7 @@ use crate::tlog::Tlog;
 
 pub mod agent;
 pub mod approval;
+mod as_sent;
 pub mod bus;
 mod candidates;
 pub mod decision;
@@ -49,6 +49,7 @@ mod pace;
 mod page;
 pub mod policy;
 pub mod proof;
+mod reader;
 pub mod scenario;
 pub mod status;
 pub mod telemetry;
@@ -151,10 +152,7 @@ where
             ScenarioServiceServer::new(scenario::Service(s()))
                 .max_decoding_message_size(REQUEST_MAX),
         )
-        .add_service(
-            TelemetryServiceServer::new(telemetry::Service(s()))
-                .max_decoding_message_size(SIGNALS_MAX),
-        )
+        .add_service(telemetry::wire::Wire::new(telemetry::Service(s())))
         .add_service(
             MetricsServiceServer::new(otlp::Service(s()))
                 .accept_compressed(CompressionEncoding::Gzip)
