@@ -12,8 +12,6 @@ use agentctl_api::v1::policy_service_server::PolicyServiceServer;
 use agentctl_api::v1::proof_service_server::ProofServiceServer;
 use agentctl_api::v1::scenario_service_server::ScenarioServiceServer;
 use agentd_core::app::Env;
-use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::MetricsServiceServer;
-use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -153,11 +151,7 @@ where
                 .max_decoding_message_size(REQUEST_MAX),
         )
         .add_service(telemetry::wire::Wire::new(telemetry::Service(s())))
-        .add_service(
-            MetricsServiceServer::new(otlp::Service(s()))
-                .accept_compressed(CompressionEncoding::Gzip)
-                .max_decoding_message_size(otlp::REQUEST_MAX),
-        ))
+        .add_service(otlp::wire::Wire::new(otlp::Service(s()))))
 }
 
 /// Name under which health tells whether the agent can act.
