@@ -12,10 +12,7 @@ use agentctl_api::v1::onboarding_service_server::OnboardingServiceServer;
 use agentctl_api::v1::policy_service_server::PolicyServiceServer;
 use agentctl_api::v1::proof_service_server::ProofServiceServer;
 use agentctl_api::v1::scenario_service_server::ScenarioServiceServer;
-use agentctl_api::v1::telemetry_service_server::TelemetryServiceServer;
 use agentd_core::app::Env;
-use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::MetricsServiceServer;
-use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -32,6 +29,7 @@ use crate::tlog::Tlog;
 
 pub mod agent;
 pub mod approval;
+mod as_sent;
 pub mod bus;
 mod candidates;
 pub mod decision;
@@ -51,6 +49,7 @@ mod pace;
 mod page;
 pub mod policy;
 pub mod proof;
+mod reader;
 pub mod scenario;
 pub mod status;
 pub mod telemetry;
@@ -157,15 +156,8 @@ where
             ScenarioServiceServer::new(scenario::Service(s()))
                 .max_decoding_message_size(REQUEST_MAX),
         )
-        .add_service(
-            TelemetryServiceServer::new(telemetry::Service(s()))
-                .max_decoding_message_size(SIGNALS_MAX),
-        )
-        .add_service(
-            MetricsServiceServer::new(otlp::Service(s()))
-                .accept_compressed(CompressionEncoding::Gzip)
-                .max_decoding_message_size(otlp::REQUEST_MAX),
-        ))
+        .add_service(telemetry::wire::Wire::new(telemetry::Service(s())))
+        .add_service(otlp::wire::Wire::new(otlp::Service(s()))))
 }
 
 /// Name under which health tells whether the agent can act.

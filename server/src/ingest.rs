@@ -1,14 +1,15 @@
 //! The table of signal windows between the telemetry streams and the loop.
 //!
-//! There is no queue between a socket and this table: a stream updates its apps' windows in place and marks them dirty, and the
-//! loop closes the windows it wants to look at. Overload sheds freshness, never order, and memory does not grow with load.
+//! There is no queue between a socket and this table: a stream updates its apps' windows in place, and the loop closes the windows it
+//! wants to look at. Overload sheds freshness, never order, and memory does not grow with load.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use agentd_core::app::{AppName, Env, Millis};
 use agentd_core::policy::{Freshness, Policy};
-use agentd_core::signal::{Accepted, Reading, Sample};
+use agentd_core::signal::{Accepted, Believed, Reading, Sample};
 use agentd_core::window::{Absorbed, Push, Window};
 
 /// Shards of the table: enough that streams rarely meet on one lock.
@@ -24,9 +25,39 @@ pub struct Ingest {
 
 #[derive(Debug, Default)]
 struct Shard {
-    windows: BTreeMap<AppName, Window>,
-    dirty: BTreeSet<AppName>,
+    windows: HashMap<AppName, Window, Names>,
     dropped: u64,
+}
+
+/// How names of apps are found. Only names that were onboarded are in the table and they are short, so that no keyed hash is needed.
+type Names = BuildHasherDefault<NameHasher>;
+
+/// Takes a name in eight bytes at a time.
+#[derive(Debug, Default)]
+struct NameHasher(u64);
+
+impl NameHasher {
+    fn mix(&mut self, word: u64) {
+        // An odd number without a pattern: the fraction of the golden ratio.
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+impl Hasher for NameHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while let Some((word, more)) = rest.split_first_chunk::<8>() {
+            self.mix(u64::from_le_bytes(*word));
+            rest = more;
+        }
+        let last = rest.iter().fold(rest.len() as u64, |word, byte| word << 8 | u64::from(*byte));
+        self.mix(last);
+    }
+
+    fn finish(&self) -> u64 {
+        // The product is best mixed at its high end, and a table looks at the low one.
+        self.0.rotate_left(26)
+    }
 }
 
 impl Default for Ingest {
@@ -54,12 +85,10 @@ impl Ingest {
         Arc::clone(&self.rules.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn shard(&self, app: &AppName) -> MutexGuard<'_, Shard> {
-        // FNV-1a (http://www.isthe.com/chongo/tech/comp/fnv/): names are short and validated, so no keyed hash is needed.
-        let hash = app.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        let index = usize::try_from(hash).unwrap_or(0) % SHARDS;
+    fn shard(&self, app: &str) -> MutexGuard<'_, Shard> {
+        let hash = Names::default().hash_one(app);
+        // Other bits than those by which the table of the shard finds it.
+        let index = usize::try_from(hash >> 32).unwrap_or(0) % SHARDS;
         // The index is below the length by construction; the first shard is a total answer, not a case that happens.
         let [first, ..] = &self.shards;
         self.shards.get(index).unwrap_or(first).lock().unwrap_or_else(PoisonError::into_inner)
@@ -68,51 +97,52 @@ impl Ingest {
     /// Makes a window for an app that was just onboarded. Signals of apps without one are refused.
     pub fn attach(&self, app: &AppName) {
         let window = || Window::new(app.clone());
-        self.shard(app).windows.entry(app.clone()).or_insert_with(window);
+        self.shard(app.as_str()).windows.entry(app.clone()).or_insert_with(window);
     }
 
     /// Forgets the window of an app that was let go: signals about it are refused from here on.
     pub fn detach(&self, app: &AppName) {
-        let mut shard = self.shard(app);
-        shard.windows.remove(app);
-        shard.dirty.remove(app);
+        self.shard(app.as_str()).windows.remove(app);
     }
 
     /// Makes a window for an app that was onboarded before this start: its monitors get time to report again.
     pub fn resume(&self, app: &AppName, now: Millis) {
         let window = || Window::resumed(app.clone(), now);
-        self.shard(app).windows.entry(app.clone()).or_insert_with(window);
+        self.shard(app.as_str()).windows.entry(app.clone()).or_insert_with(window);
     }
 
     /// Whether the app has a window, so that a signal about it is known.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<AppName> {
-        let app = AppName::parse(name).ok()?;
-        self.shard(&app).windows.contains_key(&app).then_some(app)
+        self.shard(name).windows.get_key_value(name).map(|(app, _)| app.clone())
+    }
+
+    /// Does something to the window of an app and counts what was dropped; `None` if it has none.
+    fn with(&self, app: &str, change: impl FnOnce(&mut Window) -> Absorbed) -> Option<Absorbed> {
+        let mut shard = self.shard(app);
+        let absorbed = shard.windows.get_mut(app).map(change)?;
+        shard.dropped = shard.dropped.saturating_add(u64::from(absorbed.dropped));
+        Some(absorbed)
     }
 
     /// Takes in one accepted signal, and says how much of it counted.
     pub fn accept(&self, accepted: &Accepted) -> Absorbed {
-        let mut shard = self.shard(&accepted.app);
-        let Shard { windows, dirty, dropped } = &mut *shard;
-        let Some(window) = windows.get_mut(&accepted.app) else { return Absorbed::default() };
-        let absorbed = window.absorb(accepted);
-        *dropped = dropped.saturating_add(u64::from(absorbed.dropped));
-        if !dirty.contains(&accepted.app) {
-            dirty.insert(accepted.app.clone());
-        }
-        absorbed
+        self.with(accepted.app.as_str(), |window| window.absorb(accepted)).unwrap_or_default()
+    }
+
+    /// Takes in one signal about `app` that is still where it was read; `None` if the app has no window.
+    pub fn hear(&self, app: &str, signal: &Believed<'_>) -> Option<Absorbed> {
+        self.with(app, |window| window.hear(signal))
     }
 
     /// Takes in one sample of the server's own probes.
     pub fn sample(&self, app: &AppName, sample: &Sample) {
-        let mut shard = self.shard(app);
-        let Shard { windows, dirty, dropped } = &mut *shard;
-        let Some(window) = windows.get_mut(app) else { return };
-        if !matches!(window.push(sample), Push::Kept | Push::Superseded | Push::OutOfOrder) {
-            *dropped = dropped.saturating_add(1);
-        }
-        dirty.insert(app.clone());
+        let push = |window: &mut Window| {
+            let kept = window.push(sample);
+            let lost = !matches!(kept, Push::Kept | Push::Superseded | Push::OutOfOrder);
+            Absorbed { dropped: u32::from(lost), ..Absorbed::default() }
+        };
+        let _ = self.with(app.as_str(), push);
     }
 
     /// Closes the window of an app: one tick.
@@ -124,9 +154,7 @@ impl Ingest {
         policy: &Policy,
         onboarded_at: Millis,
     ) -> Reading {
-        let mut shard = self.shard(app);
-        shard.dirty.remove(app);
-        match shard.windows.get_mut(app) {
+        match self.shard(app.as_str()).windows.get_mut(app) {
             Some(window) => window.close(now, policy, onboarded_at),
             None => Reading::silent(app.clone(), now, None),
         }

@@ -20,8 +20,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+mod lag;
 mod scrape;
 
+pub use lag::Lags;
 pub use scrape::{Outside, Snapshot};
 
 /// Begin of every name.
@@ -55,7 +57,7 @@ pub struct Metrics {
     entries: Counters<1>,
     turns: Histogram,
     appends: Histogram,
-    lag: Histogram,
+    lag: lag::Lag,
     streams_dropped: Counters<1>,
     overflow: Counter,
 }
@@ -97,7 +99,7 @@ impl Metrics {
             entries: Family::default(),
             turns: short(),
             appends: short(),
-            lag: short(),
+            lag: lag::Lag::default(),
             streams_dropped: Family::default(),
             overflow: Counter::default(),
         };
@@ -234,7 +236,14 @@ impl Metrics {
 
     /// Takes in how old a signal was when it arrived.
     pub fn signal(&self, lag_ms: u64) {
-        self.lag.observe(seconds(lag_ms));
+        let mut lags = Lags::default();
+        lags.add(lag_ms);
+        self.signals(&lags);
+    }
+
+    /// Takes in how old many signals were when they arrived.
+    pub fn signals(&self, lags: &Lags) {
+        self.lag.add(lags);
     }
 
     /// A stream called `name` ended because its reader took nothing.

@@ -14,7 +14,7 @@ mod onboarding;
 mod signals;
 
 pub use onboarding::{field, field_name, onboard, update_mask};
-pub use signals::{Claim, Greeting, TTL_MAX_MS, TTL_MIN_MS, hello, signal};
+pub use signals::{CONDITIONS, Claim, Greeting, TTL_MAX_MS, TTL_MIN_MS, hello, signal};
 
 /// Most characters of a reason.
 pub const REASON_MAX: usize = 1_024;

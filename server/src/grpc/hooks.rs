@@ -1,6 +1,7 @@
 //! Signals that come by HTTP instead of gRPC: OpenTelemetry, Alertmanager, CloudEvents. A body is read by the form it has, and what
 //! it says goes the way of every signal; the answer tells what was not taken.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use agentctl_api::v1;
@@ -115,7 +116,7 @@ pub(crate) fn answer(
 ) -> Answer {
     let kind = media_type(headers);
     let answered = match hook {
-        Hook::Metrics => metrics(services, principal, &kind, body),
+        Hook::Metrics => metrics(services, principal, &kind, &body),
         Hook::Alertmanager => alertmanager(services, principal, &kind, &body),
         Hook::CloudEvents => cloud_events(services, principal, &kind, headers, &body),
     };
@@ -132,16 +133,17 @@ fn metrics(
     services: &Services,
     principal: Principal,
     kind: &str,
-    body: Bytes,
+    body: &Bytes,
 ) -> Result<Answer, Status> {
     let (request, json) = match kind {
         PROTOBUF => {
-            let read = ExportMetricsServiceRequest::decode(body);
+            let read = otlp::plain(body);
             (read.map_err(|error| unreadable("body", &error.to_string()))?, false)
         }
         JSON => {
-            let read = serde_json::from_slice(&body);
-            (read.map_err(|error| unreadable("body", &error.to_string()))?, true)
+            let read = serde_json::from_slice::<ExportMetricsServiceRequest>(body);
+            let read = read.map_err(|error| unreadable("body", &error.to_string()))?;
+            (Cow::Owned(read.encode_to_vec()), true)
         }
         other => return Ok(unsupported(other, "application/x-protobuf or application/json")),
     };

@@ -4,17 +4,19 @@
 //! `service.instance.id` tells instances apart. Its metrics become one signal, which is judged like any other. What is not taken is
 //! told in `partial_success`, with the reason.
 
+use std::borrow::Cow;
 use std::sync::PoisonError;
 
 use agentctl_api::text;
 use agentctl_api::v1;
 use agentd_core::app::{AppName, Millis};
-use agentd_core::signal::Rejection;
+use agentd_core::signal::{Rejection, Spoken};
+use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::MetricsService;
 use opentelemetry_proto::tonic::collector::metrics::v1::{
     ExportMetricsPartialSuccess, ExportMetricsServiceRequest, ExportMetricsServiceResponse,
 };
-use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
+use prost::{DecodeError, Message as _};
 use tonic::{Request, Response, Status};
 
 use super::telemetry::report::Reporter;
@@ -22,10 +24,14 @@ use super::{Services, from_proto, outcome};
 use crate::auth::Principal;
 
 mod histogram;
+mod lay;
 mod measure;
 mod memory;
+mod shape;
+pub(super) mod wire;
 mod words;
 
+use lay::Attributes;
 use measure::{Measured, Origin, Refused};
 pub use memory::Memory;
 
@@ -43,8 +49,23 @@ const TOLD: usize = 5;
 const MESSAGE_MAX: usize = 1_000;
 
 /// The service.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Service(pub Services);
+
+impl Service {
+    /// Export, with the request as it was sent.
+    async fn take(
+        &self,
+        request: Request<Bytes>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        let principal = outcome::principal(request.extensions())?.clone();
+        // As the generated service says it.
+        let read = plain(request.get_ref());
+        let request = read.map_err(|error| Status::internal(error.to_string()))?;
+        let _turn = self.0.intake.turn().await;
+        Ok(Response::new(export(&self.0, principal, &request)?))
+    }
+}
 
 #[tonic::async_trait]
 impl MetricsService for Service {
@@ -52,41 +73,51 @@ impl MetricsService for Service {
         &self,
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        let principal = outcome::principal(request.extensions())?.clone();
-        let _turn = self.0.intake.turn().await;
-        Ok(Response::new(export(&self.0, principal, &request.into_inner())?))
+        self.take(request.map(|request| request.encode_to_vec().into())).await
     }
 }
 
-/// Takes a request in.
+/// A request that can be read where it lies: as it was sent, or as generated code writes what it read of it.
+///
+/// # Errors
+/// What generated code says of a request that is none.
+pub(super) fn plain(request: &[u8]) -> Result<Cow<'_, [u8]>, DecodeError> {
+    if shape::is_plain(request) {
+        return Ok(Cow::Borrowed(request));
+    }
+    ExportMetricsServiceRequest::decode(request).map(|read| Cow::Owned(read.encode_to_vec()))
+}
+
+/// Takes in a request that is [`plain`].
 ///
 /// # Errors
 /// `RESOURCE_EXHAUSTED` when the principal sends faster than it may.
 pub(super) fn export(
     services: &Services,
     principal: Principal,
-    request: &ExportMetricsServiceRequest,
+    request: &[u8],
 ) -> Result<ExportMetricsServiceResponse, Status> {
     let now = services.clock.now_ms();
-    services.intake.spend(principal.name(), request.resource_metrics.len(), now)?;
-    let reporter = Reporter::new(services, principal, MONITOR);
+    services.intake.spend(principal.name(), lay::resources(request).count(), now)?;
+    let mut reporter = Reporter::new(services, principal, MONITOR);
     let mut refused = Vec::new();
-    for (at, resource) in request.resource_metrics.iter().enumerate() {
+    for (at, resource) in lay::resources(request).enumerate() {
         if at >= RESOURCES_MAX {
             let why = format!("more than {RESOURCES_MAX} resources in one request");
-            refused.push(Refused { points: measure::all_points(resource), why });
+            refused.push(Refused { points: lay::all_points(resource), why });
             continue;
         }
-        take(services, &reporter, resource, now, &mut refused);
+        take(services, &mut reporter, resource, now, &mut refused);
     }
+    reporter.settle();
     Ok(ExportMetricsServiceResponse { partial_success: partial(&refused) })
 }
 
 /// One resource.
 fn take(
     services: &Services,
-    reporter: &Reporter<'_>,
-    resource: &ResourceMetrics,
+    reporter: &mut Reporter<'_>,
+    resource: &[u8],
     now: Millis,
     refused: &mut Vec<Refused>,
 ) {
@@ -99,6 +130,10 @@ fn take(
     let read = read(resource, services.env.as_str(), find, &mut memory, now, refused);
     drop(memory);
     let Some((signal, points)) = read else { return };
+    let heard = spoken(&signal).and_then(|spoken| reporter.hear(&signal.app, spoken, now));
+    if heard.is_some() {
+        return;
+    }
     let name = signal.app.clone();
     if let Err(rejections) = reporter.take(from_proto::signal(signal, now), None, now) {
         let whys = rejections.iter().map(|found| {
@@ -110,23 +145,43 @@ fn take(
     }
 }
 
+/// What was measured, as it is heard without being copied; `None` where only the long way can say what it is.
+fn spoken(signal: &v1::Signal) -> Option<Spoken<'static>> {
+    let instance = match signal.instance.as_str() {
+        "" => None,
+        slot => Some(slot.parse().ok()?),
+    };
+    let observed_ms = from_proto::millis(signal.time.as_ref()?)?;
+    let values = [
+        signal.cpu_utilization,
+        signal.memory_utilization,
+        signal.latency_p50_seconds,
+        signal.latency_p99_seconds,
+        signal.error_ratio,
+        signal.request_rate,
+        signal.restart_count.map(|count| count as f64),
+    ];
+    Some(Spoken { instance, observed_ms, values, conditions: &[], ttl_ms: None })
+}
+
 /// What a resource says as a signal, and how many points are in it; `None` when it says nothing, or nothing that can be taken.
 fn read(
-    resource: &ResourceMetrics,
+    resource: &[u8],
     served: &str,
     find: impl Fn(&str) -> Option<AppName>,
     memory: &mut Memory,
     now: Millis,
     refused: &mut Vec<Refused>,
 ) -> Option<(v1::Signal, u64)> {
-    let attributes = resource.resource.as_ref().map_or(&[][..], |found| &found.attributes);
+    let attributes = Attributes::of_resource(resource);
     let mut refuse = |why: String| {
-        refused.push(Refused { points: measure::all_points(resource), why });
+        refused.push(Refused { points: lay::all_points(resource), why });
         None
     };
-    let name = measure::text_of(attributes, "service.name").unwrap_or_default();
-    let environment = measure::text_of(attributes, "deployment.environment.name")
-        .or_else(|| measure::text_of(attributes, "deployment.environment"));
+    let name = attributes.text("service.name").unwrap_or_default();
+    let environment = attributes
+        .text("deployment.environment.name")
+        .or_else(|| attributes.text("deployment.environment"));
     if environment != Some(served) {
         let got = environment.unwrap_or_default();
         return refuse(format!(
@@ -139,7 +194,7 @@ fn read(
             "UNKNOWN_APP: service.name must be an onboarded app that this token may report on, got `{name}`"
         ));
     };
-    let instance = measure::text_of(attributes, "service.instance.id").unwrap_or_default();
+    let instance = attributes.text("service.instance.id").unwrap_or_default();
     if instance.len() > INSTANCE_MAX {
         let got = instance.len();
         return refuse(format!(
@@ -183,7 +238,7 @@ pub fn recorded(text: &str, served: &str) -> Result<Vec<v1::Signal>, Vec<(usize,
             }
         };
         let (mut refused, find) = (Vec::new(), |name: &str| AppName::parse(name).ok());
-        for resource in &request.resource_metrics {
+        for resource in lay::resources(&request.encode_to_vec()) {
             let read = read(resource, served, find, &mut memory, 0, &mut refused);
             signals.extend(read.map(|(signal, _)| signal));
         }

@@ -3,12 +3,15 @@
 //! There is no queue between the socket and the table of windows. A batch is applied whole or not at all, and the numbers of
 //! batches are shared by all streams of a monitor, so that what is sent again after a reconnect changes nothing.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use agentctl_api::v1;
-use agentctl_api::v1::push_signals_request::Message as Wire;
+use agentctl_api::v1::push_signals_request::Message as Said;
 use agentctl_api::v1::telemetry_service_server::TelemetryService;
+use bytes::Bytes;
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
@@ -27,6 +30,8 @@ pub(super) mod report;
 pub(super) mod session;
 mod stream;
 mod tail;
+mod walk;
+pub(super) mod wire;
 
 use session::{End, Session};
 
@@ -42,9 +47,47 @@ const VALUE_MAX: usize = 128;
 /// processes run, so that no monitor can have a healthy app restarted.
 pub const EXIT_REPORTED: &str = "exit_reported";
 
+/// Messages of a monitor that are taken in one turn, if so many are there.
+const TOGETHER: u64 = 64;
+/// Signals after which a turn is over.
+const TURN: usize = BATCH_MAX;
+
 /// The service.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Service(pub Services);
+
+/// What is told to a monitor that stays.
+type Answers = Pin<Box<dyn Stream<Item = Result<v1::StreamSignalsResponse, Status>> + Send>>;
+
+impl Service {
+    /// PushSignals, with the messages as they were sent.
+    async fn push<S>(
+        &self,
+        request: Request<S>,
+    ) -> Result<Response<v1::PushSignalsResponse>, Status>
+    where
+        S: Stream<Item = Result<Bytes, Status>> + Unpin,
+    {
+        let principal = outcome::principal(request.extensions())?.clone();
+        push(&self.0, principal, request.into_inner()).await.map(Response::new)
+    }
+
+    /// StreamSignals, with the messages as they were sent.
+    fn stay<S>(&self, request: Request<S>) -> Result<Response<Answers>, Status>
+    where
+        S: Stream<Item = Result<Bytes, Status>> + Send + Unpin + 'static,
+    {
+        let principal = outcome::principal(request.extensions())?.clone();
+        let services = self.0.clone();
+        let seat = services.intake.take_seat(principal.name(), services.clock.now_ms())?;
+        let (answers, told) = mpsc::channel(stream::ANSWERS);
+        let messages = request.into_inner();
+        self.0.tasks.spawn("stream-signals", OnFailure::Log, async move {
+            stream::serve(&services, principal, seat, messages, &answers).await;
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(told))))
+    }
+}
 
 #[tonic::async_trait]
 impl TelemetryService for Service {
@@ -71,28 +114,24 @@ impl TelemetryService for Service {
         &self,
         request: Request<Streaming<v1::PushSignalsRequest>>,
     ) -> Result<Response<v1::PushSignalsResponse>, Status> {
-        let principal = outcome::principal(request.extensions())?.clone();
-        let summary = push(&self.0, principal, request.into_inner()).await?;
-        Ok(Response::new(summary))
+        self.push(request.map(as_sent)).await
     }
 
-    type StreamSignalsStream =
-        Pin<Box<dyn Stream<Item = Result<v1::StreamSignalsResponse, Status>> + Send>>;
+    type StreamSignalsStream = Answers;
 
     async fn stream_signals(
         &self,
         request: Request<Streaming<v1::StreamSignalsRequest>>,
     ) -> Result<Response<Self::StreamSignalsStream>, Status> {
-        let principal = outcome::principal(request.extensions())?.clone();
-        let services = self.0.clone();
-        let seat = services.intake.take_seat(principal.name(), services.clock.now_ms())?;
-        let (answers, told) = mpsc::channel(stream::ANSWERS);
-        let messages = request.into_inner().map(|sent| sent.map(stream::message));
-        self.0.tasks.spawn("stream-signals", OnFailure::Log, async move {
-            stream::serve(&services, principal, seat, messages, &answers).await;
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(told))))
+        self.stay(request.map(as_sent))
     }
+}
+
+/// Messages in the bytes they came in; both calls of a monitor say the same in the same bytes.
+fn as_sent<M: prost::Message>(
+    messages: impl Stream<Item = Result<M, Status>> + Unpin,
+) -> impl Stream<Item = Result<Bytes, Status>> + Unpin {
+    messages.map(|message| message.map(|message| message.encode_to_vec().into()))
 }
 
 /// Serves one stream to its end.
@@ -102,40 +141,102 @@ async fn push<S>(
     mut messages: S,
 ) -> Result<v1::PushSignalsResponse, Status>
 where
-    S: Stream<Item = Result<v1::PushSignalsRequest, Status>> + Unpin,
+    S: Stream<Item = Result<Bytes, Status>> + Unpin,
 {
-    let _seat = services.intake.take_seat(principal.name(), services.clock.now_ms())?;
+    let seat = services.intake.take_seat(principal.name(), services.clock.now_ms())?;
     let stopping = services.tasks.stopping();
+    let mut stopped = pin!(stopping.cancelled());
     let greeting = greet(services, &mut messages).await?;
-    let mut session = Session::new(services, principal, &greeting);
+    let mut session = Session::new(services, &seat, principal, &greeting);
     loop {
         let message = tokio::select! {
             biased;
-            () = stopping.cancelled() => {
+            () = &mut stopped => {
                 session.end = End::Drained;
                 return Err(outcome::gone(Gone));
             }
             message = messages.next() => message,
         };
-        match message {
-            // The monitor is lost, or its library does not tell the two apart; what was applied stays applied.
-            None => return Ok(std::mem::take(&mut session.summary)),
-            Some(message) => {
-                let _turn = services.intake.turn().await;
-                if session.take(message?.message)? {
-                    return Ok(std::mem::take(&mut session.summary));
-                }
-            }
+        // Without a word the monitor is lost, or its library does not tell the two apart; what was applied stays applied.
+        if turn(services, &mut session, message, &mut messages).await?.is_over {
+            return Ok(std::mem::take(&mut session.summary));
         }
         // A stream that always has a message ready must not keep its thread from the others.
         tokio::task::consume_budget().await;
     }
 }
 
+/// What became of a turn.
+#[derive(Debug, Clone, Copy, Default)]
+struct Turn {
+    /// Messages that were judged.
+    batches: u64,
+    /// Nothing comes any more.
+    is_over: bool,
+    /// The monitor said goodbye.
+    is_left: bool,
+}
+
+/// Takes a message, and what is there already behind it: whoever waits for a turn waits once for all of them.
+async fn turn<S>(
+    services: &Services,
+    session: &mut Session<'_>,
+    first: Option<Result<Bytes, Status>>,
+    messages: &mut S,
+) -> Result<Turn, Status>
+where
+    S: Stream<Item = Result<Bytes, Status>> + Unpin,
+{
+    let _turn = services.intake.turn().await;
+    session.begin();
+    let taken = take(session, first, messages).await;
+    session.settle();
+    taken
+}
+
+async fn take<S>(
+    session: &mut Session<'_>,
+    first: Option<Result<Bytes, Status>>,
+    messages: &mut S,
+) -> Result<Turn, Status>
+where
+    S: Stream<Item = Result<Bytes, Status>> + Unpin,
+{
+    let (mut next, mut turn, mut signals) = (Some(first), Turn::default(), 0);
+    while let Some(message) = next {
+        let Some(message) = message else {
+            turn.is_over = true;
+            break;
+        };
+        let taken = session.take(&message?)?;
+        turn.batches = turn.batches.saturating_add(1);
+        let Some(count) = taken else {
+            (turn.is_over, turn.is_left) = (true, true);
+            break;
+        };
+        signals += count;
+        if signals >= TURN || turn.batches >= TOGETHER {
+            break;
+        }
+        next = ready(messages).await;
+    }
+    Ok(turn)
+}
+
+/// The next of what is there; `None` if that is nothing.
+async fn ready<S: Stream + Unpin>(items: &mut S) -> Option<Option<S::Item>> {
+    let items = &mut Pin::new(items);
+    std::future::poll_fn(|cx| match items.as_mut().poll_next(cx) {
+        Poll::Ready(item) => Poll::Ready(Some(item)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
 /// Waits for the first message and judges it.
 async fn greet<S>(services: &Services, messages: &mut S) -> Result<Greeting, Status>
 where
-    S: Stream<Item = Result<v1::PushSignalsRequest, Status>> + Unpin,
+    S: Stream<Item = Result<Bytes, Status>> + Unpin,
 {
     let stopping = services.tasks.stopping();
     let first = tokio::select! {
@@ -144,8 +245,8 @@ where
         first = tokio::time::timeout(HELLO_TIMEOUT, messages.next()) => first,
     };
     let first = first.map_err(|_elapsed| status::deadline_exceeded())?;
-    let message = first.transpose()?.and_then(|request| request.message);
-    let Some(Wire::Hello(hello)) = message else {
+    let message = first.transpose()?.map(|bytes| generated(&bytes)).transpose()?.flatten();
+    let Some(Said::Hello(hello)) = message else {
         let got = message.as_ref().map_or("", name_of);
         let violation = Violation::new("message", got, "must be hello in the first message");
         return Err(status::invalid_because("HELLO_MISSING", &[violation]));
@@ -157,11 +258,20 @@ where
     from_proto::hello(&hello).map_err(|violations| status::invalid(&violations))
 }
 
-const fn name_of(message: &Wire) -> &'static str {
+/// What generated code makes of a message.
+fn generated(bytes: &Bytes) -> Result<Option<Said>, Status> {
+    match v1::PushSignalsRequest::decode(&**bytes) {
+        Ok(request) => Ok(request.message),
+        // As the generated service says it.
+        Err(error) => Err(Status::internal(error.to_string())),
+    }
+}
+
+const fn name_of(message: &Said) -> &'static str {
     match message {
-        Wire::Hello(_) => "hello",
-        Wire::Batch(_) => "batch",
-        Wire::Bye(_) => "bye",
+        Said::Hello(_) => "hello",
+        Said::Batch(_) => "batch",
+        Said::Bye(_) => "bye",
     }
 }
 

@@ -21,7 +21,7 @@ const MONITOR_ID_MAX: usize = 64;
 const MONITOR_ID_RULE: &str = "must match ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$";
 const TTL_RULE: &str = "must be 1 s to 10 min, or absent";
 /// Most custom booleans in one signal.
-const CONDITIONS: usize = 16;
+pub const CONDITIONS: usize = 16;
 /// The signals of Linux.
 const SIGNALS: std::ops::RangeInclusive<i32> = 1..=64;
 

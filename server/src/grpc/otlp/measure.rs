@@ -5,15 +5,13 @@ use std::collections::BTreeMap;
 
 use agentctl_api::v1;
 use agentd_core::app::{AppName, Millis};
-use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
-use opentelemetry_proto::tonic::metrics::v1::metric::Data;
-use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics,
+    AggregationTemporality, ExponentialHistogramDataPoint, HistogramDataPoint,
 };
+use prost::Message as _;
 
 use super::histogram::{Bucket, Counts, quantile};
+use super::lay::{self, Any, Attributes, Kind, Metric, Point};
 use super::memory::{Added, Full, Last, Memory, Value};
 use super::words::{Meaning, meaning, per_unit};
 
@@ -22,8 +20,9 @@ const ATTRIBUTES_MAX: usize = 128;
 /// Requests below which nothing is said of their latency and errors: a share of two requests is no evidence.
 pub(super) const REQUESTS_MIN: u64 = 5;
 /// Flag of a point that says that there is no value.
-const NO_RECORDED_VALUE: u32 = 1;
-const DELTA: i32 = AggregationTemporality::Delta as i32;
+const NO_RECORDED_VALUE: u64 = 1;
+const DELTA: u64 = AggregationTemporality::Delta as u64;
+const UNREADABLE: &str = "has a point that cannot be read";
 /// Status codes of gRPC that are the server's fault.
 const RPC_FAULTS: [i64; 6] = [2, 4, 12, 13, 14, 15];
 
@@ -64,53 +63,14 @@ struct Sums {
     newest: u64,
 }
 
-/// Data points in a metric.
-pub(super) fn points_of(metric: &Metric) -> u64 {
-    let count = match &metric.data {
-        Some(Data::Gauge(gauge)) => gauge.data_points.len(),
-        Some(Data::Sum(sum)) => sum.data_points.len(),
-        Some(Data::Histogram(histogram)) => histogram.data_points.len(),
-        Some(Data::ExponentialHistogram(histogram)) => histogram.data_points.len(),
-        Some(Data::Summary(summary)) => summary.data_points.len(),
-        None => 0,
-    };
-    u64::try_from(count).unwrap_or(u64::MAX)
-}
-
-/// Data points of a resource.
-pub(super) fn all_points(resource: &ResourceMetrics) -> u64 {
-    metrics_of(resource).map(points_of).fold(0, u64::saturating_add)
-}
-
-fn metrics_of(resource: &ResourceMetrics) -> impl Iterator<Item = &Metric> {
-    resource.scope_metrics.iter().flat_map(|scope| &scope.metrics)
-}
-
-/// The text of an attribute.
-pub(super) fn text_of<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a str> {
-    match value_of(attributes, key)? {
-        Any::StringValue(text) => Some(text),
-        _ => None,
-    }
-}
-
-fn value_of<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a Any> {
-    let found = attributes.iter().find(|attribute| attribute.key == key)?;
-    found.value.as_ref()?.value.as_ref()
-}
-
 /// Reads what a resource says.
-pub(super) fn measure(
-    resource: &ResourceMetrics,
-    origin: Origin<'_>,
-    memory: &mut Memory,
-) -> Measured {
+pub(super) fn measure(resource: &[u8], origin: Origin<'_>, memory: &mut Memory) -> Measured {
     let (mut measured, mut sums) = (Measured::default(), Sums::default());
-    for metric in metrics_of(resource) {
-        let Some((meaning, rank)) = meaning(&metric.name) else { continue };
-        let points = points_of(metric);
+    for metric in lay::metrics(resource) {
+        let Some((meaning, rank)) = meaning(metric.name) else { continue };
+        let points = metric.count();
         measured.points = measured.points.saturating_add(points);
-        let Some(unit) = per_unit(meaning, &metric.unit) else {
+        let Some(unit) = per_unit(meaning, metric.unit) else {
             let why = format!("metric `{}` has the unknown unit `{}`", metric.name, metric.unit);
             measured.refused.push(Refused { points, why });
             continue;
@@ -138,7 +98,7 @@ pub(super) fn measure(
 
 /// Reads one metric.
 struct Reader<'a> {
-    metric: &'a Metric,
+    metric: Metric<'a>,
     meaning: Meaning,
     rank: u8,
     /// What one of the metric's unit is in ours.
@@ -152,47 +112,42 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn read(&mut self) {
-        match (self.meaning, &self.metric.data) {
-            (Meaning::Requests, Some(Data::Histogram(histogram))) => {
-                let delta = histogram.aggregation_temporality == DELTA;
-                for point in &histogram.data_points {
-                    let read = Counts::explicit(point)
-                        .and_then(|counts| self.requests(point, (counts, point.count), delta));
-                    self.note(read);
-                }
-            }
-            (Meaning::Requests, Some(Data::ExponentialHistogram(histogram))) => {
-                let delta = histogram.aggregation_temporality == DELTA;
-                for point in &histogram.data_points {
-                    let read = Counts::exponential(point).and_then(|counts| {
-                        // What is asked of a point is the same for both kinds.
-                        let like = HistogramDataPoint {
-                            attributes: point.attributes.clone(),
-                            start_time_unix_nano: point.start_time_unix_nano,
-                            time_unix_nano: point.time_unix_nano,
-                            flags: point.flags,
-                            ..HistogramDataPoint::default()
-                        };
-                        self.requests(&like, (counts, point.count), delta)
-                    });
-                    self.note(read);
-                }
-            }
-            (Meaning::CpuSeconds, Some(Data::Sum(sum))) => {
-                let delta = sum.aggregation_temporality == DELTA;
-                for point in &sum.data_points {
-                    let read = self.counter(point, delta);
-                    self.note(read);
-                }
+        let delta = self.metric.temporality() == DELTA;
+        match (self.meaning, self.metric.kind) {
+            (Meaning::Requests, Some(Kind::Histogram)) => self.each(|reader, bytes| {
+                let point = HistogramDataPoint::decode(bytes).map_err(|_malformed| UNREADABLE)?;
+                let times = (point.start_time_unix_nano, point.time_unix_nano);
+                let counts = Counts::explicit(&point)?;
+                let of = Point::of(bytes, 9, times, point.flags);
+                reader.requests(of, (counts, point.count), delta)
+            }),
+            (Meaning::Requests, Some(Kind::Exponential)) => self.each(|reader, bytes| {
+                let point = ExponentialHistogramDataPoint::decode(bytes)
+                    .map_err(|_malformed| UNREADABLE)?;
+                let times = (point.start_time_unix_nano, point.time_unix_nano);
+                let counts = Counts::exponential(&point)?;
+                let of = Point::of(bytes, 1, times, point.flags);
+                reader.requests(of, (counts, point.count), delta)
+            }),
+            (Meaning::CpuSeconds, Some(Kind::Sum)) => {
+                self.each(|reader, bytes| reader.counter(Point::number(bytes), delta));
             }
             (Meaning::Requests | Meaning::CpuSeconds, _) => {
-                let points = points_of(self.metric);
-                self.refused = self.refused.saturating_add(points);
+                self.refused = self.refused.saturating_add(self.metric.count());
                 self.why = "is of a kind its convention does not have";
             }
-            (_, Some(Data::Gauge(gauge))) => self.levels(&gauge.data_points),
-            (_, Some(Data::Sum(sum))) => self.levels(&sum.data_points),
+            (_, Some(Kind::Gauge | Kind::Sum)) => {
+                self.each(|reader, bytes| reader.level(Point::number(bytes)));
+            }
             _ => {}
+        }
+    }
+
+    /// Reads every point, and notes those that are not taken.
+    fn each(&mut self, read: impl Fn(&mut Self, &[u8]) -> Result<(), &'static str>) {
+        for bytes in self.metric.points() {
+            let read = read(self, bytes);
+            self.note(read);
         }
     }
 
@@ -203,32 +158,25 @@ impl Reader<'_> {
         }
     }
 
-    fn levels(&mut self, points: &[NumberDataPoint]) {
-        for point in points.iter().filter(|point| point.flags & NO_RECORDED_VALUE == 0) {
-            let read = self.attributes(&point.attributes).map(|()| {
-                self.sums.newest = self.sums.newest.max(point.time_unix_nano);
-                let level = self.sums.levels.entry((self.meaning, self.rank)).or_default();
-                *level += number(point) * self.unit;
-            });
-            self.note(read);
-        }
-    }
-
-    fn attributes(&self, attributes: &[KeyValue]) -> Result<(), &'static str> {
-        if attributes.len() > ATTRIBUTES_MAX {
-            return Err("has a point with more than 128 attributes");
-        }
-        Ok(())
-    }
-
-    fn counter(&mut self, point: &NumberDataPoint, delta: bool) -> Result<(), &'static str> {
+    fn level(&mut self, point: Point<'_>) -> Result<(), &'static str> {
         if point.flags & NO_RECORDED_VALUE != 0 {
             return Ok(());
         }
-        self.attributes(&point.attributes)?;
-        let (start, time) = (point.start_time_unix_nano, point.time_unix_nano);
-        let last = Last { start, time, value: Value::Sum(number(point) * self.unit) };
-        let added = self.added(&point.attributes, last, delta)?;
+        check(point.attributes)?;
+        self.sums.newest = self.sums.newest.max(point.time);
+        let level = self.sums.levels.entry((self.meaning, self.rank)).or_default();
+        *level += point.value * self.unit;
+        Ok(())
+    }
+
+    fn counter(&mut self, point: Point<'_>, delta: bool) -> Result<(), &'static str> {
+        if point.flags & NO_RECORDED_VALUE != 0 {
+            return Ok(());
+        }
+        check(point.attributes)?;
+        let Point { start, time, value, .. } = point;
+        let last = Last { start, time, value: Value::Sum(value * self.unit) };
+        let added = self.added(point.attributes, last, delta)?;
         self.sums.newest = self.sums.newest.max(time);
         if let Some(Added { value: Value::Sum(sum), seconds }) = added
             && seconds > 0.0
@@ -241,24 +189,24 @@ impl Reader<'_> {
 
     fn requests(
         &mut self,
-        point: &HistogramDataPoint,
+        point: Point<'_>,
         (counts, count): (Counts, u64),
         delta: bool,
     ) -> Result<(), &'static str> {
         if point.flags & NO_RECORDED_VALUE != 0 {
             return Ok(());
         }
-        self.attributes(&point.attributes)?;
-        let (start, time) = (point.start_time_unix_nano, point.time_unix_nano);
+        check(point.attributes)?;
+        let Point { start, time, .. } = point;
         let last = Last { start, time, value: Value::Counts(counts, count) };
-        let added = self.added(&point.attributes, last, delta)?;
+        let added = self.added(point.attributes, last, delta)?;
         let sums = &mut *self.sums;
         sums.newest = sums.newest.max(time);
         if let Some(Added { value: Value::Counts(counts, count), seconds }) = added {
             sums.has_requests = true;
             sums.buckets.extend(counts.buckets(self.unit));
             sums.requests = sums.requests.saturating_add(count);
-            if has_failed(&point.attributes) {
+            if has_failed(point.attributes) {
                 sums.failed = sums.failed.saturating_add(count);
             }
             sums.seconds = sums.seconds.max(seconds);
@@ -269,7 +217,7 @@ impl Reader<'_> {
     /// What a point adds: all of it if it is told as a delta.
     fn added(
         &mut self,
-        attributes: &[KeyValue],
+        attributes: Attributes<'_>,
         last: Last,
         delta: bool,
     ) -> Result<Option<Added>, &'static str> {
@@ -281,7 +229,7 @@ impl Reader<'_> {
             return Ok(Some(Added { value: last.value, seconds }));
         }
         let of = (self.origin.app, self.origin.instance);
-        let key = (self.metric.name.clone(), fingerprint(attributes));
+        let key = (self.metric.name.to_owned(), fingerprint(attributes));
         let added = self.memory.add(of, key, last, self.origin.now);
         added.map_err(
             |Full| "has more than is remembered, 1000 series and 40000 buckets of an instance",
@@ -333,42 +281,34 @@ impl Sums {
     }
 }
 
-fn number(point: &NumberDataPoint) -> f64 {
-    match point.value {
-        Some(Number::AsDouble(value)) => value,
-        Some(Number::AsInt(value)) => value as f64,
-        // What has no value is no number.
-        None => f64::NAN,
+fn check(attributes: Attributes<'_>) -> Result<(), &'static str> {
+    if attributes.iter().nth(ATTRIBUTES_MAX).is_some() {
+        return Err("has a point with more than 128 attributes");
     }
+    Ok(())
 }
 
 /// Whether a point counts requests that failed by the server's fault.
-fn has_failed(attributes: &[KeyValue]) -> bool {
-    let int = |key| match value_of(attributes, key) {
-        Some(Any::IntValue(value)) => Some(*value),
-        Some(Any::StringValue(text)) => text.parse().ok(),
-        _ => None,
+fn has_failed(attributes: Attributes<'_>) -> bool {
+    let int = |key| match attributes.get(key) {
+        Some(Any::Int(value)) => Some(value),
+        Some(Any::Text(text)) => text.parse().ok(),
+        Some(Any::Other) | None => None,
     };
     let status = int("http.response.status_code").or_else(|| int("http.status_code"));
-    text_of(attributes, "error.type").is_some_and(|kind| !kind.is_empty())
+    attributes.text("error.type").is_some_and(|kind| !kind.is_empty())
         || status.is_some_and(|status| status >= 500)
         || int("rpc.grpc.status_code").is_some_and(|code| RPC_FAULTS.contains(&code))
 }
 
 /// The same for the same attributes in any order.
-fn fingerprint(attributes: &[KeyValue]) -> u64 {
-    let one = |attribute: &KeyValue| {
-        let value = attribute.value.as_ref().map_or(Vec::new(), bytes_of);
-        let parts = attribute.key.bytes().chain(std::iter::once(0)).chain(value);
+fn fingerprint(attributes: Attributes<'_>) -> u64 {
+    let one = |(key, value): (&str, &[u8])| {
+        let parts = key.bytes().chain(std::iter::once(0)).chain(value.iter().copied());
         // FNV-1a.
         parts.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         })
     };
     attributes.iter().map(one).fold(0, u64::wrapping_add)
-}
-
-fn bytes_of(value: &AnyValue) -> Vec<u8> {
-    use prost::Message as _;
-    value.encode_to_vec()
 }

@@ -5,7 +5,7 @@ use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
 use opentelemetry_proto::tonic::metrics::v1::{
     AggregationTemporality, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint,
-    ScopeMetrics,
+    ResourceMetrics, ScopeMetrics, Sum,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
@@ -71,7 +71,8 @@ fn requests(fast: u64, slow: u64, time: u64, failed: bool) -> Metric {
 
 fn signal(memory: &mut Memory, resource: &ResourceMetrics) -> (Option<v1::Signal>, Vec<Refused>) {
     let mut refused = Vec::new();
-    let read = read(resource, "dev", |n| AppName::parse(n).ok(), memory, 0, &mut refused);
+    let read =
+        read(&resource.encode_to_vec(), "dev", |n| AppName::parse(n).ok(), memory, 0, &mut refused);
     (read.map(|(signal, _)| signal), refused)
 }
 
@@ -171,6 +172,8 @@ async fn every_instance_is_one_of_its_app() {
     let request =
         ExportMetricsServiceRequest { resource_metrics: vec![of("6a2c", 0.25), of("9f1e", 0.75)] };
     let monitor = Principal::new("ci", [Role::Monitor], None);
+    let request = request.encode_to_vec();
+    assert!(matches!(plain(&request), Ok(Cow::Borrowed(_))), "read where it lies");
     let answer = export(&server.services, monitor, &request).unwrap();
     assert_eq!(answer.partial_success, None);
     let app = AppName::parse("web").unwrap();
@@ -182,4 +185,75 @@ async fn every_instance_is_one_of_its_app() {
         })
         .await;
     assert_eq!(point.micro, 500_000, "the mean of both, and no contradiction");
+}
+
+/// One of every kind that has a meaning, and what points carry beside their values.
+fn everything() -> ResourceMetrics {
+    let mut memory = gauge("process.memory.usage", "By", 1024.0, SECOND);
+    if let Some(Data::Gauge(Gauge { data_points })) = memory.data.take() {
+        let sum = Sum { data_points, aggregation_temporality: 2, is_monotonic: false };
+        memory.data = Some(Data::Sum(sum));
+    }
+    let mut metrics = vec![
+        memory,
+        gauge("process.cpu.utilization", "1", 0.5, SECOND),
+        gauge("nobody.knows.this", "1", 0.5, SECOND),
+        requests(50, 3, 9 * SECOND, true),
+    ];
+    metrics.reverse();
+    web(metrics)
+}
+
+#[test]
+fn what_was_damaged_is_read_alike_or_left_to_generated_code() {
+    let request = ExportMetricsServiceRequest { resource_metrics: vec![everything()] };
+    let whole = request.encode_to_vec();
+    assert!(shape::is_plain(&whole));
+    let mut plain = 0;
+    for at in 0..whole.len() {
+        for with in [0x00, 0x01, 0x08, 0x0a, 0x7a, 0x80, 0xff] {
+            let mut bytes = whole.clone();
+            bytes[at] = with;
+            assert!(
+                !shape::is_plain(&bytes[..at])
+                    || ExportMetricsServiceRequest::decode(&bytes[..at]).is_ok()
+            );
+            if !shape::is_plain(&bytes) {
+                continue;
+            }
+            plain += 1;
+            let read = ExportMetricsServiceRequest::decode(bytes.as_slice()).expect("it is plain");
+            let told = |bytes: &[u8]| {
+                let (mut memory, mut refused) = (Memory::default(), Vec::new());
+                let find = |name: &str| AppName::parse(name).ok();
+                let signals: Vec<_> = lay::resources(bytes)
+                    .map(|one| super::read(one, "dev", find, &mut memory, 0, &mut refused))
+                    .collect();
+                format!("{signals:?} {refused:?}")
+            };
+            assert_eq!(told(&bytes), told(&read.encode_to_vec()), "{with:#x} at {at}");
+        }
+    }
+    assert!(plain > 100, "the damage was not always to the form");
+}
+
+#[test]
+fn what_is_not_plain_is_written_plainly_and_what_is_malformed_is_refused() {
+    let resource = everything().encode_to_vec();
+    let around = |inner: &[u8]| {
+        let mut bytes = vec![0x0a];
+        prost::encoding::encode_varint(inner.len() as u64, &mut bytes);
+        bytes.extend(inner);
+        bytes
+    };
+    for (what, more) in [("a field nobody knows", &[0x7a, 1, 0][..]), ("a group", &[0x7b, 0x7c])] {
+        let request = around(&[&resource[..], more].concat());
+        let written = plain(&request).unwrap();
+        assert!(matches!(written, Cow::Owned(_)), "{what}");
+        assert_eq!(written, around(&resource), "{what}");
+    }
+    let deep = (0..200).fold(Vec::new(), |inner, _| [&[0x7b][..], &inner, &[0x7c]].concat());
+    for malformed in [&[0x0a, 9, 1][..], &around(&[0x1a, 1, 0xff]), &around(&deep)] {
+        assert!(plain(malformed).is_err(), "{malformed:x?}");
+    }
 }

@@ -34,7 +34,7 @@ pub const URGENT_SPAN_MS: Millis = 100;
 pub struct Intake {
     turns: Semaphore,
     sequences: Mutex<Sequences>,
-    accounts: Mutex<BTreeMap<String, Account>>,
+    accounts: Mutex<BTreeMap<String, Arc<Mutex<Account>>>>,
     urged: Mutex<Urged>,
     /// What OpenTelemetry's counters said last.
     pub(in crate::grpc) otlp: Mutex<Memory>,
@@ -126,12 +126,37 @@ impl Counters {
 pub(super) struct Seat {
     intake: Arc<Intake>,
     principal: String,
+    account: Arc<Mutex<Account>>,
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if let Some(account) = lock(&self.intake.accounts).get_mut(&self.principal) {
-            account.streams = account.streams.saturating_sub(1);
+        let mut account = lock(&self.account);
+        account.streams = account.streams.saturating_sub(1);
+    }
+}
+
+impl Seat {
+    /// As [`Intake::spend`], for the principal of the stream.
+    pub(super) fn spend(&self, signals: usize, now: Millis) -> Result<(), Status> {
+        let spent = lock(&self.account).spend(signals, now);
+        spent.map_err(|wait| self.intake.limited(&self.principal, wait))
+    }
+}
+
+impl Account {
+    /// Takes so many signals out of what may be sent, or says in how many milliseconds they may.
+    fn spend(&mut self, signals: usize, now: Millis) -> Result<(), Millis> {
+        let cost = u64::try_from(signals.max(1)).unwrap_or(u64::MAX).saturating_mul(1_000);
+        let earned = now.saturating_sub(self.at).saturating_mul(SIGNALS_PER_SECOND);
+        self.milli = self.milli.saturating_add(earned).min(SIGNALS_BURST * 1_000);
+        self.at = self.at.max(now);
+        match self.milli.checked_sub(cost) {
+            Some(left) => {
+                self.milli = left;
+                Ok(())
+            }
+            None => Err(cost.saturating_sub(self.milli).div_ceil(SIGNALS_PER_SECOND)),
         }
     }
 }
@@ -166,15 +191,19 @@ impl Intake {
         principal: &str,
         now: Millis,
     ) -> Result<Seat, Status> {
-        let mut accounts = lock(&self.accounts);
-        let Some(account) = account(&mut accounts, principal, now) else {
+        let Some(account) = self.account(principal, now) else {
             return Err(self.refuse_seat(principal));
         };
-        if account.streams >= STREAMS {
+        let taken = {
+            let mut account = lock(&account);
+            let free = account.streams < STREAMS;
+            account.streams += u32::from(free);
+            free
+        };
+        if !taken {
             return Err(self.refuse_seat(principal));
         }
-        account.streams += 1;
-        Ok(Seat { intake: Arc::clone(self), principal: principal.to_owned() })
+        Ok(Seat { intake: Arc::clone(self), principal: principal.to_owned(), account })
     }
 
     fn refuse_seat(&self, principal: &str) -> Status {
@@ -195,25 +224,37 @@ impl Intake {
         signals: usize,
         now: Millis,
     ) -> Result<(), Status> {
-        let cost = u64::try_from(signals.max(1)).unwrap_or(u64::MAX).saturating_mul(1_000);
-        let mut accounts = lock(&self.accounts);
-        let Some(account) = account(&mut accounts, principal, now) else {
+        let Some(account) = self.account(principal, now) else {
             return Err(self.refuse_seat(principal));
         };
-        let earned = now.saturating_sub(account.at).saturating_mul(SIGNALS_PER_SECOND);
-        account.milli = account.milli.saturating_add(earned).min(SIGNALS_BURST * 1_000);
-        account.at = account.at.max(now);
-        if let Some(left) = account.milli.checked_sub(cost) {
-            account.milli = left;
-            return Ok(());
-        }
-        let wait = cost.saturating_sub(account.milli).div_ceil(SIGNALS_PER_SECOND);
-        drop(accounts);
+        let spent = lock(&account).spend(signals, now);
+        spent.map_err(|wait| self.limited(principal, wait))
+    }
+
+    fn limited(&self, principal: &str, wait: Millis) -> Status {
         Counters::add(&self.counters.rate_limited, 1);
         let message =
             format!("more than {SIGNALS_PER_SECOND} signals per second from `{principal}`");
         let retry = Some(Duration::from_millis(wait.max(1)));
-        Err(status::exhausted("SIGNAL_RATE", &format!("principal:{principal}"), &message, retry))
+        status::exhausted("SIGNAL_RATE", &format!("principal:{principal}"), &message, retry)
+    }
+
+    /// The account of a principal; `None` when too many have one and none of them can be forgotten.
+    fn account(&self, principal: &str, now: Millis) -> Option<Arc<Mutex<Account>>> {
+        let mut accounts = lock(&self.accounts);
+        if let Some(known) = accounts.get(principal) {
+            return Some(Arc::clone(known));
+        }
+        if accounts.len() >= ACCOUNTS {
+            // One that somebody is about to use is not idle either.
+            let idle = accounts.iter().find(|(_, a)| Arc::strong_count(a) == 1);
+            let idle = idle.map(|(name, _)| name.clone())?;
+            accounts.remove(&idle);
+        }
+        let fresh = Account { streams: 0, milli: SIGNALS_BURST * 1_000, at: now };
+        let fresh = Arc::new(Mutex::new(fresh));
+        accounts.insert(principal.to_owned(), Arc::clone(&fresh));
+        Some(fresh)
     }
 
     /// What the sequence number of a batch says.
@@ -250,7 +291,7 @@ impl Intake {
     /// Monitors with an open stream.
     #[must_use]
     pub fn monitors(&self) -> u32 {
-        lock(&self.accounts).values().map(|a| a.streams).fold(0, u32::saturating_add)
+        lock(&self.accounts).values().map(|a| lock(a).streams).fold(0, u32::saturating_add)
     }
 
     /// Monitors whose sequence numbers were forgotten to make room.
@@ -258,20 +299,6 @@ impl Intake {
     pub fn forgotten(&self) -> u64 {
         lock(&self.sequences).forgotten()
     }
-}
-
-/// The account of a principal; `None` when too many have one and none of them can be forgotten.
-fn account<'a>(
-    accounts: &'a mut BTreeMap<String, Account>,
-    principal: &str,
-    now: Millis,
-) -> Option<&'a mut Account> {
-    if !accounts.contains_key(principal) && accounts.len() >= ACCOUNTS {
-        let idle = accounts.iter().find(|(_, a)| a.streams == 0).map(|(name, _)| name.clone())?;
-        accounts.remove(&idle);
-    }
-    let fresh = Account { streams: 0, milli: SIGNALS_BURST * 1_000, at: now };
-    Some(accounts.entry(principal.to_owned()).or_insert(fresh))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

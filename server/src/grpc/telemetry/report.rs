@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use agentd_core::app::Millis;
 use agentd_core::policy::Freshness;
 use agentd_core::record::format_time;
-use agentd_core::signal::{self, Accepted, Code, Condition, Rejection};
+use agentd_core::signal::{self, Accepted, Code, Condition, Rejection, Spoken};
 use agentd_core::window::{self, Absorbed};
 
 use super::EXIT_REPORTED;
@@ -15,6 +15,7 @@ use super::intake::Counters;
 use crate::auth::Principal;
 use crate::grpc::Services;
 use crate::grpc::from_proto::Claim;
+use crate::metrics::Lags;
 
 /// Whoever reports, under one name.
 #[derive(Debug)]
@@ -24,6 +25,16 @@ pub(in crate::grpc) struct Reporter<'a> {
     /// `monitor@principal`: two principals never share a monitor, and a probe's name has no `@`.
     pub(in crate::grpc) source: String,
     rules: Arc<Freshness>,
+    heard: Heard,
+}
+
+/// What was heard and not yet counted where everybody counts.
+#[derive(Debug, Default)]
+struct Heard {
+    accepted: u64,
+    superseded: u64,
+    last_ms: Millis,
+    lags: Lags,
 }
 
 impl<'a> Reporter<'a> {
@@ -34,7 +45,8 @@ impl<'a> Reporter<'a> {
         monitor: &str,
     ) -> Self {
         let source = format!("{monitor}@{}", principal.name());
-        Self { services, principal, source, rules: services.ingest.rules() }
+        let rules = services.ingest.rules();
+        Self { services, principal, source, rules, heard: Heard::default() }
     }
 
     /// Its principal.
@@ -77,14 +89,55 @@ impl<'a> Reporter<'a> {
         }
     }
 
+    /// Applies what is said about `app` while it still lies where it was read, and counts it with the next [`Reporter::settle`]; `None`,
+    /// and nothing was applied, if it breaks a rule. [`Reporter::take`] says which.
+    pub(in crate::grpc) fn hear(
+        &mut self,
+        app: &str,
+        spoken: Spoken<'_>,
+        now: Millis,
+    ) -> Option<Absorbed> {
+        if !self.principal.may_report(app) {
+            return None;
+        }
+        let believed = spoken.believe(&self.source, now, &self.rules)?;
+        let absorbed = self.services.ingest.hear(app, &believed)?;
+        let heard = &mut self.heard;
+        heard.accepted += 1;
+        heard.superseded += u64::from(absorbed.superseded > 0);
+        heard.last_ms = now;
+        if believed.values().next().is_some() {
+            heard.lags.add(now.saturating_sub(spoken.observed_ms));
+        }
+        if believed.is_urgent()
+            && let Some(app) = self.services.ingest.find(app)
+            && self.services.intake.may_urge(&app, now)
+        {
+            self.services.agent.urgent(app);
+        }
+        Some(absorbed)
+    }
+
+    /// Counts what was heard.
+    pub(in crate::grpc) fn settle(&mut self) {
+        let Heard { accepted, superseded, last_ms, lags } = &mut self.heard;
+        if *accepted == 0 {
+            return;
+        }
+        let counters = &self.services.intake.counters;
+        Counters::add(&counters.accepted, std::mem::take(accepted));
+        Counters::add(&counters.superseded, std::mem::take(superseded));
+        counters.last_signal_ms.fetch_max(*last_ms, Ordering::Relaxed);
+        self.services.metrics.signals(lags);
+        lags.clear();
+    }
+
     fn accept(&self, mut accepted: Accepted, ttl_ms: Option<Millis>, now: Millis) -> Absorbed {
         if accepted.exit.is_some() {
             let condition = Condition { value: true, source: self.source.clone(), at: now };
             accepted.conditions.insert(EXIT_REPORTED.to_owned(), condition);
         }
-        if let Some(ttl_ms) = ttl_ms {
-            age(&mut accepted, &self.rules, ttl_ms);
-        }
+        accepted.ttl_ms = ttl_ms;
         let counters = &self.services.intake.counters;
         Counters::add(&counters.accepted, 1);
         counters.last_signal_ms.fetch_max(now, Ordering::Relaxed);
@@ -99,18 +152,6 @@ impl<'a> Reporter<'a> {
             self.services.agent.urgent(accepted.app);
         }
         absorbed
-    }
-}
-
-/// Makes what was accepted look older, so that it expires after `ttl_ms` instead of the policy's time to live. A monitor can shorten
-/// the life of what it says and never lengthen it. When it was heard last does not change.
-fn age(accepted: &mut Accepted, rules: &Freshness, ttl_ms: Millis) {
-    for sample in &mut accepted.samples {
-        let by = rules.ttl_of(sample.metric).saturating_sub(ttl_ms);
-        sample.received_ms = sample.received_ms.saturating_sub(by);
-    }
-    for condition in accepted.conditions.values_mut() {
-        condition.at = condition.at.saturating_sub(rules.ttl_ms.saturating_sub(ttl_ms));
     }
 }
 

@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
-use agentctl_api::v1::push_signals_request::Message as Wire;
+use agentctl_api::v1::push_signals_request::Message as Said;
 use agentctl_api::{text, v1};
 use agentd_core::app::Millis;
-use agentd_core::signal::{Arrival, BadSignals, Rejection};
+use agentd_core::signal::{Arrival, BadSignals, Rejection, Spoken};
+use agentd_core::window::Absorbed;
+use bytes::Bytes;
 use prost::Message as _;
 use tonic::Status;
 
-use super::intake::{Counters, Intake};
+use super::intake::{Counters, Intake, Seat};
 use super::report::Reporter;
-use super::{BATCH_MAX, REJECTIONS_MAX, VALUE_MAX};
+use super::walk::{self, Draft, Drafts};
+use super::{BATCH_MAX, REJECTIONS_MAX, VALUE_MAX, generated};
 use crate::auth::Principal;
 use crate::grpc::Services;
 use crate::grpc::from_proto::{self, Greeting};
@@ -39,9 +42,14 @@ pub(super) struct Session<'a> {
     services: &'a Services,
     intake: Arc<Intake>,
     reporter: Reporter<'a>,
+    seat: &'a Seat,
     epoch: u64,
     ttl_ms: Option<Millis>,
+    /// When the turn under way began.
+    now: Millis,
     bad: BadSignals,
+    /// Room for the signals of a batch.
+    drafts: Drafts<'static>,
     /// What became of its signals so far.
     pub(super) summary: v1::PushSignalsResponse,
     /// How it ends, as far as is known.
@@ -64,7 +72,12 @@ impl Drop for Session<'_> {
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(services: &'a Services, principal: Principal, greeting: &Greeting) -> Self {
+    pub(super) fn new(
+        services: &'a Services,
+        seat: &'a Seat,
+        principal: Principal,
+        greeting: &Greeting,
+    ) -> Self {
         let intake = Arc::clone(&services.intake);
         let reporter = Reporter::new(services, principal, &greeting.monitor_id);
         let summary = v1::PushSignalsResponse {
@@ -75,25 +88,63 @@ impl<'a> Session<'a> {
             services,
             intake,
             reporter,
+            seat,
             epoch: greeting.epoch,
             ttl_ms: greeting.default_ttl_ms,
+            now: 0,
             bad: BadSignals::default(),
+            drafts: Drafts::default(),
             summary,
             end: End::Lost,
         }
     }
 
-    /// Takes one message; `true` after the last one.
-    pub(super) fn take(&mut self, message: Option<Wire>) -> Result<bool, Status> {
+    /// A turn begins: what comes in it comes at one time and is judged by one set of rules.
+    pub(super) fn begin(&mut self) {
+        self.now = self.services.clock.now_ms();
+        self.reporter.refresh();
+    }
+
+    /// A turn is over: what was heard in it is counted.
+    pub(super) fn settle(&mut self) {
+        self.reporter.settle();
+    }
+
+    /// Takes one message, and says how many signals were in it; `None` after the last one.
+    pub(super) fn take(&mut self, message: &Bytes) -> Result<Option<usize>, Status> {
+        let mut drafts = std::mem::take(&mut self.drafts).emptied();
+        let Some(walked) = walk::batch(message, &mut drafts) else {
+            return self.said(generated(message)?);
+        };
+        if self.admit(walked.seq, walked.count)? {
+            let now = self.now;
+            for (index, (draft, spoken)) in (0..).zip(drafts.iter()) {
+                self.hear(walked.seq, index, draft, spoken, now)?;
+            }
+        }
+        self.drafts = drafts.emptied();
+        self.close(walked.seq).map(|()| Some(walked.count))
+    }
+
+    /// Takes a message that generated code has read.
+    fn said(&mut self, message: Option<Said>) -> Result<Option<usize>, Status> {
         match message {
-            Some(Wire::Batch(batch)) => self.batch(batch).map(|()| false),
-            Some(Wire::Bye(bye)) => {
+            Some(Said::Batch(batch)) => {
+                let count = batch.signals.len();
+                if self.admit(batch.seq, count)? {
+                    for (index, signal) in (0..).zip(batch.signals) {
+                        self.judge(batch.seq, index, signal, self.now);
+                    }
+                }
+                self.close(batch.seq).map(|()| Some(count))
+            }
+            Some(Said::Bye(bye)) => {
                 let reason = text::cut(&text::line(&bye.reason), VALUE_MAX).into_owned();
                 tracing::info!(source = %self.reporter.source, reason, "monitor left");
                 self.end = End::Left;
-                Ok(true)
+                Ok(None)
             }
-            Some(Wire::Hello(_)) => {
+            Some(Said::Hello(_)) => {
                 Err(self.cut("HELLO_REPEATED", "message", "hello", "must come only once"))
             }
             None => Err(self.cut("MESSAGE_UNKNOWN", "message", "", "must be a batch or bye")),
@@ -105,35 +156,38 @@ impl<'a> Session<'a> {
         status::invalid_because(reason, &[Violation::new(field, value, rule)])
     }
 
-    /// Applies a batch, unless it was seen before. Never half: what ends the stream is said after the whole batch was judged.
-    fn batch(&mut self, batch: v1::SignalBatch) -> Result<(), Status> {
-        let count = batch.signals.len();
+    /// Whether a batch is to be applied: not if it was seen before. Never half: what ends the stream is said after the whole batch was
+    /// judged.
+    fn admit(&mut self, seq: u64, count: usize) -> Result<bool, Status> {
         if count > BATCH_MAX {
             let rule = "must be at most 1000 signals";
             return Err(self.cut("BATCH_TOO_LARGE", "batch.signals", &count.to_string(), rule));
         }
-        let now = self.services.clock.now_ms();
-        if let Err(status) = self.intake.spend(self.reporter.principal().name(), count, now) {
+        if let Err(status) = self.seat.spend(count, self.now) {
             self.end = End::Cut;
             return Err(status);
         }
-        let signals = u64::try_from(count).unwrap_or(u64::MAX);
         let counters = &self.intake.counters;
-        match self.intake.observe(&self.reporter.source, self.epoch, batch.seq, now) {
+        match self.intake.observe(&self.reporter.source, self.epoch, seq, self.now) {
             Arrival::Duplicate => {
+                let signals = u64::try_from(count).unwrap_or(u64::MAX);
                 Counters::add(&counters.duplicates, signals);
                 self.summary.duplicates = self.summary.duplicates.saturating_add(signals);
+                Ok(false)
             }
             Arrival::New { missed } => {
-                Counters::add(&counters.missed, missed);
-                self.summary.missed = self.summary.missed.saturating_add(missed);
-                self.reporter.refresh();
-                for (index, signal) in (0..).zip(batch.signals) {
-                    self.judge(batch.seq, index, signal, now);
+                if missed > 0 {
+                    Counters::add(&counters.missed, missed);
+                    self.summary.missed = self.summary.missed.saturating_add(missed);
                 }
+                Ok(true)
             }
         }
-        self.summary.high_water_seq = self.summary.high_water_seq.max(batch.seq);
+    }
+
+    /// A batch was judged, or was seen before.
+    fn close(&mut self, seq: u64) -> Result<(), Status> {
+        self.summary.high_water_seq = self.summary.high_water_seq.max(seq);
         if self.bad.count() >= BadSignals::LIMIT {
             self.end = End::Cut;
             return Err(too_many_bad(&self.summary));
@@ -141,17 +195,45 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn judge(&mut self, seq: u64, index: u32, wire: v1::Signal, now: Millis) {
+    /// Applies a signal where it lies if it breaks no rule, and lets generated code read it otherwise.
+    fn hear(
+        &mut self,
+        seq: u64,
+        index: u32,
+        draft: &Draft<'_>,
+        spoken: Spoken<'_>,
+        now: Millis,
+    ) -> Result<(), Status> {
+        let heard = if draft.is_plain {
+            let ttl_ms = spoken.ttl_ms.or(self.ttl_ms);
+            self.reporter.hear(draft.app, Spoken { ttl_ms, ..spoken }, now)
+        } else {
+            None
+        };
+        match heard {
+            Some(absorbed) => self.accepted(absorbed),
+            None => match v1::Signal::decode(draft.bytes) {
+                Ok(wire) => self.judge(seq, index, wire, now),
+                Err(error) => return Err(Status::internal(error.to_string())),
+            },
+        }
+        Ok(())
+    }
+
+    fn accepted(&mut self, absorbed: Absorbed) {
         let summary = &mut self.summary;
+        summary.accepted = summary.accepted.saturating_add(1);
+        let gave_way = u64::from(absorbed.superseded > 0);
+        summary.superseded = summary.superseded.saturating_add(gave_way);
+    }
+
+    fn judge(&mut self, seq: u64, index: u32, wire: v1::Signal, now: Millis) {
         match self.reporter.take(from_proto::signal(wire, now), self.ttl_ms, now) {
-            Ok(absorbed) => {
-                summary.accepted = summary.accepted.saturating_add(1);
-                let gave_way = u64::from(absorbed.superseded > 0);
-                summary.superseded = summary.superseded.saturating_add(gave_way);
-            }
+            Ok(absorbed) => self.accepted(absorbed),
             Err(rejections) => {
                 // The count decides at the end of the batch.
                 let _ = self.bad.add();
+                let summary = &mut self.summary;
                 summary.rejected = summary.rejected.saturating_add(1);
                 let room = REJECTIONS_MAX.saturating_sub(summary.rejections.len());
                 let told = rejections.iter().take(room).map(|found| rejection(seq, index, found));

@@ -3,11 +3,11 @@
 //! Reading never waits for writing. Answers are cumulative, so one that finds no room is dropped and the next one says the same and
 //! more; a monitor that reads no answers is served like any other.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use agentctl_api::v1;
-use agentctl_api::v1::push_signals_request::Message as Wire;
-use agentctl_api::v1::stream_signals_request::Message as StreamWire;
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::{Stream, StreamExt as _};
@@ -15,7 +15,7 @@ use tonic::Status;
 
 use super::intake::Seat;
 use super::session::{End, Session};
-use super::{greet, to_proto};
+use super::{greet, to_proto, turn};
 use crate::agent::Gone;
 use crate::auth::Principal;
 use crate::grpc::{Services, outcome};
@@ -34,27 +34,17 @@ const LAST: Duration = Duration::from_secs(10);
 /// Where answers go.
 pub(super) type Answers = mpsc::Sender<Result<v1::StreamSignalsResponse, Status>>;
 
-/// What the monitor sent, in the words of the other call.
-pub(super) fn message(request: v1::StreamSignalsRequest) -> v1::PushSignalsRequest {
-    let message = request.message.map(|message| match message {
-        StreamWire::Hello(hello) => Wire::Hello(hello),
-        StreamWire::Batch(batch) => Wire::Batch(batch),
-        StreamWire::Bye(bye) => Wire::Bye(bye),
-    });
-    v1::PushSignalsRequest { message }
-}
-
-/// Serves one stream to its end. `_seat` is its place among those of its principal.
+/// Serves one stream to its end. `seat` is its place among those of its principal.
 pub(super) async fn serve<S>(
     services: &Services,
     principal: Principal,
-    _seat: Seat,
+    seat: Seat,
     messages: S,
     answers: &Answers,
 ) where
-    S: Stream<Item = Result<v1::PushSignalsRequest, Status>> + Unpin,
+    S: Stream<Item = Result<Bytes, Status>> + Unpin,
 {
-    let last = match converse(services, principal, messages, answers).await {
+    let last = match converse(services, &seat, principal, messages, answers).await {
         Ok(Some(last)) => Ok(last),
         Ok(None) => return,
         Err(status) => Err(status),
@@ -66,22 +56,24 @@ pub(super) async fn serve<S>(
 /// What is said last; `None` when nobody is there to hear it.
 async fn converse<S>(
     services: &Services,
+    seat: &Seat,
     principal: Principal,
     mut messages: S,
     answers: &Answers,
 ) -> Result<Option<v1::StreamSignalsResponse>, Status>
 where
-    S: Stream<Item = Result<v1::PushSignalsRequest, Status>> + Unpin,
+    S: Stream<Item = Result<Bytes, Status>> + Unpin,
 {
     let greeting = greet(services, &mut messages).await?;
-    let mut session = Session::new(services, principal, &greeting);
+    let mut session = Session::new(services, seat, principal, &greeting);
     let stopping = services.tasks.stopping();
+    let mut stopped = pin!(stopping.cancelled());
     let mut told = Told::new();
     told.tell(services, &session, answers);
     loop {
         let message = tokio::select! {
             biased;
-            () = stopping.cancelled() => {
+            () = &mut stopped => {
                 session.end = End::Drained;
                 // What was taken is acknowledged, so that nothing of it need be sent to the next server.
                 told.tell(services, &session, answers);
@@ -96,15 +88,11 @@ where
             }
             message = messages.next() => message,
         };
-        let Some(message) = message else {
-            return Ok(Some(told.answer(services, &session, false)));
-        };
-        let turn = services.intake.turn().await;
-        if session.take(message?.message)? {
-            return Ok(Some(told.answer(services, &session, true)));
+        let turn = turn(services, &mut session, message, &mut messages).await?;
+        if turn.is_over {
+            return Ok(Some(told.answer(services, &session, turn.is_left)));
         }
-        drop(turn);
-        told.owe(&session);
+        told.owe(&session, turn.batches);
         // A stream that always has a message ready must not keep its thread from the others.
         tokio::task::consume_budget().await;
     }
@@ -124,9 +112,9 @@ impl Told {
         Self { due: Instant::now(), batches: 0, rejections: 0 }
     }
 
-    /// A batch was judged.
-    fn owe(&mut self, session: &Session<'_>) {
-        self.batches = self.batches.saturating_add(1);
+    /// So many batches were judged.
+    fn owe(&mut self, session: &Session<'_>, batches: u64) {
+        self.batches = self.batches.saturating_add(batches);
         let at_once =
             self.batches >= ACK_BATCHES || session.summary.rejections.len() > self.rejections;
         let within = if at_once { Duration::ZERO } else { ACK_WITHIN };

@@ -4,11 +4,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use agentctl_api::v1::agent_service_server::AgentService as _;
 use agentctl_api::v1::telemetry_service_client::TelemetryServiceClient;
-use agentctl_api::v1::telemetry_service_server::TelemetryServiceServer;
 use agentd_core::app::{AppName, Env};
 use agentd_core::signal::Metric;
-use prost::Message as _;
 use tonic::Code as StatusCode;
+use tonic::service::interceptor::InterceptedService;
 use tonic_types::StatusExt as _;
 
 use super::harness::Server;
@@ -19,17 +18,18 @@ use crate::grpc::agent;
 use crate::tasks::OnFailure;
 
 mod staying;
+mod steady;
 
 fn monitor() -> Principal {
     Principal::new("ci", [Role::Monitor], None)
 }
 
-fn message(message: Wire) -> Result<v1::PushSignalsRequest, Status> {
-    Ok(v1::PushSignalsRequest { message: Some(message) })
+fn message(message: Said) -> Result<Bytes, Status> {
+    Ok(v1::PushSignalsRequest { message: Some(message) }.encode_to_vec().into())
 }
 
-fn hello(epoch: u64) -> Result<v1::PushSignalsRequest, Status> {
-    message(Wire::Hello(v1::Hello {
+fn hello(epoch: u64) -> Result<Bytes, Status> {
+    message(Said::Hello(v1::Hello {
         monitor_id: "edge-1".to_owned(),
         epoch,
         environment: "dev".to_owned(),
@@ -37,12 +37,12 @@ fn hello(epoch: u64) -> Result<v1::PushSignalsRequest, Status> {
     }))
 }
 
-fn batch(seq: u64, signals: Vec<v1::Signal>) -> Result<v1::PushSignalsRequest, Status> {
-    message(Wire::Batch(v1::SignalBatch { seq, sent_time: None, signals }))
+fn batch(seq: u64, signals: Vec<v1::Signal>) -> Result<Bytes, Status> {
+    message(Said::Batch(v1::SignalBatch { seq, sent_time: None, signals }))
 }
 
-fn bye() -> Result<v1::PushSignalsRequest, Status> {
-    message(Wire::Bye(v1::Bye { reason: "done".to_owned() }))
+fn bye() -> Result<Bytes, Status> {
+    message(Said::Bye(v1::Bye { reason: "done".to_owned() }))
 }
 
 fn time(ms: u64) -> Option<prost_types::Timestamp> {
@@ -62,7 +62,7 @@ fn good(server: &Server, app: &str) -> v1::Signal {
 async fn send(
     server: &Server,
     principal: Principal,
-    messages: Vec<Result<v1::PushSignalsRequest, Status>>,
+    messages: Vec<Result<Bytes, Status>>,
 ) -> Result<v1::PushSignalsResponse, Status> {
     push(&server.services, principal, tokio_stream::iter(messages)).await
 }
@@ -296,7 +296,7 @@ async fn a_stream_begins_with_a_proper_hello() {
     assert_eq!(reason(&send(&server, monitor(), vec![]).await.unwrap_err()), "HELLO_MISSING");
 
     let stranger = v1::Hello { environment: "prod".into(), ..v1::Hello::default() };
-    let status = send(&server, monitor(), vec![message(Wire::Hello(stranger))]).await.unwrap_err();
+    let status = send(&server, monitor(), vec![message(Said::Hello(stranger))]).await.unwrap_err();
     assert_eq!(status.code(), StatusCode::NotFound, "and nothing about its other faults");
 
     let wrong = v1::Hello {
@@ -305,14 +305,14 @@ async fn a_stream_begins_with_a_proper_hello() {
         default_ttl: Some(prost_types::Duration { seconds: 0, nanos: 1 }),
         ..v1::Hello::default()
     };
-    let status = send(&server, monitor(), vec![message(Wire::Hello(wrong))]).await.unwrap_err();
+    let status = send(&server, monitor(), vec![message(Said::Hello(wrong))]).await.unwrap_err();
     let named = status.get_details_bad_request().unwrap().field_violations;
     let named: Vec<_> = named.iter().map(|v| v.field.as_str()).collect();
     assert_eq!(named, ["hello.monitor_id", "hello.epoch", "hello.default_ttl"]);
 
     let status = send(&server, monitor(), vec![hello(7), hello(7)]).await.unwrap_err();
     assert_eq!(reason(&status), "HELLO_REPEATED");
-    let empty = Ok(v1::PushSignalsRequest { message: None });
+    let empty = Ok(Bytes::new());
     let status = send(&server, monitor(), vec![hello(7), empty]).await.unwrap_err();
     assert_eq!(reason(&status), "MESSAGE_UNKNOWN");
 }
@@ -483,8 +483,8 @@ async fn a_real_client_on_a_socket_gets_its_summary() {
     server.onboard("web").await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let service = TelemetryServiceServer::with_interceptor(
-        Service(server.services.clone()),
+    let service = InterceptedService::new(
+        wire::Wire::new(Service(server.services.clone())),
         |mut request: Request<()>| {
             request.extensions_mut().insert(monitor());
             Ok(request)
@@ -497,12 +497,13 @@ async fn a_real_client_on_a_socket_gets_its_summary() {
         serving.serve_with_incoming_shutdown(incoming, stopping.cancelled()).await.unwrap();
     });
     let mut client = TelemetryServiceClient::connect(format!("http://{address}")).await.unwrap();
-    let sent = [hello(7), batch(1, vec![good(&server, "web")]), bye()].map(Result::unwrap);
+    let said = |said: Result<Bytes, Status>| v1::PushSignalsRequest::decode(said.unwrap()).unwrap();
+    let sent = [hello(7), batch(1, vec![good(&server, "web")]), bye()].map(said);
     let summary = client.push_signals(tokio_stream::iter(sent)).await.unwrap().into_inner();
     assert_eq!((summary.accepted, summary.high_water_seq), (1, 1));
 
-    let said = [hello(8), batch(1, vec![good(&server, "web")])].map(Result::unwrap);
-    let open = tokio_stream::iter(said).chain(tokio_stream::pending());
+    let sent = [hello(8), batch(1, vec![good(&server, "web")])].map(said);
+    let open = tokio_stream::iter(sent).chain(tokio_stream::pending());
     let (client, watched) = (client.push_signals(open), heard(&server, 2));
     let drained = async {
         watched.await;

@@ -6,7 +6,7 @@ use super::*;
 
 /// One stream, as the monitor sees it.
 struct Stream {
-    messages: mpsc::Sender<Result<v1::PushSignalsRequest, Status>>,
+    messages: mpsc::Sender<Result<Bytes, Status>>,
     answers: mpsc::Receiver<Result<v1::StreamSignalsResponse, Status>>,
     served: JoinHandle<()>,
 }
@@ -24,7 +24,7 @@ impl Stream {
         Self { messages, answers, served }
     }
 
-    async fn send(&self, message: Result<v1::PushSignalsRequest, Status>) {
+    async fn send(&self, message: Result<Bytes, Status>) {
         self.messages.send(message).await.expect("the server reads");
     }
 
@@ -131,7 +131,7 @@ async fn a_stream_that_is_wrong_ends_with_the_status_that_says_why() {
     for (sent, expected) in [
         (vec![bye()], "HELLO_MISSING"),
         (vec![hello(7), hello(7)], "HELLO_REPEATED"),
-        (vec![hello(7), Ok(v1::PushSignalsRequest { message: None })], "MESSAGE_UNKNOWN"),
+        (vec![hello(7), Ok(Bytes::new())], "MESSAGE_UNKNOWN"),
         (vec![hello(0)], "INVALID_ARGUMENT"),
     ] {
         let mut stream = Stream::open(&server);
