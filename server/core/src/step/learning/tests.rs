@@ -271,8 +271,9 @@ fn a_promotion_ends_when_it_is_rejected_replaced_late_or_rests_on_other_rules() 
     let mut policy = world.policy.clone();
     policy.confidence.r1 += 10;
     world.apply(policy, Author::Principal("adam".to_owned()));
+    assert_eq!(state(&world, ruled), ApprovalState::Superseded);
     let reply = world.approve(ruled, None, World::by("ann"));
-    assert!(matches!(reply, Reply::Failed(Failure::PlanChanged { .. })), "{reply:?}");
+    assert!(matches!(reply, Reply::Failed(Failure::ApprovalClosed { .. })), "{reply:?}");
 
     let frozen = asked(&mut world, &backtest);
     let by = World::by("olivia");
