@@ -19,16 +19,25 @@ use std::path::Path;
 
 mod bed;
 mod crowd;
+mod fan;
 mod heal;
+mod nats;
+mod overload;
+mod reaction;
 mod scale;
+mod streams;
 mod wire;
 
 type Table = (&'static str, fn(&Path, &Path));
 
-const TABLES: [Table; 4] = [
+const TABLES: [Table; 8] = [
     ("heal", heal::measure),
     ("wire", wire::measure),
+    ("reaction", reaction::measure),
     ("crowd", crowd::measure),
+    ("fan", fan::measure),
+    ("streams", streams::measure),
+    ("overload", overload::measure),
     ("scale", scale::measure),
 ];
 
@@ -44,6 +53,7 @@ fn main() {
         ["stamp", file] => heal::stamp(Path::new(file)),
         ["serve", file] => heal::serve(Path::new(file)),
         ["server", dir] => scale::server(Path::new(dir)),
+        ["flood", address, tokens] => overload::flood(address, Path::new(tokens)),
         _ => {}
     }
     let me = std::env::current_exe().unwrap();

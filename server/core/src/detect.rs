@@ -11,8 +11,9 @@ use crate::state::AppState;
 use crate::verdict::Fact;
 
 pub mod alarm;
-mod anomaly;
+pub(crate) mod anomaly;
 mod baseline;
+mod burn;
 mod contradiction;
 mod cpu;
 mod crash;
@@ -33,6 +34,7 @@ mod unresponsive;
 
 pub use alarm::{Alarm, Deviation, Test};
 pub use baseline::{Baseline, Seen};
+pub use burn::BurnRate;
 pub use error_sum::ErrorSum;
 pub use idle::is_idle;
 pub use signature::Signature;
@@ -190,7 +192,7 @@ pub fn detect(view: &View<'_>) -> Vec<Finding> {
 
 /// What looks wrong and has not lasted long enough to be a finding: some of the last ticks are over a threshold, but fewer than
 /// its rule asks for. Nothing is ever done about a suspicion, because its confidence is below every minimum a policy can set; the
-/// decision to do nothing is recorded. A suspicion ends as a finding does, when enough ticks in a row are below the leave value.
+/// decision to do nothing is recorded, and humans are told when the error budget runs out. A suspicion ends as a finding does, when enough ticks in a row are below the leave value.
 #[must_use]
 pub fn suspicions(view: &View<'_>) -> Vec<Finding> {
     let watched = WATCHES.iter().filter_map(|watch| watch.suspect(view));

@@ -3,7 +3,7 @@
 use crate::action::Action;
 use crate::app::AppName;
 use crate::choose::Resolves;
-use crate::detect::Finding;
+use crate::detect::{Alarm, Finding};
 use crate::reason::Reason;
 use crate::record::{Decided, format_time};
 use crate::signal::MICRO;
@@ -14,7 +14,7 @@ use crate::verdict::{Effect, Fact, Ruling, Verdict};
 pub struct Explanation {
     /// One line: what was decided and why.
     pub headline: String,
-    /// What was seen, one line per finding.
+    /// What was seen, one line per finding, and then the alarms that are none.
     pub saw: Vec<String>,
     /// What was weighed, best first.
     pub weighed: Vec<String>,
@@ -32,7 +32,7 @@ pub fn decision(decided: &Decided) -> Explanation {
     verdicts.sort_by(|a, b| (a.group, &a.gate).cmp(&(b.group, &b.gate)));
     Explanation {
         headline: headline(decided),
-        saw: decided.findings.iter().map(finding).collect(),
+        saw: saw(decided),
         weighed: weighed(decided),
         gates: verdicts
             .iter()
@@ -92,6 +92,35 @@ fn because(decided: &Decided) -> String {
         None if decided.proposal.source.is_human() => "a human asked for it".to_owned(),
         None => "nothing is wrong".to_owned(),
     }
+}
+
+/// Every finding, and then every alarm of the statistics that no finding tells already.
+fn saw(decided: &Decided) -> Vec<String> {
+    let alarms = decided.reading.alarms.iter();
+    let untold = alarms.filter(|alarm| !decided.findings.iter().any(|f| tells(f, alarm)));
+    let alarms = untold.map(|alarm| {
+        let Alarm { metric, since, deviation } = alarm;
+        format!("alarm since {}: {} by {deviation}", format_time(*since), metric.as_str())
+    });
+    decided.findings.iter().map(|finding| seen(decided, finding)).chain(alarms).collect()
+}
+
+/// Whether the finding was made of that alarm.
+fn tells(finding: &Finding, alarm: &Alarm) -> bool {
+    finding.metric == Some(alarm.metric) && finding.detail.ends_with(&alarm.deviation.to_string())
+}
+
+/// One finding of a decision in words, with the history it rests on: an alarm says that itself, a threshold has looked at the ticks
+/// that are known, and what the supervisor saw needs none.
+#[must_use]
+pub fn seen(decided: &Decided, finding: &Finding) -> String {
+    let line = self::finding(finding);
+    let Some(metric) = finding.metric else { return line };
+    if decided.reading.alarms.iter().any(|alarm| tells(finding, alarm)) {
+        return line;
+    }
+    let ticks = decided.reading.metrics.get(&metric).map_or(0, |series| series.recent.len());
+    format!("{line}, {ticks} ticks known")
 }
 
 /// One finding in words.
@@ -190,4 +219,59 @@ fn if_not(decided: &Decided) -> Option<String> {
         (None, None) => return None,
     };
     Some(format!("`{}` would pass {change}", only.gate))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::Env;
+    use crate::detect::{Deviation, Test};
+    use crate::record::Observation;
+    use crate::signal::{Exit, Metric};
+    use crate::step::Input;
+    use crate::step::world::World;
+
+    /// The newest decision after so many slow ticks, and the alarms that stood meanwhile.
+    fn decided(slow: u32, alarms: &[Alarm]) -> Decided {
+        let mut world = World::new(Env::Stage);
+        let app = world.onboard("web", 1);
+        for _ in 0..slow {
+            world.now += 1_000;
+            world.say(&app, "edge", Metric::LatencyP99, 3 * MICRO);
+            let mut reading = world.close(&app);
+            reading.alarms = alarms.to_vec();
+            world.give(&Input::Reading(reading));
+        }
+        if slow == 0 {
+            let what = Observation::Exited { fence: None, exit: Exit::Signal(9), expected: false };
+            let mut reading = world.close(&app);
+            reading.alarms = alarms.to_vec();
+            world.give(&Input::Observed { app, slot: 0, what, reading });
+        }
+        world.last_decision().clone()
+    }
+
+    fn alarm(test: Test, high: i64) -> Alarm {
+        let deviation = Deviation { test, value: 20 * high, low: 0, high, history: 900 };
+        Alarm { metric: Metric::ErrorRatio, since: 1_000_000, deviation }
+    }
+
+    #[test]
+    fn every_layer_says_test_value_expectation_and_history() {
+        let alarms = [alarm(Test::ErrorSum, 1_000), alarm(Test::BurnPage, 14_400_000)];
+        let hard = decision(&decided(0, &[])).saw;
+        assert_eq!(hard, ["CRASH: instance 0 ended: signal 9 (1 against 0)"]);
+        let threshold = decision(&decided(3, &[])).saw;
+        let line = "LATENCY: 99th percentile of the response time at or above the limit in 3 of the \
+                    last 5 ticks (3.000 against 1.600), 3 ticks known";
+        assert_eq!(threshold, [line]);
+        // The finding is open by then, and tells what the threshold sees; what opened it stands below.
+        let sum = decision(&decided(1, &alarms)).saw;
+        let own =
+            "error_ratio by error_sum: 0.020000, expected 0.000000 to 0.001000 after 900 samples";
+        assert!(sum[0].starts_with("ERROR_RATE: ") && sum[1].ends_with(own), "{sum:?}");
+        let page = "alarm since 1970-01-01T00:16:40.000Z: error_ratio by burn_page: 288.000000 times \
+                    the budget, expected 0.000000 to 14.400000 after 900 samples";
+        assert_eq!(sum[2..], [page], "and what is no finding is not forgotten");
+    }
 }

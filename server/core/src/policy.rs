@@ -261,6 +261,56 @@ pub struct Statistics {
     pub warm_up: u32,
     /// Share of requests that may fail (millionths): more than it for long is a finding. 0 turns it off.
     pub error_budget: i64,
+    /// The same for apps with an objective of their own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub error_budgets: BTreeMap<AppName, i64>,
+    /// How fast the budget may be used up, most urgent first; none turns it off.
+    #[serde(default = "Burn::usual", skip_serializing_if = "Burn::are_usual")]
+    pub burn: Vec<Burn>,
+}
+
+impl Statistics {
+    /// Most rules about the budget.
+    pub const BURNS: usize = 4;
+
+    /// Share of the requests of `app` that may fail, in millionths.
+    #[must_use]
+    pub fn budget_of(&self, app: &AppName) -> i64 {
+        self.error_budgets.get(app).copied().unwrap_or(self.error_budget)
+    }
+}
+
+/// How fast the error budget may be used up: an alarm when it goes so many times as fast as it would have to last, over both spans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Burn {
+    /// So many times as fast, in thousandths.
+    pub times_milli: u32,
+    /// Over this span: what is shorter is a blip.
+    pub long_ms: Millis,
+    /// And over this one: the alarm ends when the failures do.
+    pub short_ms: Millis,
+    /// Whether humans are told at once; otherwise it is recorded.
+    pub pages: bool,
+}
+
+impl Burn {
+    /// Those of the Site Reliability Workbook: 2 % of a month's budget within an hour, 5 % within six, 10 % within three days.
+    #[must_use]
+    pub fn usual() -> Vec<Self> {
+        let rule = |times_milli, long_ms, pages| Self {
+            times_milli,
+            long_ms,
+            short_ms: long_ms / 12,
+            pages,
+        };
+        vec![rule(14_400, HOUR, true), rule(6_000, 6 * HOUR, true), rule(1_000, 72 * HOUR, false)]
+    }
+
+    /// Policies were recorded before there was a choice, and their digests stand in the log.
+    fn are_usual(rules: &Vec<Self>) -> bool {
+        *rules == Self::usual()
+    }
 }
 
 impl Default for Statistics {
@@ -270,6 +320,8 @@ impl Default for Statistics {
             history: 2_000,
             warm_up: 750,
             error_budget: 1_000,
+            error_budgets: BTreeMap::new(),
+            burn: Burn::usual(),
         }
     }
 }

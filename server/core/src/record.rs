@@ -36,7 +36,7 @@ mod subject;
 pub use author::Author;
 pub use detached::{BLOB_MAX, Detached};
 use inert::inert;
-pub use kept::{Exported, Pruned, Snapshotted};
+pub use kept::{Exported, HandedOver, Pruned, Snapshotted};
 pub use learning::{Asked, Backtested, Forgotten, Imported, LearningChange, Promoted};
 pub use life::{Heartbeat, Started, Stopped};
 pub use observation::Observation;

@@ -13,10 +13,11 @@ mod knowledge;
 pub use crate::detect::Signature;
 pub use backup::{Backup, Correction, Expected, Limits, Tried};
 pub use catalogue::{
-    ACTIONS, BUILTIN_HORIZON, COUNT, Catalogue, EFFORTS, Effect, Effort, Fault, Flaw, position,
+    ACTIONS, BUILTIN_HORIZON, COUNT, Catalogue, EFFORTS, Effect, Effort, Fault, Flaw, Mistake,
+    position,
 };
 pub use confidence::Expectation;
-pub use confidence::{Judged, Judgement, judge, rank};
+pub use confidence::{Draws, Judged, Judgement, judge, rank};
 pub use fixed::Fixed;
 pub use knowledge::{
     Beliefs, Cell, Change, Knowledge, Learned, MergeError, ORIGINS, OWN, Row, Trial,

@@ -111,6 +111,7 @@ fn remedies(view: &View<'_>, finding: &Finding) -> Vec<Candidate> {
 fn ends(view: &View<'_>, kind: FindingKind) -> Vec<Candidate> {
     let told = view.app.escalated;
     match kind {
+        FindingKind::Anomaly if !told && detect::anomaly::pages(view) => vec![ESCALATE, OBSERVE],
         FindingKind::Contradiction | FindingKind::Anomaly | FindingKind::Flapping => vec![OBSERVE],
         FindingKind::Silence if !told && is_long_silent(view) => vec![ESCALATE, OBSERVE],
         FindingKind::Silence => vec![OBSERVE],

@@ -17,6 +17,10 @@ pub enum Test {
     Volatility,
     /// More requests fail than the budget allows, added up over samples.
     ErrorSum,
+    /// The error budget is used up so fast that somebody must look now.
+    BurnPage,
+    /// The error budget is used up so fast that it will not last.
+    BurnTicket,
 }
 
 impl Test {
@@ -28,11 +32,13 @@ impl Test {
             Self::Level => "level",
             Self::Volatility => "volatility",
             Self::ErrorSum => "error_sum",
+            Self::BurnPage => "burn_page",
+            Self::BurnTicket => "burn_ticket",
         }
     }
 }
 
-/// What a test saw. All numbers in millionths of the metric's unit.
+/// What a test saw. All numbers in millionths of the metric's unit; those of a burn rate are multiples of the budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deviation {
     /// Which test.
@@ -61,9 +67,13 @@ pub struct Alarm {
 impl std::fmt::Display for Deviation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { test, value, low, high, history } = self;
+        let unit = match test {
+            Test::BurnPage | Test::BurnTicket => " times the budget",
+            Test::Range | Test::Level | Test::Volatility | Test::ErrorSum => "",
+        };
         let (test, value) = (test.as_str(), Micro(*value));
         let (low, high) = (Micro(*low), Micro(*high));
-        write!(f, "{test}: {value}, expected {low} to {high} after {history} samples")
+        write!(f, "{test}: {value}{unit}, expected {low} to {high} after {history} samples")
     }
 }
 

@@ -12,6 +12,9 @@ use crate::signal::MICRO;
 const CLIP: Fixed = Fixed::whole(10);
 /// The sum that is an alarm.
 const LIMIT: Fixed = Fixed::whole(40);
+/// So far below the limit it is over: e^5 to one that no more fails than may. Back at zero it would take as many good requests again to
+/// be sure as it took bad ones, which an app with few requests does not have within an hour.
+const OVER: Fixed = Fixed::whole(35);
 /// Most requests that one sample stands for.
 const REQUESTS: u32 = 1_000_000;
 
@@ -46,7 +49,7 @@ impl ErrorSum {
     }
 
     /// Takes one sample in: so many requests, of which that share failed, in millionths. Gives the deviation while it stands: from
-    /// the limit on, until the sum is back at zero.
+    /// the limit on, until enough requests were answered. What comes after that is added up from nothing.
     pub fn push(&mut self, requests: u32, ratio: i64) -> Option<Deviation> {
         let requests = requests.min(REQUESTS);
         let ratio = ratio.clamp(0, MICRO);
@@ -57,7 +60,10 @@ impl ErrorSum {
         let news = news.plus(self.answered.times(Fixed::whole(answered))).min(CLIP);
         self.sum = self.sum.plus(news).clamp(Fixed::ZERO, LIMIT);
         self.samples = self.samples.saturating_add(1);
-        self.standing = self.sum == LIMIT || (self.standing && self.sum > Fixed::ZERO);
+        if self.standing && self.sum <= OVER {
+            (self.standing, self.sum) = (false, Fixed::ZERO);
+        }
+        self.standing |= self.sum == LIMIT;
         self.standing.then_some(Deviation {
             test: Test::ErrorSum,
             value: ratio,
@@ -131,8 +137,22 @@ mod tests {
         let mut sum = ErrorSum::new(BUDGET);
         (0..10).for_each(|_| _ = sum.push(REQUESTS, MICRO));
         assert_eq!(sum.push(REQUESTS, MICRO).unwrap().high, BUDGET);
-        let standing = (0..100).take_while(|_| sum.push(REQUESTS, 0).is_some()).count();
-        assert!((2..20).contains(&standing), "{standing}");
+        let mut slow = sum;
+        assert!(sum.push(REQUESTS, 0).is_none(), "750 good answers say enough");
         assert!(sum.push(0, 0).is_none(), "no request says nothing");
+        // Two requests per second, a sample every five seconds: less than the five minutes that an outcome has.
+        let standing = (0..1_000).take_while(|_| slow.push(10, 0).is_some()).count();
+        assert!((30..60).contains(&standing), "{standing}");
+    }
+
+    #[test]
+    fn failures_that_go_on_are_no_end_of_it_and_new_ones_have_to_add_up_again() {
+        let (mut sum, mut seed) = (ErrorSum::new(BUDGET), 7);
+        (0..10).for_each(|_| _ = sum.push(REQUESTS, MICRO));
+        let ended = (0..200).filter(|_| sum.push(REQUESTS, drawn(&mut seed, 0.01)).is_none());
+        assert!(ended.count() <= 1, "one in a hundred is ten times too many");
+        (0..3).for_each(|_| _ = sum.push(REQUESTS, 0));
+        let blip: Vec<bool> = (0..4).map(|_| sum.push(REQUESTS, MICRO).is_some()).collect();
+        assert_eq!(blip, [false, false, false, true], "as many as the first time");
     }
 }

@@ -552,6 +552,20 @@ fn what_is_only_unusual_is_suspected_and_never_acted_on() {
 }
 
 #[test]
+fn a_budget_that_runs_out_is_told_to_humans_once_and_one_that_will_not_last_is_recorded() {
+    let mut story = Story::healthy(2);
+    let tells = |story: &mut Story, test| {
+        story.reading.alarms = vec![alarm(Metric::ErrorRatio, test)];
+        assert_eq!((story.findings(), story.suspected()), (vec![], vec![FindingKind::Anomaly]));
+        story.chooses().action
+    };
+    assert_eq!(tells(&mut story, Test::BurnTicket), Action::Observe);
+    assert_eq!(tells(&mut story, Test::BurnPage), Action::Escalate);
+    story.app.escalated = true;
+    assert_eq!(tells(&mut story, Test::BurnPage), Action::Observe, "they know");
+}
+
+#[test]
 fn failures_that_add_up_are_a_finding_that_no_action_may_rest_on_until_the_threshold_agrees() {
     let mut story = Story::healthy(2);
     // The catalogue does not hope that a restart helps against errors; the rule does, once it is sure of them.

@@ -12,12 +12,14 @@ use crate::graduation::{ALONE, ANSWERS};
 use crate::signal::{Metric, Series};
 use crate::state::{DECISIONS, EXITS, STATES};
 
-use super::{Confidence, Policy, Statistics, Window, repositories};
+use super::{Burn, Confidence, Policy, Statistics, Window, repositories};
 
 /// Longest span a policy may name: longer ones are a mistake of unit.
 const SPAN_MAX: Millis = 366 * 24 * 3_600_000;
 /// Longest time that records may have to be kept: a hundred years.
 const RETENTION_MAX: Millis = 100 * SPAN_MAX;
+/// Longest span of a budget: a month of thirty days.
+const BURN_MAX: Millis = 30 * 24 * 3_600_000;
 /// Most maintenance windows of one policy.
 const WINDOWS_MAX: usize = 100;
 /// Most bytes of a whole policy: it has to fit into one record of the log with room to spare.
@@ -74,7 +76,8 @@ pub fn lint(policy: &Policy) -> Vec<Fault> {
 }
 
 fn statistics(policy: &Policy, faults: &mut Faults) {
-    let Statistics { metrics, history, warm_up, error_budget } = &policy.statistics;
+    let Statistics { metrics, history, warm_up, error_budget, error_budgets, burn } =
+        &policy.statistics;
     let most = u32::try_from(Baseline::HISTORY).unwrap_or(u32::MAX);
     let field = |name: &str| format!("statistics.{name}");
     let text = format!("must be 100 to {most}");
@@ -84,21 +87,33 @@ fn statistics(policy: &Policy, faults: &mut Faults) {
     let text = format!("must be 72 to {most}, and no more than the history");
     let inside = (72..=most).contains(warm_up) && warm_up <= history;
     faults.unless(inside, field("warm_up"), warm_up, text, "use 750");
-    let text = "must be 0 (off) to 50000 millionths";
-    let fix = "a larger share is a threshold's";
-    faults.unless(
-        (0..=50_000).contains(error_budget),
-        field("error_budget"),
-        error_budget,
-        text,
-        fix,
-    );
+    let own = error_budgets.iter().map(|(app, budget)| (format!("error_budgets.{app}"), budget));
+    for (name, budget) in std::iter::once(("error_budget".to_owned(), error_budget)).chain(own) {
+        let text = "must be 0 (off) to 50000 millionths";
+        let fix = "a larger share is a threshold's";
+        faults.unless((0..=50_000).contains(budget), field(&name), budget, text, fix);
+    }
+    burns(burn, faults);
     let twice = metrics
         .iter()
         .enumerate()
         .find(|(n, metric)| metrics.iter().take(*n).any(|m| m == *metric));
     let name = twice.map_or("", |(_, metric)| metric.as_str());
     faults.unless(twice.is_none(), field("metrics"), name, "must be named once", "remove one");
+}
+
+/// A rule that looks at less than it remembers, or that asks for more failures than there are requests, would never fire.
+fn burns(rules: &[Burn], faults: &mut Faults) {
+    let (many, most) = (rules.len(), Statistics::BURNS);
+    let text = format!("must be {most} rules at most");
+    faults.unless(many <= most, "statistics.burn", many, text, "remove some");
+    for (index, rule) in rules.iter().enumerate().take(most) {
+        let field = |name: &str| format!("statistics.burn[{index}].{name}");
+        faults.within(&field("times_milli"), rule.times_milli.into(), 1_000, 1_000_000);
+        faults.within(&field("long_ms"), rule.long_ms, 1_000, BURN_MAX);
+        let least = (rule.long_ms / 60).max(1);
+        faults.within(&field("short_ms"), rule.short_ms, least, rule.long_ms.max(1));
+    }
 }
 
 /// The whole policy is one record of the log.

@@ -11,6 +11,7 @@ use crate::verdict::Ruling;
 use super::world::World;
 use super::{Failure, Input, Reply};
 
+mod freeze;
 mod stale;
 
 const MINUTE: u64 = 60_000;

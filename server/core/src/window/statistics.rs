@@ -1,14 +1,14 @@
 //! What the metrics of one app look like against their own past: every closed tick goes through the statistics the policy asks for.
 //!
-//! Bounded: at most one baseline per metric the policy names, and one sum. Ephemeral like the window: after a restart the past is
-//! collected anew, and during its warm-up nothing is known.
+//! Bounded: at most one baseline per metric the policy names, one sum and one budget per rule. Ephemeral like the window: after a
+//! restart the past is collected anew, and during its warm-up nothing is known.
 //!
 //! What is missing is unknown: an alarm is told only while its metric is, as a threshold on it would be.
 
 use std::collections::BTreeMap;
 
-use crate::app::Millis;
-use crate::detect::{Alarm, Baseline, ErrorSum, Seen};
+use crate::app::{AppName, Millis};
+use crate::detect::{Alarm, Baseline, BurnRate, ErrorSum, Seen};
 use crate::policy::{self, Policy};
 use crate::signal::{Metric, Point};
 
@@ -22,6 +22,14 @@ const IDLE: u32 = 60;
 pub(super) struct Statistics {
     baselines: BTreeMap<Metric, Compared>,
     errors: Option<Errors>,
+    budgets: Vec<Spent>,
+}
+
+/// The error budget under one rule.
+#[derive(Debug, Clone)]
+struct Spent {
+    rate: BurnRate,
+    alarm: Option<Alarm>,
 }
 
 /// One metric and its own past.
@@ -49,12 +57,13 @@ struct Errors {
 
 impl Statistics {
     pub(super) const fn new() -> Self {
-        Self { baselines: BTreeMap::new(), errors: None }
+        Self { baselines: BTreeMap::new(), errors: None, budgets: Vec::new() }
     }
 
-    /// Takes in what was just closed at `now`, and gives the alarms that stand.
+    /// Takes in what was just closed at `now` about `app`, and gives the alarms that stand.
     pub(super) fn take(
         &mut self,
+        app: &AppName,
         now: Millis,
         policy: &Policy,
         ticks: &BTreeMap<Metric, Point>,
@@ -73,12 +82,41 @@ impl Statistics {
         if self.errors.as_ref().is_some_and(is_old) {
             self.errors = None;
         }
-        self.add(rules.error_budget, ticks);
+        let budget = rules.budget_of(app);
+        self.follow(rules, budget);
+        self.add(budget, ticks);
+        self.spend(now);
         let known = |at: Millis, ttl: Millis| now.saturating_sub(at) <= ttl;
         let failing = self.errors.iter().filter(|errors| known(errors.at, both));
         // One that is not known now is not over either: it is told again when the metric comes back as odd as it went.
         let odd = self.baselines.iter().filter(|(metric, own)| known(own.at, ttl(**metric)));
-        failing.filter_map(|e| e.alarm).chain(odd.filter_map(|(_, own)| own.alarm)).collect()
+        // The most urgent rule speaks for the others.
+        let spent = failing.clone().flat_map(|_| self.budgets.iter().find_map(|spent| spent.alarm));
+        let failing = failing.filter_map(|errors| errors.alarm);
+        failing.chain(spent).chain(odd.filter_map(|(_, own)| own.alarm)).collect()
+    }
+
+    /// What was counted under another rule or for another budget says nothing about this one.
+    fn follow(&mut self, rules: &policy::Statistics, budget: i64) {
+        let most = rules.burn.len().min(policy::Statistics::BURNS);
+        let rules = rules.burn.get(..most).filter(|_| budget > 0).unwrap_or_default();
+        let same = self.budgets.len() == rules.len()
+            && self.budgets.iter().zip(rules).all(|(spent, rule)| spent.rate.follows(rule, budget));
+        if !same {
+            let new =
+                |rule: &policy::Burn| Spent { rate: BurnRate::new(*rule, budget), alarm: None };
+            self.budgets = rules.iter().map(new).collect();
+        }
+    }
+
+    /// A span moves on whether anything was heard or not.
+    fn spend(&mut self, now: Millis) {
+        for spent in &mut self.budgets {
+            spent.alarm = spent.rate.judge(now).map(|deviation| {
+                let since = spent.alarm.map_or(now, |alarm| alarm.since);
+                Alarm { metric: Metric::ErrorRatio, since, deviation }
+            });
+        }
     }
 
     fn compare(&mut self, rules: &policy::Statistics, metric: Metric, tick: Point) {
@@ -123,6 +161,9 @@ impl Statistics {
         let span = ratio.at.saturating_sub(std::mem::replace(&mut errors.at, ratio.at));
         let requests = u64::try_from(rate.micro).unwrap_or(0).saturating_mul(span.min(SPAN_MAX))
             / 1_000_000_000;
+        for spent in &mut self.budgets {
+            spent.rate.push(ratio.at, span.min(SPAN_MAX), requests, ratio.micro);
+        }
         let requests = u32::try_from(requests).unwrap_or(u32::MAX);
         errors.idle = if requests == 0 { errors.idle.saturating_add(1) } else { 0 };
         if errors.idle >= IDLE {
@@ -145,6 +186,10 @@ mod tests {
         Policy::default_for(Env::Prod)
     }
 
+    fn web() -> AppName {
+        AppName::parse("web").unwrap()
+    }
+
     /// Two percent of a thousand requests each second failed.
     const BAD: [(Metric, i64); 2] =
         [(Metric::ErrorRatio, 20_000), (Metric::RequestRate, 1_000_000_000)];
@@ -160,7 +205,7 @@ mod tests {
         let mut at = 0;
         let mut take = |statistics: &mut Statistics, rate| {
             at += 1_000;
-            statistics.take(at, &policy, &ticks(at, &[(Metric::RequestRate, rate)]))
+            statistics.take(&web(), at, &policy, &ticks(at, &[(Metric::RequestRate, rate)]))
         };
         for n in 0..u64::from(policy.statistics.warm_up) + 200 {
             assert_eq!(take(&mut statistics, rate(n)), [], "{n}");
@@ -178,7 +223,7 @@ mod tests {
             let mut statistics = Statistics::new();
             let all = (1..=seconds).map(|n| {
                 let values = [(Metric::ErrorRatio, 20_000), (Metric::RequestRate, rate)];
-                statistics.take(n * 1_000, &policy(), &ticks(n * 1_000, &values))
+                statistics.take(&web(), n * 1_000, &policy(), &ticks(n * 1_000, &values))
             });
             all.filter(|alarms| !alarms.is_empty()).count()
         };
@@ -187,13 +232,38 @@ mod tests {
     }
 
     #[test]
+    fn a_budget_that_runs_out_is_told_once_and_each_app_has_its_own() {
+        let alarms = |budget: Option<i64>, minutes: u64| {
+            let (mut statistics, mut policy) = (Statistics::new(), policy());
+            policy.statistics.error_budgets.extend(budget.map(|budget| (web(), budget)));
+            let seconds = (1..=60 * minutes).map(|n| n * 1_000);
+            let all = seconds.map(|at| statistics.take(&web(), at, &policy, &ticks(at, &BAD)));
+            all.last().unwrap()
+        };
+        let tests = |alarms: Vec<Alarm>| -> Vec<Test> {
+            alarms.iter().map(|alarm| alarm.deviation.test).collect()
+        };
+        assert_eq!(tests(alarms(None, 30)), [Test::ErrorSum], "no page before it is worth one");
+        let both = alarms(None, 50);
+        assert_eq!(
+            both[1].since,
+            43 * 60_000 + 13_000,
+            "20 times the budget for so much of an hour"
+        );
+        assert_eq!(tests(both), [Test::ErrorSum, Test::BurnPage], "one rule speaks for the others");
+        assert_eq!(tests(alarms(Some(50_000), 50)), [], "one in twenty may fail here");
+        assert_eq!(tests(alarms(Some(0), 50)), [], "and nobody looks here");
+    }
+
+    #[test]
     fn a_policy_without_statistics_keeps_none() {
         let mut none = policy();
         (none.statistics.metrics, none.statistics.error_budget) = (Vec::new(), 0);
         let mut statistics = Statistics::new();
         let values = ticks(1_000, &[(Metric::ErrorRatio, 1_000_000), (Metric::RequestRate, 9)]);
-        (0..2_000).for_each(|_| assert_eq!(statistics.take(1_000, &none, &values), []));
+        (0..2_000).for_each(|_| assert_eq!(statistics.take(&web(), 1_000, &none, &values), []));
         assert!(statistics.baselines.is_empty() && statistics.errors.is_none());
+        assert!(statistics.budgets.is_empty());
     }
 
     /// What was usual for long, and then a rate of zero: the one alarm it raises, and when the last tick was.
@@ -202,7 +272,8 @@ mod tests {
         let usual = (0..policy.statistics.warm_up + 200).map(|n| 50_000_000 + i64::from(n % 997));
         for rate in usual.chain([0]) {
             at += 1_000;
-            alarms = statistics.take(at, policy, &ticks(at, &[(Metric::RequestRate, rate)]));
+            alarms =
+                statistics.take(&web(), at, policy, &ticks(at, &[(Metric::RequestRate, rate)]));
         }
         assert_eq!(alarms.len(), 1);
         (statistics, alarms, at)
@@ -213,11 +284,15 @@ mod tests {
         let policy = policy();
         let (mut statistics, alarms, at) = odd(&policy);
         let (ttl, none) = (policy.freshness.ttl_of(Metric::RequestRate), BTreeMap::new());
-        assert_eq!(statistics.take(at + ttl, &policy, &none), alarms, "it is as old as it may be");
-        assert_eq!(statistics.take(at + ttl + 1, &policy, &none), []);
+        assert_eq!(
+            statistics.take(&web(), at + ttl, &policy, &none),
+            alarms,
+            "it is as old as it may be"
+        );
+        assert_eq!(statistics.take(&web(), at + ttl + 1, &policy, &none), []);
         let later = at + 3_600_000;
         let back = ticks(later, &[(Metric::RequestRate, 0)]);
-        assert_eq!(statistics.take(later, &policy, &back), alarms, "as odd as it went");
+        assert_eq!(statistics.take(&web(), later, &policy, &back), alarms, "as odd as it went");
     }
 
     #[test]
@@ -229,15 +304,20 @@ mod tests {
             let length = if longer { &mut rules.history } else { &mut rules.warm_up };
             *length += 1;
             let tick = ticks(at + 1_000, &[(Metric::RequestRate, 0)]);
-            assert_eq!(statistics.take(at + 1_000, &policy, &tick), [], "longer past: {longer}");
+            assert_eq!(
+                statistics.take(&web(), at + 1_000, &policy, &tick),
+                [],
+                "longer past: {longer}"
+            );
         }
     }
 
     #[test]
     fn failures_nobody_tells_of_any_more_are_unknown_and_then_forgotten() {
         let (mut statistics, policy) = (Statistics::new(), policy());
-        let mut take =
-            |at, values: &[(Metric, i64)]| statistics.take(at, &policy, &ticks(at, values)).len();
+        let mut take = |at, values: &[(Metric, i64)]| {
+            statistics.take(&web(), at, &policy, &ticks(at, values)).len()
+        };
         let standing = (1..=30).map(|n| take(n * 1_000, &BAD)).last();
         assert_eq!(standing, Some(1));
         let ttl = policy.freshness.ttl_of(Metric::ErrorRatio);
@@ -253,7 +333,7 @@ mod tests {
         let (mut statistics, policy) = (Statistics::new(), policy());
         let idle = [(Metric::ErrorRatio, 0), (Metric::RequestRate, 0)];
         let mut take = |n: u64, values: &[(Metric, i64)]| {
-            statistics.take(n * 1_000, &policy, &ticks(n * 1_000, values)).len()
+            statistics.take(&web(), n * 1_000, &policy, &ticks(n * 1_000, values)).len()
         };
         assert_eq!((1..=30).map(|n| take(n, &BAD)).last(), Some(1));
         let stands = (31..200).map(|n| take(n, &idle)).take_while(|alarms| *alarms == 1).count();

@@ -155,7 +155,7 @@ pub fn findings_of(decided: &Decided) -> Vec<v1::Finding> {
             value: measured(finding.metric, &finding.value),
             threshold: measured(finding.metric, &finding.limit),
             since_time: app.open.get(&finding.kind).map(|open| timestamp(open.since)),
-            summary: explain::finding(finding),
+            summary: explain::seen(decided, finding),
         })
         .collect()
 }

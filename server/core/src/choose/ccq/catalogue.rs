@@ -9,6 +9,10 @@ use super::fixed::Fixed;
 use crate::action::Action;
 use crate::detect::Signature;
 
+mod read;
+
+pub use read::Mistake;
+
 /// The actions a catalogue knows the effect of, in the order that breaks ties: what changes least comes first.
 pub const ACTIONS: [Action; 6] = [
     Action::Noop,
@@ -151,9 +155,14 @@ impl Catalogue {
         }
         let faults = i64::try_from(self.faults.len()).unwrap_or(i64::MAX);
         found.within("faults", faults, 1, FAULTS as i64, "between 1 and 32 faults");
-        let priors = self.faults.iter().map(|fault| fault.prior).sum();
+        let priors = self.faults.iter().fold(0_i64, |sum, fault| sum.saturating_add(fault.prior));
         found.within("faults.prior", priors, MILLION, MILLION, "priors sum to 1000000");
-        self.faults.iter().for_each(|fault| found.of_fault(fault, &self.efforts));
+        for (index, fault) in self.faults.iter().enumerate() {
+            let is_new = self.faults.iter().take(index).all(|other| other.name != fault.name);
+            let rule = "each fault has a name of its own";
+            found.unless(is_new, &format!("faults.{}", fault.name), &fault.name, rule);
+            found.of_fault(fault, &self.efforts);
+        }
         found.0
     }
 
@@ -207,8 +216,12 @@ struct Flaws(Vec<Flaw>);
 
 impl Flaws {
     fn within(&mut self, field: &str, value: i64, least: i64, most: i64, rule: &'static str) {
-        if !(least..=most).contains(&value) {
-            self.0.push(Flaw { field: field.to_owned(), value: value.to_string(), rule });
+        self.unless((least..=most).contains(&value), field, &value.to_string(), rule);
+    }
+
+    fn unless(&mut self, holds: bool, field: &str, value: &str, rule: &'static str) {
+        if !holds {
+            self.0.push(Flaw { field: field.to_owned(), value: value.to_owned(), rule });
         }
     }
 
@@ -216,8 +229,14 @@ impl Flaws {
         let at = |part: &str| format!("faults.{}.{part}", fault.name);
         self.within(&at("prior"), fault.prior, 0, MILLION, "between 0 and 1000000");
         self.within(&at("downtime"), fault.downtime, 0, COST, "a cost between 0 and 16000000");
-        let looks = fault.looks.iter().map(|(_, likelihood)| *likelihood).sum();
-        self.within(&at("looks"), looks, MILLION, MILLION, "likelihoods sum to 1000000");
+        for (index, (look, likelihood)) in fault.looks.iter().enumerate() {
+            let is_new = fault.looks.iter().take(index).all(|(other, _)| other != look);
+            self.unless(is_new, &at("looks"), look.as_str(), "each signature once");
+            let rule = "a likelihood between 0 and 1000000";
+            self.within(&at("looks"), *likelihood, 0, MILLION, rule);
+        }
+        let sum = fault.looks.iter().fold(0_i64, |sum, (_, share)| sum.saturating_add(*share));
+        self.within(&at("looks"), sum, MILLION, MILLION, "likelihoods sum to 1000000");
         for ((effect, effort), action) in fault.effects.iter().zip(efforts).zip(ACTIONS) {
             let field = at(action.as_str());
             self.within(&field, effect.fixes, 0, 999_000, "a chance between 0 and 999000");

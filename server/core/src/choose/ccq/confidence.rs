@@ -67,22 +67,25 @@ pub fn judge(
 ) -> Option<Judgement> {
     let backup = Backup::new(catalogue, signature, beliefs.corrections(), *tried, limits)?;
     Some(Judgement {
-        ranked: rank(&backup, beliefs, tried),
+        ranked: rank(&backup, beliefs, &Draws::of(beliefs), tried),
         diagnosis: diagnosis(catalogue, &backup, tried),
     })
 }
 
-/// Judges every action that is permitted in `tried`, best first, by the values of `backup` and how sure `beliefs` are.
+/// Judges every action that is permitted in `tried`, best first, by the values of `backup` and how sure `beliefs` are, of which `draws`
+/// are drawn.
 #[must_use]
-pub fn rank(backup: &Backup, beliefs: &Beliefs, tried: &Tried) -> Vec<Judged> {
+pub fn rank(backup: &Backup, beliefs: &Beliefs, draws: &Draws, tried: &Tried) -> Vec<Judged> {
     let expected = backup.expected(tried);
-    let still = Still::new(backup, beliefs, tried, &expected);
+    let still = Still::new(backup, draws, tried, &expected);
     let mut ranked: Vec<(Fixed, Judged)> = Vec::with_capacity(ACTIONS.len());
     for (position, (action, expected)) in ACTIONS.into_iter().zip(expected).enumerate() {
         let Some(expected) = expected else { continue };
         let learned = beliefs.get(action);
         let beats_noop = match &still {
-            Some(still) if action != Action::Noop => still.loses(position, &expected, &learned),
+            Some(still) if action != Action::Noop => {
+                still.loses(position, &expected, draws.of_action(position))
+            }
             _ => 1_000,
         };
         ranked.push((expected.value, judged(action, &expected, &learned, beats_noop)));
@@ -124,13 +127,44 @@ fn deviation(learned: &Learned) -> Fixed {
     Fixed::ONE.over(learned.precision.sqrt())
 }
 
+/// What the draws multiply the odds of each action with: the same in every situation that looks alike.
+#[derive(Debug, Clone)]
+pub struct Draws {
+    /// By standard deviation: what was never tried shares one.
+    odds: Vec<(Fixed, Vec<Fixed>)>,
+    of: [usize; COUNT],
+}
+
+impl Draws {
+    /// Of what is known about one signature.
+    #[must_use]
+    pub fn of(beliefs: &Beliefs) -> Self {
+        let mut odds: Vec<(Fixed, Vec<Fixed>)> = Vec::new();
+        let of = ACTIONS.map(|action| {
+            let spread = deviation(&beliefs.get(action));
+            let known = odds.iter().position(|(known, _)| *known == spread);
+            known.unwrap_or_else(|| {
+                let all = (0..DRAWS).map(|draw| spread.times(normal(draw)).exp()).collect();
+                odds.push((spread, all));
+                odds.len() - 1
+            })
+        });
+        Self { odds, of }
+    }
+
+    fn of_action(&self, position: usize) -> &[Fixed] {
+        let known = self.of.get(position).and_then(|index| self.odds.get(*index));
+        known.map_or(&[], |(_, odds)| odds)
+    }
+}
+
 /// Doing nothing for one step, and what can be done after that.
 struct Still {
     expected: Expected,
-    /// What the draws multiply its odds with.
-    idles: Vec<Fixed>,
     /// What is expected after one step of it, after two, ...
     after: Vec<[Option<Expected>; COUNT]>,
+    /// By draw: the chance that it does not help, now and after each of these steps.
+    stays: Vec<[Fixed; 1 + PATIENCE as usize]>,
 }
 
 /// So many steps of waiting are thought through with the draw; behind them, what is expected counts.
@@ -139,7 +173,7 @@ const PATIENCE: u8 = 4;
 impl Still {
     fn new(
         backup: &Backup,
-        beliefs: &Beliefs,
+        draws: &Draws,
         tried: &Tried,
         expected: &[Option<Expected>; COUNT],
     ) -> Option<Self> {
@@ -150,53 +184,70 @@ impl Still {
             }
             backup.expected(&later)
         });
-        let after = later.take_while(|expected| expected.iter().any(Option::is_some)).collect();
+        let after: Vec<_> =
+            later.take_while(|expected| expected.iter().any(Option::is_some)).collect();
         let (waiting, acting) = expected.split_first()?;
         let expected = (*waiting)?;
         if acting.iter().all(Option::is_none) {
             return None;
         }
-        let spread = deviation(&beliefs.get(Action::Noop));
-        let idles = (0..DRAWS).map(|draw| spread.times(normal(draw)).exp()).collect();
-        Some(Self { expected, idles, after })
+        let idles = draws.of_action(0).iter();
+        let stays = idles.map(|idle| {
+            let mut stays = [Fixed::ONE; 1 + PATIENCE as usize];
+            let steps = std::iter::once(Some(expected)).chain(after.iter().map(idling));
+            for (stay, expected) in stays.iter_mut().zip(steps) {
+                *stay = expected.map_or(Fixed::ONE, |expected| fails(&expected, *idle));
+            }
+            stays
+        });
+        let stays = stays.collect();
+        Some(Self { expected, after, stays })
     }
 
     /// Share of the draws in which the action at `position` costs less than doing nothing first, in permille. The chances of both are
     /// drawn, and what the action would be worth a few steps later is drawn with it: that it may not help is no reason to do it
     /// later. What comes after the action is valued as it is expected.
-    fn loses(&self, position: usize, action: &Expected, learned: &Learned) -> u32 {
-        let spread = deviation(learned);
-        let won = self.idles.iter().enumerate().filter(|(draw, idle)| {
-            let odds = spread.times(normal(draw * STRIDE)).exp();
-            drawn(action, odds, action.next) < self.waiting(position, odds, **idle)
+    fn loses(&self, position: usize, action: &Expected, draws: &[Fixed]) -> u32 {
+        let won = self.stays.iter().enumerate().filter(|(draw, stays)| {
+            let odds = draws.get(draw * STRIDE % DRAWS).copied().unwrap_or(Fixed::ONE);
+            let acting = costs(action, fails(action, odds), action.next);
+            acting < self.waiting(position, odds, stays.as_slice())
         });
         let won = u32::try_from(won.count()).unwrap_or(u32::MAX);
         won.saturating_mul(1_000) / u32::try_from(DRAWS).unwrap_or(u32::MAX)
     }
 
-    /// What it costs to do nothing first and the best after it, with the odds of the action at `position` and those of doing nothing
-    /// multiplied.
-    fn waiting(&self, position: usize, odds: Fixed, idle: Fixed) -> Fixed {
-        let idles = |step: &[Option<Expected>; COUNT]| step.first().copied().flatten();
-        let end = self.after.last().and_then(idles).unwrap_or(self.expected);
-        let best = self.after.iter().rev().fold(end.next, |after, step| {
+    /// What it costs to do nothing first and the best after it, with the odds of the action at `position` multiplied and doing nothing
+    /// as good as `stays` says.
+    fn waiting(&self, position: usize, odds: Fixed, stays: &[Fixed]) -> Fixed {
+        let end = self.after.last().and_then(idling).unwrap_or(self.expected);
+        let (now, later) = stays.split_first().unwrap_or((&Fixed::ONE, &[]));
+        let best = self.after.iter().zip(later).rev().fold(end.next, |after, (step, stay)| {
             let values = step.iter().enumerate().filter_map(|(other, expected)| {
                 let expected = expected.as_ref()?;
                 Some(match other {
-                    0 => drawn(expected, idle, after),
-                    _ if other == position => drawn(expected, odds, expected.next),
+                    0 => costs(expected, *stay, after),
+                    _ if other == position => costs(expected, fails(expected, odds), expected.next),
                     _ => expected.value,
                 })
             });
             values.min().unwrap_or(after)
         });
-        drawn(&self.expected, idle, best)
+        costs(&self.expected, *now, best)
     }
 }
 
-/// What an attempt costs to the end when its odds are multiplied and a failure leads to `next`.
-fn drawn(expected: &Expected, odds: Fixed, next: Fixed) -> Fixed {
-    let fails = Fixed::ONE.minus(shifted(expected.chance, odds));
+fn idling(step: &[Option<Expected>; COUNT]) -> Option<Expected> {
+    step.first().copied().flatten()
+}
+
+/// The chance that an attempt does not help when its odds are multiplied.
+fn fails(expected: &Expected, odds: Fixed) -> Fixed {
+    Fixed::ONE.minus(shifted(expected.chance, odds))
+}
+
+/// What an attempt costs to the end when it fails that often and a failure leads to `next`.
+fn costs(expected: &Expected, fails: Fixed, next: Fixed) -> Fixed {
     expected.cost.plus(fails.times(next))
 }
 

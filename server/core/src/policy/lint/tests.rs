@@ -1,4 +1,5 @@
 use super::*;
+use crate::app::AppName;
 use crate::policy::Threshold;
 
 const DAY: Millis = 24 * 3_600_000;
@@ -59,6 +60,18 @@ fn statistics_have_bounds() {
     check(Env::Prod, |p| p.statistics.error_budget = -1, &["statistics.error_budget"]);
     check(Env::Prod, |p| p.statistics.metrics.push(Metric::RequestRate), &["statistics.metrics"]);
     check(Env::Prod, |p| p.statistics.metrics.clear(), &[]);
+    let web = || AppName::parse("web").unwrap();
+    let own = |p: &mut Policy| _ = p.statistics.error_budgets.insert(web(), 50_001);
+    check(Env::Prod, own, &["statistics.error_budgets.web"]);
+    check(Env::Prod, |p| p.statistics.burn.clear(), &[]);
+    let twice = |p: &mut Policy| p.statistics.burn.extend(Burn::usual());
+    check(Env::Prod, twice, &["statistics.burn"]);
+    let slow = |p: &mut Policy| p.statistics.burn[0].times_milli = 999;
+    check(Env::Prod, slow, &["statistics.burn[0].times_milli"]);
+    let long = |p: &mut Policy| p.statistics.burn[1].long_ms = 31 * 24 * 3_600_000;
+    check(Env::Prod, long, &["statistics.burn[1].long_ms", "statistics.burn[1].short_ms"]);
+    let short = |p: &mut Policy| p.statistics.burn[2].short_ms = p.statistics.burn[2].long_ms + 1;
+    check(Env::Prod, short, &["statistics.burn[2].short_ms"]);
 }
 
 #[test]
