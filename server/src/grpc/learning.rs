@@ -20,6 +20,9 @@ use super::{Services, approval, from_proto, ids, outcome, to_proto};
 use crate::agent::Ask;
 use crate::journal::{self, Reader};
 
+#[cfg(test)]
+mod tests;
+
 /// Largest request: a snapshot, and what is around it.
 pub const REQUEST_MAX: usize = TEXT_MAX + (16 << 10);
 /// Times a candidate is judged again that learned something meanwhile.
@@ -279,10 +282,18 @@ impl Service {
         let log = Log::of(&self.services);
         let judged = log.reading(move |reader| {
             let Pair { env, acting, candidate } = pair;
-            let upto = reader.durable_seq();
-            promotion(env, &acting, &candidate, |take| each(reader, upto, take))
+            let (upto, mut unread) = (reader.durable_seq(), None);
+            let judged =
+                promotion(env, &acting, &candidate, |take| each(reader, upto, &mut unread, take));
+            judged.map(|judged| (judged, unread))
         });
-        judged.await
+        match judged.await? {
+            (judged, None) => Ok(judged),
+            (_, Some((seq, error))) => {
+                let text = format!("entry {seq} cannot be read: {error}");
+                Err(status::data_loss("NOT_A_RECORD", seq, &text))
+            }
+        }
     }
 }
 
@@ -291,17 +302,24 @@ fn pair(state: &State) -> Result<Pair, Failure> {
     Ok(Pair { env: state.env, acting: state.acting(), candidate })
 }
 
-/// Every record that is kept, up to one of them.
-fn each(reader: &Reader, upto: u64, take: &mut dyn FnMut(&Record)) -> Result<(), journal::Error> {
+/// Every record that is kept, up to one of them. The first that cannot be read is told: what was in it may have spoken against it.
+fn each(
+    reader: &Reader,
+    upto: u64,
+    unread: &mut Option<(u64, String)>,
+    take: &mut dyn FnMut(&Record),
+) -> Result<(), journal::Error> {
     let mut next = reader.oldest_seq();
     while next <= upto {
         let entries = log::read_sound(reader, next, log::READ_RECORDS)?;
         let Some(last) = entries.last() else { break };
         next = last.seq.saturating_add(1);
         for entry in entries.iter().filter(|entry| entry.seq <= upto) {
-            // What is no record of this version says nothing that could be compared.
-            if let Ok(record) = reader.blobs().record(&entry.line) {
-                take(&record);
+            match reader.blobs().record(&entry.line) {
+                Ok(record) => take(&record),
+                Err(error) => {
+                    unread.get_or_insert_with(|| (entry.seq, error.to_string()));
+                }
             }
         }
     }

@@ -29,7 +29,7 @@ const DAY: Millis = 24 * 60 * 60 * 1_000;
 /// What forbids to explore, beside the app itself. Part of the evidence of a decision.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leeway {
-    /// The app was down for longer than it may be in a month.
+    /// The app was down for longer than it may be in a month, or its requests fail so often that the budget is used up too fast.
     pub budget_spent: bool,
     /// Other apps that are in trouble: which of them depend on each other nobody knows, so any may be the cause.
     pub elsewhere: u32,

@@ -4,7 +4,7 @@ use crate::action::Action;
 use crate::app::Millis;
 use crate::choose::ccq::{Beliefs, Expectation};
 use crate::choose::{self, Choice, Grant, Leeway, Proposal, Row, Source};
-use crate::detect::{self, Finding, FindingKind, Signature, View};
+use crate::detect::{self, Alarm, Finding, FindingKind, Signature, Test, View};
 use crate::gates::{self, Case, PendingPlan, Surroundings};
 use crate::graduation;
 use crate::plan::Plan;
@@ -48,7 +48,7 @@ pub(super) fn consider(ctx: &mut Context<'_>, app: &mut AppState, reading: &Read
         return;
     }
     let (row, beliefs) = learned(ctx, app, reading, &seen);
-    let leeway = leeway(ctx, app);
+    let leeway = leeway(ctx, app, reading);
     let proposal = choose::choose(&Choice {
         app,
         policy: ctx.policy,
@@ -155,7 +155,7 @@ fn learned(
 const BUDGET_MS: Millis = 30 * 24 * 60 * 60 * 1_000;
 
 /// What forbids to explore, beside the app itself; not looked at where nothing is explored anyway.
-fn leeway(ctx: &Context<'_>, app: &AppState) -> Option<Leeway> {
+fn leeway(ctx: &Context<'_>, app: &AppState, reading: &Reading) -> Option<Leeway> {
     if ctx.policy.learning.exploration_ppm == 0 || ctx.state.mode.frozen {
         return None;
     }
@@ -167,9 +167,10 @@ fn leeway(ctx: &Context<'_>, app: &AppState) -> Option<Leeway> {
     let share = u64::try_from(ctx.policy.statistics.error_budget).unwrap_or(0);
     // Without a budget there is nothing to spend.
     let allowed = BUDGET_MS / 1_000_000 * share;
+    let burns = |alarm: &Alarm| matches!(alarm.deviation.test, Test::BurnPage | Test::BurnTicket);
     let pending = pending(ctx.state, app);
     Some(Leeway {
-        budget_spent: share > 0 && down_ms > allowed,
+        budget_spent: (share > 0 && down_ms > allowed) || reading.alarms.iter().any(burns),
         elsewhere: u32::try_from(elsewhere).unwrap_or(u32::MAX),
         waits: pending.is_some(),
     })
@@ -227,7 +228,7 @@ pub(super) fn decide(
         around,
         row,
         beliefs,
-        leeway: leeway(ctx, app).filter(|_| trigger == Trigger::Reading),
+        leeway: leeway(ctx, app, reading).filter(|_| trigger == Trigger::Reading),
     };
     if is_repeat(ctx, app, &decided) {
         ctx.repeats = app.last_decision.as_ref().map(|last| (app.profile.name.clone(), last.seq));

@@ -151,8 +151,7 @@ pub(super) fn promote(ctx: &mut Context<'_>, backtest: &Backtested, reason: &str
         return;
     }
     if let Some(old) = pending(ctx) {
-        let (approval, state) = (old.seq, ApprovalState::Superseded);
-        ctx.write(None, Some(approval), Body::ApprovalEnded { approval, state });
+        supersede(ctx, old.seq);
     }
     let asked = Asked {
         backtest: backtest.clone(),
@@ -163,6 +162,14 @@ pub(super) fn promote(ctx: &mut Context<'_>, backtest: &Backtested, reason: &str
     };
     let seq = write(ctx, by, LearningChange::Asked(asked));
     ctx.reply = Reply::Done { seq: Some(seq) };
+}
+
+/// What waits for a human was asked for under other circumstances.
+pub(super) fn supersede(ctx: &mut Context<'_>, cause: u64) {
+    if let Some(old) = pending(ctx) {
+        let (approval, state) = (old.seq, ApprovalState::Superseded);
+        ctx.write(None, Some(cause), Body::ApprovalEnded { approval, state });
+    }
 }
 
 /// The promotion that waits for a human.

@@ -6,7 +6,7 @@ use crate::record::{Author, Body};
 use crate::state::ApprovalState;
 
 use super::request::{clip, is_answered, request_of};
-use super::{Context, Input, Reply};
+use super::{Context, Input, Reply, learning};
 
 /// Puts a policy in force, unless it breaks a rule: then the old one stays. What waits for a human was planned under the old
 /// rules, and its digest says so: it is superseded, and what still stands is asked anew.
@@ -56,6 +56,7 @@ fn supersede(ctx: &mut Context<'_>, cause: u64, digest: &str) {
     if *digest == ctx.state.policy_digest {
         return;
     }
+    learning::supersede(ctx, cause);
     let pending = ctx.state.approvals.values().filter(|a| a.state == ApprovalState::Pending);
     for approval in pending {
         let (approval, app) = (approval.seq, &approval.plan.app);

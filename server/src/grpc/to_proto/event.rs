@@ -142,13 +142,18 @@ fn effect(body: &Body) -> Option<String> {
             ids::attempt(*decision)
         ),
         Body::Concluded(concluded) => format!("{}: {}", concluded.action, concluded.detail),
-        Body::Learned { lesson, before, after, .. } => format!(
-            "{} for {}: value {:.3} -> {:.3}",
-            lesson.action,
-            lesson.finding.as_str(),
-            super::natural(before.q_micro),
-            super::natural(after.q_micro)
-        ),
+        Body::Learned { lesson, before, after, calibrated, candidate } => {
+            let drifted = calibrated.as_deref().is_some_and(|calibrated| calibrated.drifted);
+            format!(
+                "{} for {}: value {:.3} -> {:.3}{}{}",
+                lesson.action,
+                lesson.finding.as_str(),
+                super::natural(before.q_micro),
+                super::natural(after.q_micro),
+                if *candidate { ", for the candidate" } else { "" },
+                if drifted { "; the world is taken for changed" } else { "" },
+            )
+        }
         Body::LearningSkipped { why, .. } => format!("nothing learned: {why}"),
         Body::Repeated { decision, count } => {
             format!("{} came out the same {count} more times", ids::decision(*decision))

@@ -5,10 +5,10 @@ use crate::app::{AppName, Env, Millis, OnboardRequest};
 use crate::backtest::{Verdict, promotion};
 use crate::choose::ccq::{Fixed, Knowledge, OWN, Trial};
 use crate::choose::snapshot::Snapshot;
-use crate::choose::{Expertise, Lesson, Taught, ValueTable};
+use crate::choose::{Expertise, Leeway, Lesson, Taught, ValueTable};
 use crate::detect::{FindingKind, Signature};
 use crate::policy::Learner;
-use crate::record::{Author, Backtested, Body, LearningChange};
+use crate::record::{Author, Backtested, Body, Decided, LearningChange, Trigger};
 use crate::signal::{MICRO, Metric};
 use crate::state::{ApprovalState, Outcome};
 use crate::step::world::{AGENT, World};
@@ -271,8 +271,9 @@ fn a_promotion_ends_when_it_is_rejected_replaced_late_or_rests_on_other_rules() 
     let mut policy = world.policy.clone();
     policy.confidence.r1 += 10;
     world.apply(policy, Author::Principal("adam".to_owned()));
+    assert_eq!(state(&world, ruled), ApprovalState::Superseded);
     let reply = world.approve(ruled, None, World::by("ann"));
-    assert!(matches!(reply, Reply::Failed(Failure::PlanChanged { .. })), "{reply:?}");
+    assert!(matches!(reply, Reply::Failed(Failure::ApprovalClosed { .. })), "{reply:?}");
 
     let frozen = asked(&mut world, &backtest);
     let by = World::by("olivia");
@@ -377,4 +378,38 @@ fn nothing_learned_is_changed_by_hand_while_it_is_frozen_or_by_what_is_no_human(
         "stage acts on what it learns"
     );
     world.assert_replays();
+}
+
+#[test]
+fn what_forbids_to_explore_is_on_record_with_the_decision() {
+    let mut world = World::new(Env::Dev);
+    world.policy.learning.exploration_ppm = 1_000_000;
+    world.start_agent();
+    let apps = ["web", "api"].map(|name| world.onboard(name, 1));
+    let [web, api] = &apps;
+    let leeway = |world: &World, app: &AppName| {
+        let of = |d: &&Decided| d.app.profile.name == *app && d.trigger == Trigger::Reading;
+        let decided = world.decisions().filter(of).last().expect("a decision");
+        decided.leeway.expect("where exploration is possible it is looked at")
+    };
+    world.crash(web, 0);
+    assert_eq!(leeway(&world, web), Leeway::default());
+    world.pass(30 * MINUTE);
+
+    world.broken = apps.to_vec();
+    world.crash(web, 0);
+    world.crash(api, 0);
+    world.pass(2_000);
+    assert_eq!(leeway(&world, api).elsewhere, 1);
+    assert!(!leeway(&world, api).budget_spent);
+    // A month may have 43 minutes of it, and what goes on unchanged is written again every quarter of an hour.
+    world.pass(65 * MINUTE);
+    assert!(leeway(&world, web).budget_spent);
+    world.assert_replays();
+
+    // Where nothing is explored nothing of it is asked.
+    let mut stage = World::new(Env::Stage);
+    let app = stage.onboard("web", 1);
+    stage.crash(&app, 0);
+    assert!(stage.decisions().all(|decided| decided.leeway.is_none()));
 }

@@ -145,15 +145,20 @@ fn another_environment_is_a_weak_prior() {
 prop_compose! {
     fn experience()(
         trials in prop::collection::vec(
-            (0..3_usize, 0..3_usize, 0..4_usize, any::<bool>(), 50_000..950_000_i64), 0..60,
+            (0..3_usize, 0..3_usize, 0..4_usize, 0..5_u8, 50_000..950_000_i64), 0..60,
         )
     ) -> Vec<Knowledge> {
         // Versions of three agents' knowledge, each as it was at some moment.
         let mut all = vec![Knowledge::default(); 3];
         let mut versions = Vec::new();
-        for (agent, signature, action, resolved, chance) in trials {
+        for (agent, signature, action, taught, chance) in trials {
             let (signature, action) = (Signature::ALL[signature], ACTIONS[action]);
-            all[agent].learn(&agent.to_string(), &trial(signature, action, resolved, chance));
+            let (origin, trial) = (agent.to_string(), trial(signature, action, taught < 2, chance));
+            match taught {
+                3 => all[agent].relapse(&origin, &trial),
+                4 => all[agent].reject(&origin, &trial),
+                _ => all[agent].learn(&origin, &trial),
+            };
             versions.push(all[agent].clone());
         }
         versions.extend(all);
