@@ -117,8 +117,13 @@ pub(crate) fn policy() -> Policy {
 
 /// Starts a server of stage in this process. `me` is a program that is a shim when its first argument is `shim`.
 pub(crate) async fn serve(me: &Path, dir: &Path) -> App {
+    serve_under(&policy(), me, dir).await
+}
+
+/// The same under other rules.
+pub(crate) async fn serve_under(policy: &Policy, me: &Path, dir: &Path) -> App {
     let policy_file = dir.join("policy.toml");
-    std::fs::write(&policy_file, toml::to_string(&policy()).unwrap()).unwrap();
+    std::fs::write(&policy_file, toml::to_string(policy).unwrap()).unwrap();
     let args = ServerArgs {
         env: Some("stage".into()),
         listen: Some("127.0.0.1:0".into()),

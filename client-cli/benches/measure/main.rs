@@ -19,14 +19,16 @@ use std::path::Path;
 
 mod bed;
 mod crowd;
+mod faults;
 mod heal;
 mod scale;
 mod wire;
 
 type Table = (&'static str, fn(&Path, &Path));
 
-const TABLES: [Table; 4] = [
+const TABLES: [Table; 5] = [
     ("heal", heal::measure),
+    ("faults", faults::measure),
     ("wire", wire::measure),
     ("crowd", crowd::measure),
     ("scale", scale::measure),
@@ -44,6 +46,9 @@ fn main() {
         ["stamp", file] => heal::stamp(Path::new(file)),
         ["serve", file] => heal::serve(Path::new(file)),
         ["server", dir] => scale::server(Path::new(dir)),
+        ["patient", file, dependency] => {
+            faults::patient::run(Path::new(file), dependency.parse().unwrap())
+        }
         _ => {}
     }
     let me = std::env::current_exe().unwrap();

@@ -84,7 +84,6 @@ impl Monitor {
 
     /// Two conditions that exclude each other, called critical so that nobody waits for the tick; or their end.
     pub(crate) async fn claim(&mut self, app: &str, value: bool) {
-        self.seq += 1;
         let names = ["cpu_high", "cpu_low", "bench_critical"];
         let signal = v1::Signal {
             app: app.into(),
@@ -92,6 +91,11 @@ impl Monitor {
             conditions: names.into_iter().map(|name| (name.to_owned(), value)).collect(),
             ..v1::Signal::default()
         };
+        self.tell(signal).await;
+    }
+
+    pub(crate) async fn tell(&mut self, signal: v1::Signal) {
+        self.seq += 1;
         let batch = v1::SignalBatch { seq: self.seq, signals: vec![signal], ..Default::default() };
         self.send(push::Message::Batch(batch)).await;
     }
