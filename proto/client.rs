@@ -18,6 +18,7 @@ use crate::v1::approval_service_client::ApprovalServiceClient;
 use crate::v1::bus_service_client::BusServiceClient;
 use crate::v1::decision_service_client::DecisionServiceClient;
 use crate::v1::identity_service_client::IdentityServiceClient;
+use crate::v1::learning_service_client::LearningServiceClient;
 use crate::v1::onboarding_service_client::OnboardingServiceClient;
 use crate::v1::policy_service_client::PolicyServiceClient;
 use crate::v1::proof_service_client::ProofServiceClient;
@@ -212,6 +213,12 @@ impl Client {
     #[must_use]
     pub fn policy(&self) -> PolicyServiceClient<Connection> {
         PolicyServiceClient::new(self.connection.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    /// The service of what was learned.
+    #[must_use]
+    pub fn learning(&self) -> LearningServiceClient<Connection> {
+        LearningServiceClient::new(self.connection.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
 
     /// The service that reads the proof log.

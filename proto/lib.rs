@@ -73,7 +73,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!((lists, commands), (4, 14));
+        assert_eq!((lists, commands), (4, 17));
     }
 
     #[test]

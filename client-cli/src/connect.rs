@@ -143,6 +143,8 @@ impl Session {
         approvals: approval_service_client::ApprovalServiceClient;
         /// The rules.
         policy: policy_service_client::PolicyServiceClient;
+        /// What was learned.
+        learning: learning_service_client::LearningServiceClient;
         /// The proof log.
         proof: proof_service_client::ProofServiceClient;
         /// The agent.

@@ -350,6 +350,12 @@ fn fix(code: Code, reason: &str, metadata: impl Fn(&str) -> Option<String>) -> V
         (Code::Aborted, "POLICY_CHANGED") => {
             "`agentctl policy get` shows the one in force".to_owned()
         }
+        (Code::FailedPrecondition, "NOT_PRUNABLE") => {
+            "`agentctl proof status` shows what is kept and exported; `agentctl explain NOT_PRUNABLE` says more".to_owned()
+        }
+        (Code::NotFound, "ENTRY_PRUNED") => {
+            "an export has it, `agentctl proof status` says which; `agentctl explain ENTRY_PRUNED` says more".to_owned()
+        }
         (Code::OutOfRange, _) => match metadata("oldest_cursor") {
             Some(cursor) if !cursor.is_empty() => format!("the oldest position that works is `--since {cursor}`"),
             Some(_) | None => return Vec::new(),

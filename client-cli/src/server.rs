@@ -1,4 +1,4 @@
-//! The server crate as the command line uses it. Every call into `agentd` is in this file.
+//! The server crate as the command line uses it. Every call into `agentd` is in this file, and in the one about what lies beside a log.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,10 @@ use agentd_core::app::Env;
 
 use crate::exit::Exit;
 use crate::failure::{Failure, chain};
+
+mod beside;
+
+pub use beside::{Bodies, PlainLines};
 
 /// Name of the token file in a data directory.
 pub const TOKENS_FILE: &str = tokens::FILE_NAME;
@@ -109,8 +113,9 @@ pub fn token_file(data_dir: Option<&str>) -> Option<PathBuf> {
 
 /// What looks at an app: the same probes and meters as in the server.
 pub mod sense {
+    pub use agentd::sense::cgroup::GroupMeter;
     pub use agentd::sense::probe::Probe;
-    pub use agentd::sense::process::Meter;
+    pub use agentd::sense::process::{Meter, Usage};
 
     use agentd::shim::procfs;
     use agentd::shim::protocol::Fence;
@@ -438,83 +443,6 @@ fn rotation_failure(error: &agentd::tlog::rotate::Error) -> Failure {
         }
         Error::Damaged(_) => failure.hint("`agentctl proof verify --data-dir DIR` says more"),
         _ => failure,
-    }
-}
-
-/// Where bodies lie that are too long for a line of the log.
-#[derive(Debug, Clone)]
-pub struct Bodies {
-    blobs: Option<agentd::blobs::Blobs>,
-    /// What is removed with the last of its users.
-    _received: Option<std::sync::Arc<tempfile::TempDir>>,
-}
-
-impl Bodies {
-    /// There are none: a line that names one is a line without its body.
-    #[must_use]
-    pub const fn nowhere() -> Self {
-        Self { blobs: None, _received: None }
-    }
-
-    /// In a data directory, or in a directory with tiles.
-    #[must_use]
-    pub fn of_log(dir: &Path) -> Self {
-        Self { blobs: Some(agentd::blobs::Blobs::of_log(&log_dir(dir))), _received: None }
-    }
-
-    /// Beside a file with lines.
-    #[must_use]
-    pub fn beside(file: &Path) -> Self {
-        let mut name = file.as_os_str().to_owned();
-        name.push(".blobs");
-        Self { blobs: Some(agentd::blobs::Blobs::at(name.into())), _received: None }
-    }
-
-    /// Where what a server sends is kept until it was checked.
-    ///
-    /// # Errors
-    /// There is no room for it.
-    pub fn received() -> Result<Self, Failure> {
-        let failed =
-            |error| Failure::because(Exit::Failure, "cannot keep what the server sends", &error);
-        let dir = tempfile::tempdir().map_err(failed)?;
-        let blobs = Some(agentd::blobs::Blobs::at(dir.path().to_owned()));
-        Ok(Self { blobs, _received: Some(std::sync::Arc::new(dir)) })
-    }
-
-    /// Keeps bodies, each under its digest.
-    ///
-    /// # Errors
-    /// They cannot be written.
-    pub fn put(&self, bodies: &[Vec<u8>]) -> Result<(), Failure> {
-        let Some(blobs) = &self.blobs else { return Ok(()) };
-        let failed = |error| Failure::because(Exit::Failure, "cannot write a body", &error);
-        bodies.iter().try_for_each(|body| blobs.put(body).map(drop).map_err(failed))
-    }
-
-    /// Checks the body that a line keeps beside the log, if it does; says what is wrong with it.
-    ///
-    /// # Errors
-    /// It is not there as it was recorded.
-    pub fn check(&self, line: &[u8]) -> Result<(), String> {
-        match &self.blobs {
-            Some(blobs) => blobs.check(line).map_err(|error| error.to_string()),
-            None if agentd_core::record::Detached::in_line(line).is_some() => {
-                Err("its body is not in what is checked".to_owned())
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// The record in a line, whole.
-    ///
-    /// # Errors
-    /// It is none, or its body cannot be had.
-    pub fn record(&self, line: &[u8]) -> Result<agentd_core::record::Record, agentd::blobs::Error> {
-        match &self.blobs {
-            Some(blobs) => blobs.record(line),
-            None => Ok(agentd_core::record::Record::parse(line)?),
-        }
     }
 }
 

@@ -140,6 +140,14 @@ class Server:
 
         return wait_for(what, lambda: next(filter(is_it, self.records()), None), hint)
 
+    def counted(self, event: str) -> int:
+        """How often something happened at the port."""
+        headers = {"authorization": f"Bearer {self.token_file('local').read_text()}"}
+        with urllib.request.urlopen(urllib.request.Request(f"http://{self.address}/metrics", headers=headers), timeout=30) as page:
+            text = page.read().decode()
+        name = f'event="{event}"'
+        return next(int(line.split()[-1]) for line in text.splitlines() if line.startswith("agentctl_port_events") and name in line)
+
     def stop(self) -> None:
         """Ends the server and the apps below its directory, which would outlive it."""
         if self.process and self.process.poll() is None:

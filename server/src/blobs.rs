@@ -5,14 +5,19 @@
 //! ```
 //!
 //! A file is durable before the line that names it is written, and never changes after that. Whoever reads one checks it against the
-//! line; what is missing or was edited is named by its entry, and everything else goes on.
+//! line; what is missing or was edited is named by its entry, and everything else goes on. A file goes with the last record that names
+//! it ([`crate::retention`]): one that was kept while that is found out stays.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use agentd_core::chain::Hash;
 use agentd_core::record::{self, BLOB_MAX, Detached, Record};
 
+use crate::failpoint;
 use crate::journal::{make_dir, replace_file, sync_parent};
 
 /// Name of the directory in the directory of the log.
@@ -41,9 +46,19 @@ pub enum Error {
 }
 
 /// The files of one log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Blobs {
     dir: PathBuf,
+    in_use: Arc<Mutex<InUse>>,
+}
+
+/// Files that no durable line may name yet.
+#[derive(Debug, Default)]
+struct InUse {
+    /// Kept, and the line not durable.
+    fresh: BTreeSet<Hash>,
+    /// Somebody is finding out what goes: what was fresh when that began, and what was kept since.
+    spared: Option<BTreeSet<Hash>>,
 }
 
 impl Blobs {
@@ -55,12 +70,56 @@ impl Blobs {
 
     /// Those in `dir` itself, as an export has them.
     #[must_use]
-    pub const fn at(dir: PathBuf) -> Self {
-        Self { dir }
+    pub fn at(dir: PathBuf) -> Self {
+        Self { dir, in_use: Arc::default() }
+    }
+
+    fn in_use(&self) -> MutexGuard<'_, InUse> {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lines of everything that was kept so far are durable, or never will be.
+    pub fn settled(&self) {
+        self.in_use().fresh.clear();
+    }
+
+    /// From here on, what is kept stays, whoever names it no more: see [`Blobs::remove`]. What is fresh now stays too.
+    pub fn spare(&self) {
+        let mut in_use = self.in_use();
+        in_use.spared = Some(in_use.fresh.clone());
+    }
+
+    /// Removes these, but not what was kept since [`Blobs::spare`]. Answers with how many there were.
+    ///
+    /// # Errors
+    /// The disk; some are there still.
+    pub fn remove(&self, going: &BTreeSet<Hash>) -> io::Result<usize> {
+        let removed = going
+            .iter()
+            .try_fold(0, |removed, sha256| Ok(removed + usize::from(self.remove_one(*sha256)?)));
+        self.in_use().spared = None;
+        removed
+    }
+
+    /// One by one: who keeps one waits for no more than one.
+    fn remove_one(&self, sha256: Hash) -> io::Result<bool> {
+        let in_use = self.in_use();
+        if in_use.spared.as_ref().is_none_or(|spared| spared.contains(&sha256)) {
+            return Ok(false);
+        }
+        failpoint::hit("blobs.remove")?;
+        match std::fs::remove_file(self.file(sha256)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            gone => Ok(gone.is_ok()),
+        }
     }
 
     fn path(&self, blob: Detached) -> PathBuf {
-        let name = blob.sha256.to_string();
+        self.file(blob.sha256)
+    }
+
+    fn file(&self, sha256: Hash) -> PathBuf {
+        let name = sha256.to_string();
         let shelf = name.get(..2).unwrap_or_default().to_owned();
         self.dir.join("sha256").join(shelf).join(name)
     }
@@ -74,6 +133,11 @@ impl Blobs {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         let blob = Detached::of(bytes);
+        {
+            let mut in_use = self.in_use();
+            in_use.fresh.insert(blob.sha256);
+            in_use.spared.as_mut().map(|spared| spared.insert(blob.sha256));
+        }
         let path = self.path(blob);
         if let Some(shelf) = path.parent() {
             make_dir(shelf)?;
@@ -171,6 +235,30 @@ mod tests {
         assert!(matches!(blobs.check(&line), Err(Error::Missing(_))));
         fs::create_dir(&path).unwrap();
         assert!(matches!(blobs.check(&line), Err(Error::Io { .. })));
+    }
+
+    #[test]
+    fn what_is_kept_while_it_is_found_out_what_goes_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::of_log(dir.path());
+        let [old, fresh, again] = [b"old", b"new", b"two"].map(|bytes| {
+            blobs.settled();
+            blobs.put(bytes).unwrap()
+        });
+        let all: BTreeSet<Hash> = [old, fresh, again].map(|blob| blob.sha256).into();
+        blobs.settled();
+        blobs.put(b"new").unwrap();
+        assert_eq!(blobs.remove(&all).unwrap(), 0, "nobody asked what goes");
+        blobs.spare();
+        blobs.settled();
+        // Named by the record that is made at this moment.
+        blobs.clone().put(b"two").unwrap();
+        assert_eq!(blobs.remove(&all).unwrap(), 1);
+        assert!(matches!(blobs.get(old), Err(Error::Missing(_))));
+        assert!(blobs.get(fresh).is_ok() && blobs.get(again).is_ok());
+        blobs.settled();
+        blobs.spare();
+        assert_eq!(blobs.remove(&all).unwrap(), 2, "gone already is no error");
     }
 
     #[test]

@@ -340,58 +340,57 @@ impl Reader<'_> {
 
     fn limits(&mut self) -> Limits {
         let default = Limits::default();
-        let count = |max: usize| move |text: &str| units::count_within(text, max);
-        let time = |text: &str| {
-            units::duration_within(text, Duration::from_millis(100), Duration::from_secs(60))
-        };
-        let time_rule = "must be a time from 100ms to 60s, such as 3s";
-        let number = |n: usize| n.to_string();
+        let streams = usize::try_from(default.max_streams).unwrap_or(usize::MAX);
+        let streams = self.count("limits.max_streams", streams, 4_096);
+        let minute = (Duration::from_millis(100), Duration::from_secs(60), "3s");
+        let week = (Duration::from_secs(1), Duration::from_secs(7 * 86_400), "30m");
         Limits {
-            max_connections: self
-                .take(
-                    "limits.max_connections",
-                    &number(default.max_connections),
-                    "must be a whole number, 1 to 65536",
-                    count(65_536),
-                )
-                .unwrap_or(default.max_connections),
-            max_connections_per_address: self
-                .take(
-                    "limits.max_connections_per_address",
-                    &number(default.max_connections_per_address),
-                    "must be a whole number, 1 to 65536",
-                    count(65_536),
-                )
-                .unwrap_or(default.max_connections_per_address),
-            max_streams: self
-                .take(
-                    "limits.max_streams",
-                    &default.max_streams.to_string(),
-                    "must be a whole number, 1 to 4096",
-                    |text| count(4096)(text).and_then(|n| u32::try_from(n).ok()),
-                )
-                .unwrap_or(default.max_streams),
-            preface_timeout: self
-                .take(
-                    "limits.preface_timeout",
-                    &show_duration(default.preface_timeout),
-                    time_rule,
-                    time,
-                )
-                .unwrap_or(default.preface_timeout),
-            tls_timeout: self
-                .take("limits.tls_timeout", &show_duration(default.tls_timeout), time_rule, time)
-                .unwrap_or(default.tls_timeout),
-            drain_timeout: self
-                .take(
-                    "limits.drain_timeout",
-                    &show_duration(default.drain_timeout),
-                    time_rule,
-                    time,
-                )
-                .unwrap_or(default.drain_timeout),
+            max_connections: self.count("limits.max_connections", default.max_connections, 65_536),
+            max_connections_per_address: self.count(
+                "limits.max_connections_per_address",
+                default.max_connections_per_address,
+                65_536,
+            ),
+            max_streams: u32::try_from(streams).unwrap_or(default.max_streams),
+            preface_timeout: self.time("limits.preface_timeout", default.preface_timeout, minute),
+            tls_timeout: self.time("limits.tls_timeout", default.tls_timeout, minute),
+            first_request_timeout: self.time(
+                "limits.first_request_timeout",
+                default.first_request_timeout,
+                minute,
+            ),
+            max_connection_age: self.time(
+                "limits.max_connection_age",
+                default.max_connection_age,
+                week,
+            ),
+            connection_grace: self.time(
+                "limits.connection_grace",
+                default.connection_grace,
+                minute,
+            ),
+            drain_timeout: self.time("limits.drain_timeout", default.drain_timeout, minute),
             ..default
         }
+    }
+
+    fn count(&mut self, key: &'static str, default: usize, max: usize) -> usize {
+        let rule = format!("must be a whole number, 1 to {max}");
+        let parse = |text: &str| units::count_within(text, max);
+        self.take(key, &default.to_string(), &rule, parse).unwrap_or(default)
+    }
+
+    /// A time between two others, with one that is as an example.
+    fn time(
+        &mut self,
+        key: &'static str,
+        default: Duration,
+        (min, max, example): (Duration, Duration, &str),
+    ) -> Duration {
+        let (from, to) = (show_duration(min), show_duration(max));
+        let rule = format!("must be a time from {from} to {to}, such as {example}");
+        let parse = |text: &str| units::duration_within(text, min, max);
+        self.take(key, &show_duration(default), &rule, parse).unwrap_or(default)
     }
 
     /// Rules about more than one setting.

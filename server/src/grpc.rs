@@ -7,6 +7,7 @@ use agentctl_api::v1::agent_service_server::AgentServiceServer;
 use agentctl_api::v1::approval_service_server::ApprovalServiceServer;
 use agentctl_api::v1::bus_service_server::BusServiceServer;
 use agentctl_api::v1::identity_service_server::IdentityServiceServer;
+use agentctl_api::v1::learning_service_server::LearningServiceServer;
 use agentctl_api::v1::onboarding_service_server::OnboardingServiceServer;
 use agentctl_api::v1::policy_service_server::PolicyServiceServer;
 use agentctl_api::v1::proof_service_server::ProofServiceServer;
@@ -40,6 +41,7 @@ pub mod from_proto;
 pub mod hooks;
 pub mod identity;
 pub mod ids;
+pub mod learning;
 mod log;
 pub mod onboarding;
 mod opaque;
@@ -135,6 +137,10 @@ where
         .add_service(
             IdentityServiceServer::new(identity::Service(s()))
                 .max_decoding_message_size(REQUEST_MAX),
+        )
+        .add_service(
+            LearningServiceServer::new(learning::Service::new(s()))
+                .max_decoding_message_size(learning::REQUEST_MAX),
         )
         .add_service(decision::wire::Wire::new(decision::Service(s())))
         .add_service(

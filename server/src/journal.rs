@@ -225,9 +225,13 @@ fn look_through(shared: Arc<Shared>) -> Result<Option<JoinHandle<()>>, Error> {
     let looking = move || {
         while let Some(segment) = shared.unread() {
             let began = Instant::now();
-            if let Err(error) = shared.look_through(segment) {
-                tracing::error!(%error, segment, "a part of the proof log cannot be read");
-                return;
+            match shared.look_through(segment) {
+                // What was pruned meanwhile need not be looked at.
+                Ok(()) | Err(Error::Pruned { .. }) => {}
+                Err(error) => {
+                    tracing::error!(%error, segment, "a part of the proof log cannot be read");
+                    return;
+                }
             }
             // Half of one core at most.
             std::thread::sleep(began.elapsed());
@@ -378,6 +382,11 @@ impl Journal {
         &self.inner.dir
     }
 
+    /// From here on no record below `before` is read, although all of them are there: what they name may go.
+    pub fn conceal(&self, before: u64) {
+        self.inner.shared.conceal(before);
+    }
+
     /// Gives up the records below `before`: from here on none of them is read, and the segments that hold nothing else become
     /// segments to come. Whoever calls this has made sure that the next start knows where the log begins now. Answers with how
     /// many segments there were.
@@ -392,6 +401,11 @@ impl Journal {
             shared.spares.retire(*first_seq).map_err(|e| Error::io("release", "a segment", e))?;
         }
         Ok(released.len())
+    }
+
+    /// Lets nothing be appended until [`Journal::try_recover`]: what depends on the records could not be had of them.
+    pub fn hold(&self, reason: String) {
+        self.inner.shared.set_status(Status::Unwritable { reason });
     }
 
     /// Takes note that the records are not those that were promised elsewhere: nothing is appended from here on.

@@ -30,6 +30,8 @@ mod body;
 mod counters;
 mod edge;
 mod hook;
+mod lifetime;
+mod metered;
 mod occupancy;
 mod page;
 mod preface;
@@ -39,6 +41,9 @@ pub mod tls;
 pub use counters::Counters;
 use edge::Edge;
 pub use edge::RequestId;
+pub use lifetime::Leaving;
+use lifetime::{LAST_WORD, Lifetime, Over};
+use metered::Metered;
 use occupancy::{Occupancy, Seat};
 use shed::Shed;
 pub use tls::TlsSetup;
@@ -66,6 +71,12 @@ pub struct Limits {
     pub keepalive_interval: Duration,
     /// Time for the answer to a ping.
     pub keepalive_timeout: Duration,
+    /// Time for the first request that is let in; a connection that had none is closed.
+    pub first_request_timeout: Duration,
+    /// Age at which a connection takes no more requests, a fifth more or less.
+    pub max_connection_age: Duration,
+    /// Time for what is open on a connection that is old; then it is ended.
+    pub connection_grace: Duration,
     /// Bytes of all headers of a request.
     pub max_header_list: u32,
     /// Time for requests in flight after the drain began; then they are cut.
@@ -85,6 +96,9 @@ impl Default for Limits {
             tls_timeout: Duration::from_secs(5),
             keepalive_interval: Duration::from_secs(20),
             keepalive_timeout: Duration::from_secs(10),
+            first_request_timeout: Duration::from_secs(10),
+            max_connection_age: Duration::from_secs(30 * 60),
+            connection_grace: Duration::from_secs(30),
             max_header_list: 16 * 1024,
             drain_timeout: Duration::from_secs(10),
         }
@@ -334,16 +348,37 @@ where
             .max_local_error_reset_streams(MAX_LOCAL_ERROR_RESETS)
             .keep_alive_interval(self.limits.keepalive_interval)
             .keep_alive_timeout(self.limits.keepalive_timeout);
+        let io = Metered::new(io, Arc::clone(&self.counters));
         let io = TokioIo::new(preface::Replayed::new(io));
-        let mut connection =
-            pin!(builder.serve_connection(io, self.edge.on_connection(peer, local)));
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = self.stopping.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
+        let life = Lifetime::default();
+        let service = self.edge.on_connection(peer, local, life.clone());
+        let mut connection = pin!(builder.serve_connection(io, service));
+        let over = tokio::select! {
+            ended = connection.as_mut() => return self.ended(peer, ended),
+            () = self.stopping.cancelled() => None,
+            over = life.over(&self.limits) => Some(over),
         };
+        connection.as_mut().graceful_shutdown();
+        let Some(over) = over else { return self.ended(peer, connection.await) };
+        self.counters.bump(match over {
+            Over::Old => &self.counters.old_connections,
+            Over::Useless => &self.counters.useless_connections,
+        });
+        // It is told to go (GOAWAY). What is open may end by itself, then it is ended, and who takes no last word is cut.
+        if let Ok(ended) = timeout(self.limits.connection_grace, connection.as_mut()).await {
+            return self.ended(peer, ended);
+        }
+        life.leave();
+        match timeout(LAST_WORD, connection).await {
+            Ok(ended) => self.ended(peer, ended),
+            Err(_elapsed) => {
+                self.counters.bump(&self.counters.cut_connections);
+                tracing::debug!(%peer, "an old connection took no last word and was cut");
+            }
+        }
+    }
+
+    fn ended(&self, peer: SocketAddr, ended: Result<(), hyper::Error>) {
         if let Err(error) = ended {
             self.counters.bump(&self.counters.broken_connections);
             tracing::debug!(%peer, %error, "connection ended with an error");

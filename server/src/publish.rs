@@ -13,8 +13,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// Records in the ring.
 pub const RING: usize = 4_096;
-/// The newest of them are kept in the form watchers get them in.
-const ENCODED: usize = 512;
 
 /// Watchers at once. Each holds its queue and its place in the log, nothing else.
 pub const WATCHERS: usize = 1_024;
@@ -42,6 +40,9 @@ impl Published {
 
 /// What one watcher was sent of a record, so that the next one is sent the same bytes. It changes with what the records behind it say
 /// about it: so it is kept under the number of the last of those.
+///
+/// It is kept for as long as its record is in the ring: it is smaller than the line beside it, and of all readers those who come back
+/// after an interruption are many at once, and are behind the newest.
 #[derive(Debug, Default)]
 pub struct Encoded(Mutex<Option<(u64, Bytes)>>);
 
@@ -57,10 +58,6 @@ impl Encoded {
                 bytes
             }
         }
-    }
-
-    fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -106,10 +103,6 @@ impl Publisher {
                     ring.pop_front();
                 }
                 ring.push_back(record);
-                if let Some(older) = ring.len().checked_sub(ENCODED + 1).and_then(|at| ring.get(at))
-                {
-                    older.encoded.forget();
-                }
             }
         }
         self.head.send_replace(last);
@@ -146,5 +139,60 @@ impl Publisher {
         }
         let skip = usize::try_from(after.saturating_add(1) - oldest).unwrap_or(usize::MAX);
         Next::Records(ring.iter().skip(skip).take(max).cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agentd_core::app::Env;
+    use agentd_core::chain::{GENESIS, leaf_hash};
+    use agentd_core::record::Body;
+
+    use super::*;
+
+    fn published(seq: u64) -> Arc<Published> {
+        let body = Body::Transition { path: Vec::new() };
+        let actor = "agent-0badcafe".to_owned();
+        let record = Record {
+            seq,
+            at: seq,
+            env: Env::Stage,
+            app: None,
+            cause: None,
+            actor,
+            trace: None,
+            body,
+        };
+        let line = Bytes::from(record.line(GENESIS));
+        let hash = leaf_hash(&line);
+        Arc::new(Published::new(record, line, hash))
+    }
+
+    /// Reads everything that is there as a watcher does; what it read, and how much of it it had to encode.
+    fn read(publisher: &Publisher) -> (usize, usize) {
+        let after = publisher.newest() - RING as u64;
+        let Next::Records(records) = publisher.after(after, RING) else { panic!("it is there") };
+        let mut made = 0;
+        for record in &records {
+            record.encoded.get_or_make(record.record.seq, || {
+                made += 1;
+                Bytes::from_static(b"x")
+            });
+        }
+        (records.len(), made)
+    }
+
+    #[test]
+    fn what_is_in_the_ring_is_encoded_once_however_far_behind_somebody_reads() {
+        let publisher = Publisher::new(0);
+        let mut seq = 1..;
+        let mut publish =
+            |count| publisher.publish(seq.by_ref().take(count).map(published).collect());
+        publish(RING + 10);
+        assert_eq!(read(&publisher), (RING, RING), "the first one encodes");
+        assert_eq!(read(&publisher), (RING, 0), "and nobody after him");
+        publish(10);
+        assert_eq!(read(&publisher), (RING, 10), "what left the ring took its bytes along");
+        assert!(matches!(publisher.after(0, RING), Next::OnDisk));
     }
 }

@@ -20,9 +20,9 @@ use agentd_core::record::{Body, Detached, Record, Snapshotted};
 use agentd_core::replay::Replay;
 use agentd_core::snapshot::{self, Snapshot};
 
-use crate::failpoint;
 use crate::journal::{self, Damage, Journal, Reader, make_dir, replace_file};
 use crate::tlog;
+use crate::{blobs, failpoint};
 
 mod take;
 #[cfg(test)]
@@ -172,8 +172,12 @@ fn is_named(reader: &Reader, found: &Found) -> Result<bool, journal::Error> {
 ///
 /// # Errors
 /// It cannot be had whole. Part of it is none: who acts on that, and keeps a snapshot of it, makes what is missing permanent.
-pub fn replay(journal: &Journal, env: Env) -> Result<Replay, Damage> {
+pub fn replay(journal: &Journal, env: Env) -> Result<Replay, NoState> {
     let reader = journal.reader();
+    failpoint::hit("snapshot.replay").map_err(|error| NoState::Unreadable {
+        seq: reader.oldest_seq(),
+        why: error.to_string(),
+    })?;
     let oldest = reader.oldest_seq();
     for found in Snapshots::of_log(journal.dir()).all() {
         let next = found.snapshot.seq.saturating_add(1);
@@ -188,7 +192,7 @@ pub fn replay(journal: &Journal, env: Env) -> Result<Replay, Damage> {
     }
     if oldest > 1 {
         let why = "no snapshot of the state before the oldest record can be used";
-        return Err(lost(oldest, why.to_owned()));
+        return Err(lost(oldest, why.to_owned()).into());
     }
     fold(&reader, 1, Replay::new(env), &mut |_| {})
 }
@@ -198,11 +202,13 @@ fn fold(
     mut next: u64,
     mut replay: Replay,
     on_line: &mut dyn FnMut(&[u8]),
-) -> Result<Replay, Damage> {
+) -> Result<Replay, NoState> {
+    let unreadable = |seq, why| NoState::Unreadable { seq, why };
     loop {
         let entries = reader.read(next, 1_024, 8 << 20).map_err(|error| match error {
-            journal::Error::Damaged(damage) => damage,
-            other => lost(next, format!("it cannot be read back: {other}")),
+            journal::Error::Damaged(damage) => damage.into(),
+            journal::Error::Pruned { .. } => lost(next, error.to_string()).into(),
+            other => unreadable(next, other.to_string()),
         })?;
         if entries.is_empty() {
             return Ok(replay);
@@ -210,14 +216,33 @@ fn fold(
         for entry in entries {
             next = entry.seq.saturating_add(1);
             on_line(&entry.line);
-            let record = reader.blobs().record(&entry.line);
-            replay.fold(&record.map_err(|error| lost(entry.seq, error.to_string()))?);
+            let record = reader.blobs().record(&entry.line).map_err(|error| match error {
+                blobs::Error::Io { .. } => unreadable(entry.seq, error.to_string()),
+                gone => lost(entry.seq, gone.to_string()).into(),
+            })?;
+            replay.fold(&record);
         }
     }
 }
 
 fn lost(seq: u64, why: String) -> Damage {
     Damage { seq, segment: DIR.to_owned(), offset: 0, why }
+}
+
+/// Why the state cannot be had from an open log.
+#[derive(Debug, thiserror::Error)]
+pub enum NoState {
+    /// Some of what it is made of is gone, or is not what it was.
+    #[error(transparent)]
+    Lost(#[from] Damage),
+    /// The disk does not let it be read now.
+    #[error("record {seq} cannot be read back: {why}")]
+    Unreadable {
+        /// The record.
+        seq: u64,
+        /// What the disk said.
+        why: String,
+    },
 }
 
 /// Why a file is left out.

@@ -20,6 +20,7 @@
 //! nothing is done.
 
 mod claims;
+mod copies;
 mod elsewhere;
 mod files;
 mod key;
@@ -48,10 +49,11 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::bus::Address;
-use crate::journal::{self, Journal, LogId, READ_ENTRIES_MAX, Reader};
+use crate::journal::{self, Journal, LogId, READ_ENTRIES_MAX, Reader, Torn};
 use crate::snapshot::{Found, Snapshots};
 
 use claims::Claims;
+pub use copies::{LineDiffers, PlainLines};
 use files::HashFiles;
 use signers::Signers;
 use tiles::Tiles;
@@ -181,6 +183,8 @@ pub enum Error {
         seq: u64,
         /// Why.
         why: &'static str,
+        /// The tail that was cut before that was known.
+        torn: Option<Torn>,
     },
     /// There is no randomness to make a key of.
     #[error("cannot make a key for the proof log: {0}")]
@@ -192,6 +196,15 @@ impl Error {
     #[must_use]
     pub const fn is_of_the_snapshot(&self) -> bool {
         matches!(self, Self::Snapshot { .. } | Self::Journal(journal::Error::Start { .. }))
+    }
+
+    /// What this attempt cut off the log: the one after it finds nothing torn any more, and still there is a record to be made of it.
+    #[must_use]
+    pub const fn torn(&self) -> Option<&Torn> {
+        match self {
+            Self::Snapshot { torn, .. } => torn.as_ref(),
+            _ => None,
+        }
     }
 
     fn io(verb: &'static str, path: &std::path::Path) -> impl Fn(io::Error) -> Self {
@@ -271,13 +284,22 @@ pub fn open(
     segments: journal::Config,
     replay: &mut dyn FnMut(u64, &[u8]),
 ) -> Result<(journal::Opened, Tlog), Error> {
-    for found in Snapshots::of_log(&config.dir).all() {
-        match open_from(config.clone(), segments.clone(), Some(&found), replay) {
-            Err(error) if error.is_of_the_snapshot() => tracing::warn!(%error, "tried another way"),
+    let mut torn = None;
+    for found in Snapshots::of_log(&config.dir).all().map(Some).chain([None]) {
+        match open_from(config.clone(), segments.clone(), found.as_ref(), replay) {
+            Err(error) if found.is_some() && error.is_of_the_snapshot() => {
+                tracing::warn!(%error, "tried another way");
+                torn = torn.or_else(|| error.torn().cloned());
+            }
+            Ok((mut opened, tlog)) => {
+                opened.recovery.torn = torn.or(opened.recovery.torn);
+                return Ok((opened, tlog));
+            }
             other => return other,
         }
     }
-    open_from(config, segments, None, replay)
+    // The last attempt was without a snapshot, so it ended one way or the other.
+    Err(journal::Error::Closed.into())
 }
 
 /// As [`open`], behind a snapshot of the state, or with the oldest record. Where that is not the first one there is nothing that says
@@ -300,8 +322,11 @@ pub fn open_from(
         let Snapshot { seq, hash, root, .. } = *snapshot;
         begin = journal::Start::Behind { seq, hash };
         let known = claims.behind(&config.dir, seq, root);
-        claims =
-            known.ok_or(Error::Snapshot { seq, why: "the stored hashes do not lead to it" })?;
+        claims = known.ok_or(Error::Snapshot {
+            seq,
+            why: "the stored hashes do not lead to it",
+            torn: None,
+        })?;
     }
     let opened = journal::open_hashed(segments, begin, &mut |seq, leaf, line| {
         named = named || from.is_some_and(|found| found.is_named_by(line));
@@ -309,7 +334,8 @@ pub fn open_from(
         replay(seq, line);
     })?;
     if let Some(Found { snapshot, .. }) = from.filter(|_| !named) {
-        return Err(Error::Snapshot { seq: snapshot.seq, why: "no record names it" });
+        let torn = opened.recovery.torn;
+        return Err(Error::Snapshot { seq: snapshot.seq, why: "no record names it", torn });
     }
     let oldest = opened.journal.reader().oldest_seq();
     if from.is_none() && oldest > 1 {
@@ -494,6 +520,14 @@ impl Tlog {
             }
         }
         Ok(bundle.into())
+    }
+
+    /// The leaf hashes of `count` records from `first` (a sequence number) on, 32 bytes each: also of those that are pruned.
+    ///
+    /// # Errors
+    /// The disk, or the tree does not have so many.
+    pub fn leaf_hashes(&self, first: u64, count: u64) -> io::Result<Vec<u8>> {
+        HashFiles::new(&self.inner.dir).read(0, first.saturating_sub(1), count)
     }
 
     /// What proves leaf `index` in the tree of `size` leaves; `None` if there is no such leaf, or no checkpoint that large.

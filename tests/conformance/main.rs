@@ -10,7 +10,7 @@ mod conformance {
     use agentd::{journal, tlog};
     use agentd_core::chain::{LineVerifier, leaf_hash};
     use agentd_core::tlog::proof::ProofFile;
-    use agentd_core::tlog::tile::Tile;
+    use agentd_core::tlog::tile::{Kind, Tile};
     use bytes::Bytes;
 
     /// Where a verifier of tiles goes wrong first.
@@ -31,8 +31,9 @@ mod conformance {
         line.into()
     }
 
-    /// A log of `size` records as a static tree in `dir`, every byte of it as it is served.
-    async fn build(dir: &Path, size: u64) {
+    /// A log of `size` records as a static tree in `dir`, every byte of it as it is served. Those before `oldest` are pruned: of them there
+    /// are the hashes.
+    async fn build(dir: &Path, size: u64, oldest: u64) {
         let data = tempfile::tempdir().unwrap();
         let config = tlog::Config::new(data.path(), "stage");
         let segments = journal::Config::new(config.dir.clone());
@@ -53,6 +54,8 @@ mod conformance {
         }
         let published = tlog.publish(size).await.unwrap();
         assert_eq!(published.checkpoint.size, size);
+        opened.journal.release(oldest).unwrap();
+        tlog::prune_lines(opened.journal.dir(), oldest).unwrap();
         let put = |name: &str, bytes: &[u8]| {
             let path = dir.join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -61,13 +64,20 @@ mod conformance {
         put("checkpoint", published.note.to_string().as_bytes());
         put("log.vkey", format!("{}\n", tlog.key()).as_bytes());
         for tile in Tile::all(size) {
-            put(&tile.to_string(), &tlog.tile(tile).unwrap().unwrap());
+            let served = tlog.tile(tile);
+            if tile.kind() == Kind::Entries && tile.first() + 1 < oldest {
+                let gone = tlog::ReadError::Journal(journal::Error::Pruned { oldest });
+                assert_eq!(served.unwrap_err().to_string(), gone.to_string(), "{tile}");
+                continue;
+            }
+            put(&tile.to_string(), &served.unwrap().unwrap());
         }
         for index in [0, 1, size / 3, size / 2, size.saturating_sub(1)] {
             let Some(hashes) = tlog.inclusion(index, size).unwrap() else { continue };
             let entry = &entries[usize::try_from(index).unwrap()];
             let checkpoint = published.note.clone();
-            let file = ProofFile { extra: Some(entry.to_vec()), index, hashes, checkpoint };
+            let extra = (index + 1 >= oldest).then(|| entry.to_vec());
+            let file = ProofFile { extra, index, hashes, checkpoint };
             file.verify(entry, tlog.key()).unwrap();
             put(&format!("proofs/{index}.tlog-proof"), file.to_string().as_bytes());
         }
@@ -85,7 +95,8 @@ mod conformance {
         let largest = if kept.is_some() { u64::MAX } else { 1_000 };
         let random = u64::from(std::process::id()) % 3_000 + 258;
         for size in SIZES.into_iter().chain([random]).filter(|size| *size <= largest) {
-            build(&dir.join(size.to_string()), size).await;
+            build(&dir.join("logs").join(size.to_string()), size, 1).await;
         }
+        build(&dir.join("pruned"), 700, 513).await;
     }
 }

@@ -65,7 +65,10 @@ const COMMANDS: &[Line] = &[
     ("learn calibrate", &["--log", "{dir}/proof.jsonl"], 3),
     ("learn diff", &["{dir}/learned.json", "{dir}/learned.json"], 0),
     ("learn export", &["--log", "{dir}/proof.jsonl"], 0),
+    ("learn import", &["{dir}/learned.json", "--reason", "while it is frozen"], 5),
     ("learn merge", &["{dir}/learned.json", "{dir}/learned.json"], 0),
+    ("learn promote", &["--reason", "nothing to promote in stage"], 5),
+    ("learn reset", &["--reason", "while it is frozen", "--yes"], 5),
     ("learn show", &["--log", "{dir}/proof.jsonl"], 0),
     ("man", &["signal", "send"], 0),
     (

@@ -1,6 +1,8 @@
 //! A server in a directory of its own, and the command line that talks to it. Nothing of it outlives the test.
 
 use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -227,9 +229,14 @@ impl Server {
         self.up();
     }
 
-    fn client(&self, principal: &str, args: &[&str]) -> Command {
+    /// A command in the name of somebody.
+    pub(crate) fn client(&self, principal: &str, args: &[&str]) -> Command {
+        self.client_at(&self.address, principal, args)
+    }
+
+    fn client_at(&self, address: &str, principal: &str, args: &[&str]) -> Command {
         let mut command = self.program();
-        command.args(["--address", &self.address, "--as", principal, "--token-file"]);
+        command.args(["--address", address, "--as", principal, "--token-file"]);
         command.arg(self.data_dir().join("tokens.toml")).args(args);
         command
     }
@@ -247,6 +254,21 @@ impl Server {
     /// Starts a command that goes on, and hands out its lines.
     pub(crate) fn follow(&self, args: &[&str]) -> Stream {
         Stream::of(self.client("local", args))
+    }
+
+    /// The same by way of another address.
+    pub(crate) fn follow_through(&self, address: &str, args: &[&str]) -> Stream {
+        Stream::of(self.client_at(address, "local", args))
+    }
+
+    /// A page of the port, which must be open to this host.
+    pub(crate) fn page(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", self.address).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        answer
     }
 
     /// The status of the agent.

@@ -21,6 +21,8 @@ mod graduation;
 #[cfg(test)]
 mod isolation;
 #[cfg(test)]
+mod kills;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod metrics;

@@ -1,21 +1,8 @@
 //! What a healed crash leaves in the metrics and in the log of the server.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-
 use serde_json::Value;
 
 use crate::harness::{Options, Server, event};
-
-fn get(server: &Server, path: &str) -> String {
-    let mut stream = TcpStream::connect(server.address()).unwrap();
-    let host = server.address();
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    answer
-}
 
 #[test]
 fn a_healed_crash_shows_in_the_metrics_and_every_line_of_the_log_says_whose_it_is() {
@@ -23,7 +10,7 @@ fn a_healed_crash_shows_in_the_metrics_and_every_line_of_the_log_says_whose_it_i
     let server = Server::start(Options { flags, ..Options::default() });
     let app = server.onboard("web");
     server.crash_and_heal(&app);
-    let text = get(&server, "/metrics");
+    let text = server.page("/metrics");
     for line in [
         "agentctl_decisions_total{env=\"stage\",app=\"web\",action=\"DEPLOY\",outcome=\"permitted\"} 1",
         "agentctl_decisions_total{env=\"stage\",app=\"web\",action=\"RESTART\",outcome=\"permitted\"} 1",
@@ -36,7 +23,7 @@ fn a_healed_crash_shows_in_the_metrics_and_every_line_of_the_log_says_whose_it_i
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\nis missing in\n{text}");
     }
-    assert!(get(&server, "/readyz").ends_with("ready\n"));
+    assert!(server.page("/readyz").ends_with("ready\n"));
 
     let log = server.log();
     let lines: Vec<Value> =

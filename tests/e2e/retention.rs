@@ -8,6 +8,7 @@ use serde_json::Value;
 use tonic::Code;
 
 use crate::harness::{App, Options, Run, Server, body, quick, seq};
+use crate::transparency::{get, token};
 
 /// The entries before this one are to go.
 const BEFORE: &str = "600";
@@ -112,7 +113,10 @@ fn old_entries_go_once_nothing_stands_against_it_and_each_thing_that_does_is_nam
         }
     }
     let words = ["proof", "prune", "--before", BEFORE, "--reason", "disk", "--yes"];
-    server.ctl(&words).exits(5).says(&[export_missing, snapshot_missing, young]);
+    let explain = "`agentctl explain NOT_PRUNABLE`";
+    let refused = server.ctl(&words).exits(5);
+    let refused = refused.says(&[export_missing, snapshot_missing, young, explain]);
+    assert_eq!(refused.stderr.matches(export_missing).count(), 1, "said once: {}", refused.stderr);
 
     let tiles = server.dir().join("tiles");
     export(&server, &tiles).ok().says(&["recorded as entry #", "may be pruned"]);
@@ -122,6 +126,7 @@ fn old_entries_go_once_nothing_stands_against_it_and_each_thing_that_does_is_nam
     assert_eq!(Value::from(receipts), serde_json::json!([exported["exported_seq"]]));
     let said = refusal(&server, &["--yes"]);
     assert!(said.contains(young) && !said.contains("an export is on record"), "{said}");
+    assert_eq!(kept(&server)["snapshot_upto"], 0, "none is taken for a prune that is refused");
 
     keep_nothing(&server);
     let dry = prune(&server, &["--dry-run"]).ok().json();
@@ -166,6 +171,13 @@ fn holds(server: &Server, reading: &str) {
         assert!(error["message"].as_str().unwrap().contains("records before 513"), "{error:#}");
     }
     server.ctl(&["proof", "export", "--from", "513", "--to", "520"]).ok();
+    let error = server.ctl(&["proof", "get", "512", "-o", "json"]).exits(3).error();
+    assert_eq!(error["reason"], "ENTRY_PRUNED", "{error:#}");
+    server
+        .ctl(&["proof", "get", "512"])
+        .exits(3)
+        .says(&["entry 512 is pruned", "an export has it"]);
+    server.ctl(&["proof", "get", "99999999"]).exits(3).says(&["is not in the log"]);
 
     // Entry by entry here, under a checkpoint that covers those that are gone too; and by the server itself.
     let newest = server.records().head().to_string();
@@ -180,6 +192,114 @@ fn holds(server: &Server, reading: &str) {
     let proof = proof.to_str().unwrap();
     server.ctl(&["proof", "prove", "520", "--file", proof, "--yes"]).ok();
     server.ctl(&["proof", "verify", proof]).ok();
+    lines_hold(server);
+
+    // Tools of others are told the same: bundles are gone for good, hashes are not.
+    let token = token(server);
+    let status = |path| get(server, path, Some(&token)).0;
+    assert_eq!((status("/tile/entries/000"), status("/tile/entries/001")), (410, 410));
+    assert_eq!((status("/tile/0/000"), status("/tile/0/001")), (200, 200));
+    assert_eq!(status("/tile/entries/002.p/1"), 200);
+}
+
+/// Lines that begin where the log begins by now are held against a checkpoint over all of it, or it is said why they cannot be.
+fn lines_hold(server: &Server) {
+    let (lines, note) = (server.dir().join("kept.jsonl"), server.dir().join("checkpoint"));
+    let (lines, note) = (lines.to_str().unwrap(), note.to_str().unwrap());
+    let signed = server.ctl(&["proof", "checkpoint", "--note"]).ok().stdout;
+    std::fs::write(note, signed).unwrap();
+    let exported = server.ctl(&["proof", "export", "--file", lines, "--yes"]).ok();
+    exported.says(&["they begin with #513"]);
+    let verify = ["proof", "verify", lines, "--checkpoint", note, "-o", "json"];
+    let said = server.ctl(&verify).ok().json();
+    assert!(said["last_good_checkpoint"].as_u64() >= Some(700), "{said:#}");
+    // Without what lies beside them.
+    std::fs::remove_file(format!("{lines}.tlog-proof")).unwrap();
+    server.ctl(&verify).exits(2).says(&["cannot be compared", "before entry #513"]);
+    server.ctl(&["proof", "prove", "513", "--file", &format!("{lines}.tlog-proof")]).ok();
+    server.ctl(&verify).ok();
+}
+
+/// The line of an entry in a tree of tiles.
+fn exported_line(tiles: &Path, seq: usize) -> Vec<u8> {
+    let bundle = std::fs::read(tiles.join("tile/entries/000")).unwrap();
+    agentd_core::tlog::tile::entries(&bundle).unwrap()[seq - 1].to_vec()
+}
+
+#[test]
+fn an_entry_that_is_pruned_is_still_proven_to_whoever_has_its_line() {
+    let (server, _app) = grown();
+    let tiles = server.dir().join("tiles");
+    export(&server, &tiles).ok();
+    keep_nothing(&server);
+    prune(&server, &["--yes"]).ok();
+    let (proof, line) = (server.dir().join("5.tlog-proof"), server.dir().join("line"));
+    let (proof, line) = (proof.to_str().unwrap(), line.to_str().unwrap());
+    let proven = server.ctl(&["proof", "prove", "5", "--file", proof, "-o", "json"]).ok().json();
+    assert_eq!((&proven["pruned"], &proven["leaf_index"]), (&true.into(), &4.into()));
+    server.ctl(&["proof", "verify", proof]).exits(2).says(&["--entry"]);
+    std::fs::write(line, exported_line(&tiles, 5)).unwrap();
+    server.ctl(&["proof", "verify", proof, "--entry", line]).ok();
+    std::fs::write(line, exported_line(&tiles, 6)).unwrap();
+    server.ctl(&["proof", "verify", proof, "--entry", line]).exits(10);
+}
+
+/// Prunes everything that an export on record has; answers with the entry that the log begins with now.
+fn prune_all(server: &Server) -> u64 {
+    let before = kept(server)["exported_upto"].to_string();
+    let words = ["proof", "prune", "--before", &before, "--reason", "disk", "--yes", "-o", "json"];
+    server.ctl(&words).ok().json()["oldest_seq"].as_u64().unwrap()
+}
+
+#[test]
+fn a_log_is_exported_and_pruned_again_and_again() {
+    let (mut server, app) = grown();
+    keep_nothing(&server);
+    let (archive, late) = (server.dir().join("archive"), server.dir().join("late"));
+    let verify = |server: &Server, dir: &Path| {
+        let said =
+            server.ctl(&["proof", "verify", dir.to_str().unwrap(), "-o", "json"]).ok().json();
+        assert_eq!(said["last_good_checkpoint"], said["last_seq"], "{said:#}");
+        said
+    };
+    let mut oldest = 1;
+    for round in 1..=3 {
+        export(&server, &archive).ok().says(&["recorded as entry #"]);
+        let now = prune_all(&server);
+        assert!(now > oldest, "round {round}: {now} after {oldest}");
+        oldest = now;
+        let said = verify(&server, &archive);
+        assert_eq!(
+            (&said["first_seq"], &said["pruned_upto"]),
+            (&1.into(), &Value::Null),
+            "{said:#}"
+        );
+        live(&server, 260);
+        if round == 2 {
+            server.restart();
+        }
+    }
+    // Somebody begins another archive only now: it has what is kept, and the hashes of the rest, and that is as good for what comes.
+    let said = export(&server, &late).ok();
+    said.says(&[&format!("! up to #{}", oldest - 1), "recorded as entry #"]);
+    let receipt = server.records();
+    let receipt = body(receipt.of("LOG_EXPORTED").last().unwrap(), "exported").clone();
+    assert_eq!(receipt["first"], oldest, "{receipt:#}");
+    let now = prune_all(&server);
+    assert!(now > oldest, "{now} after {oldest}");
+    let said = verify(&server, &late);
+    assert_eq!((&said["first_seq"], &said["pruned_upto"]), (&oldest.into(), &(oldest - 1).into()));
+    // The old one has a gap by then, and knows it.
+    live(&server, 260);
+    export(&server, &late).ok();
+    prune_all(&server);
+    let said = export(&server, &archive).ok();
+    said.says(&["by their hash alone"]);
+    let said = verify(&server, &archive);
+    assert!(said["first_seq"].as_u64() > Some(oldest), "{said:#}");
+    assert_eq!(verify(&server, &late)["first_seq"], oldest);
+    server.crash_and_heal(&app);
+    server.ctl(&["proof", "verify"]).ok();
 }
 
 #[test]
@@ -207,6 +327,74 @@ fn what_is_left_proves_itself_and_whoever_asks_for_the_rest_is_told_where_it_beg
     let verify = ["proof", "verify", "-o", "json", "--data-dir", data.to_str().unwrap()];
     let said = server.ctl(&verify).ok().json();
     assert_eq!(said["last_good_checkpoint"], said["last_seq"], "{said:#}");
+}
+
+#[test]
+fn whoever_knew_a_key_from_before_the_prune_still_follows_the_log_to_the_new_one() {
+    let (mut server, _app) = grown();
+    keep_nothing(&server);
+    let first = server.ctl(&["proof", "checkpoint", "-o", "json"]).ok().json();
+    let logs = std::fs::read_dir(server.dir().join(".local/state/agentctl/logs")).unwrap();
+    let memory = logs.flatten().next().unwrap().path();
+    let known = std::fs::read(&memory).unwrap();
+    assert_eq!(server.stop(), 0);
+    let data = server.data_dir();
+    let rotate = ["proof", "rotate-key", "--data-dir", data.to_str().unwrap(), "-o", "json"];
+    let rotated = server.ctl(&rotate).ok().json();
+    server.ctl(&[&rotate[..], &["--retire"]].concat()).ok();
+    server.up();
+    live(&server, 300);
+    export(&server, &server.dir().join("tiles")).ok();
+    prune_all(&server);
+    let records = server.records();
+    assert_eq!(records.count("KEY_ROTATED"), 0, "it is among what was pruned");
+    let keys = &body(records.of("LOG_PRUNED").next().unwrap(), "pruned")["keys"];
+    assert_eq!(keys[0]["seq"], rotated["seq"], "{keys:#}");
+    // Whoever was away all the time knows the old key and nothing else.
+    std::fs::write(&memory, known).unwrap();
+    let now = server.ctl(&["proof", "checkpoint", "-o", "json"]).ok().json();
+    assert_eq!(now["verifier_key"], rotated["to"]);
+    assert_eq!(now["continues"], first["size"], "{now:#}");
+    // And so does the server of its own copies, after a start that reads none of what was pruned.
+    server.restart();
+    server.ctl(&["proof", "verify", "--server"]).ok();
+}
+
+#[test]
+fn plain_lines_that_were_altered_are_named_and_written_anew_without_them() {
+    let mut server = Server::quick();
+    server.onboard("web");
+    server.ctl(&["proof", "checkpoint", "--min-size", "5"]).ok();
+    server.ctl(&["proof", "verify"]).ok();
+    let log = server.data_dir().join("proof/log");
+    let file = log.join(format!("{:020}.jsonl", 1));
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replacen("\"seq\":3,", "\"seq\":8,", 1)).unwrap();
+    let said = server.ctl(&["proof", "verify", "-o", "json"]).exits(10).json();
+    assert_eq!(
+        (&said["fault"]["seq"], &said["fault"]["reason"]),
+        (&3.into(), &"LINES_DIFFER".into())
+    );
+    server.stop();
+    let data = server.data_dir();
+    let offline = ["proof", "verify", "-o", "json", "--data-dir", data.to_str().unwrap()];
+    let said = server.ctl(&offline).exits(10).json();
+    assert_eq!(
+        (&said["fault"]["seq"], &said["fault"]["reason"]),
+        (&3.into(), &"LINES_DIFFER".into())
+    );
+    std::fs::remove_dir_all(&log).unwrap();
+    let said = server.ctl(&offline).exits(10).json();
+    assert_eq!(
+        (&said["fault"]["seq"], &said["fault"]["reason"]),
+        (&1.into(), &"LINES_DIFFER".into())
+    );
+    server.up();
+    let newest = server.records().head().to_string();
+    server.ctl(&["proof", "checkpoint", "--min-size", &newest]).ok();
+    server.ctl(&["proof", "verify"]).ok();
+    server.stop();
+    server.ctl(&offline).ok();
 }
 
 #[test]

@@ -139,6 +139,43 @@ fn a_monitor_comes_back_when_the_server_does_and_says_goodbye_when_it_is_stopped
     assert!(!server.log().contains("monitor lost"), "it left, it was not lost: {}", server.log());
 }
 
+/// The control group a process is in.
+fn group_of(pid: u32) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let path = text.lines().find_map(|line| line.strip_prefix("0::")).expect("a unified hierarchy");
+    let hosts = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
+    let there = |dir: &String| std::path::Path::new(dir).join("cgroup.procs").exists();
+    hosts.map(|host| format!("{host}{path}")).into_iter().find(there).expect("it is mounted")
+}
+
+#[test]
+fn a_monitor_looks_at_an_app_in_whatever_way_it_can_be_looked_at() {
+    let server = Server::quick();
+    let app = server.onboard("web");
+    let (url, pid) = (format!("http://{}/healthz", app.address), app.pid());
+    let (group, pid) = (group_of(pid), pid.to_string());
+    let probes: [(&str, [&str; 2]); 5] = [
+        ("http", ["--target", &url]),
+        ("tcp", ["--target", &app.address]),
+        // Whoever asks for the health of agentd itself is answered as by any server of gRPC.
+        ("grpc", ["--target", server.address()]),
+        ("process", ["--pid", &pid]),
+        ("cgroup", ["--cgroup", &group]),
+    ];
+    for (probe, at) in probes {
+        let id = format!("by-{probe}");
+        let words = ["monitor", "run", "--app", "web", "--probe", probe, "--monitor-id", &id];
+        let often = ["--count", "5", "--every", "50ms", "-o", "json"];
+        let words = [&words[..], &at, &often].concat();
+        let said = server.ctl_as("monitor", &words).ok().json();
+        assert_eq!(
+            (&said["accepted"], &said["rejected"]),
+            (&5.into(), &0.into()),
+            "{probe}: {said:#}"
+        );
+    }
+}
+
 #[test]
 fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
     use std::os::unix::fs::PermissionsExt as _;

@@ -71,8 +71,15 @@ fn the_log_is_exported_as_tiles_and_verified_from_every_side() {
     assert_eq!(online["decisions_different"], 0);
 
     let tiles = server.dir().join("tiles");
-    server.ctl(&["proof", "export", "--format", "tiles", "--file", path(&tiles)]).ok();
-    server.ctl(&["proof", "export", "--format", "tiles", "--file", path(&tiles)]).exits(2);
+    let export = ["proof", "export", "--format", "tiles", "--file", path(&tiles)];
+    server.ctl(&export).ok();
+    server.ctl(&["pause", "--reason", "one entry more"]).ok();
+    server.ctl(&export).ok().says(&["new: an export of"]);
+    let other = server.dir().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("notes.txt"), "mine").unwrap();
+    let export = ["proof", "export", "--format", "tiles", "--file", path(&other)];
+    server.ctl(&export).exits(2).says(&["not empty", "earlier export of this log"]);
     let said = stranger(&server, &["proof", "verify", path(&tiles), "-o", "json"]).ok().json();
     assert_eq!((&said["valid"], &said["key_came_with_it"]), (&true.into(), &true.into()));
     let note = server.dir().join("checkpoint");
@@ -128,6 +135,9 @@ fn whoever_looked_once_notices_a_log_that_was_set_back_or_written_anew() {
     copy(&data, &backup);
     server.up();
     server.ctl(&["resume", "--reason", "two"]).ok();
+    let archive = server.dir().join("archive");
+    let export = ["proof", "export", "--format", "tiles", "--file", path(&archive)];
+    server.ctl(&export).ok();
     let newest = server.records().head();
     let args = ["proof", "checkpoint", "--min-size", &newest.to_string(), "-o", "json"];
     server.ctl(&args).ok();
@@ -155,6 +165,10 @@ fn whoever_looked_once_notices_a_log_that_was_set_back_or_written_anew() {
     let address = server.address().to_owned();
     let args = ["proof", "checkpoint", "--address", &address, "--token-file", path(&token)];
     stranger(&server, &args).ok();
+    // But for an export: what is in it stays as it is.
+    let export = [&export[..], &["--address", &address, "--token-file", path(&token)]].concat();
+    stranger(&server, &export).exits(10).says(&["does not continue the export", "evidence"]);
+    stranger(&server, &["proof", "verify", path(&archive)]).ok();
 }
 
 #[test]
@@ -361,7 +375,7 @@ fn collect(dir: &Path, into: &mut Vec<(String, Vec<u8>)>) {
     }
 }
 
-fn token(server: &Server) -> String {
+pub(crate) fn token(server: &Server) -> String {
     let file: toml::Table =
         fs::read_to_string(server.data_dir().join("tokens.toml")).unwrap().parse().unwrap();
     let principals = file["principal"].as_array().unwrap();
@@ -370,7 +384,7 @@ fn token(server: &Server) -> String {
 }
 
 /// Status, headers and body of one GET, as a tool in any language asks.
-fn get(server: &Server, path: &str, token: Option<&str>) -> (u16, String, Vec<u8>) {
+pub(crate) fn get(server: &Server, path: &str, token: Option<&str>) -> (u16, String, Vec<u8>) {
     let mut tcp = TcpStream::connect(server.address()).unwrap();
     let token = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
     write!(tcp, "GET {path} HTTP/1.1\r\nhost: {}\r\n{token}\r\n", server.address()).unwrap();

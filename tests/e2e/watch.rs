@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::harness::{Run, Server, event, seq, wait_for};
+use crate::harness::{Options, Run, Server, Stream, event, seq, wait_for};
 
 fn seqs(lines: &[Value]) -> Vec<u64> {
     lines.iter().filter_map(|line| line["seq"].as_u64()).collect()
@@ -22,6 +22,11 @@ fn a_watch_goes_on_through_restarts_without_gap_or_duplicate() {
     assert_eq!(server.stop(), 0);
     server.up();
     server.crash_and_heal(&app);
+    saw_everything_once(&server, &mut tail, &mut watch);
+}
+
+/// Both streams began with the first record: what they saw up to now is what was recorded.
+fn saw_everything_once(server: &Server, tail: &mut Stream, watch: &mut Stream) {
     let marked = server.ctl(&["pause", "--reason", "the end", "-o", "json"]).ok().json();
     let end = marked["seq"].as_u64().unwrap();
 
@@ -46,6 +51,34 @@ fn a_watch_goes_on_through_restarts_without_gap_or_duplicate() {
         records.iter().filter(|r| event(r) == "RL_DECISION" && seq(r) <= end).map(seq).collect();
     assert_eq!(decisions, recorded, "no decision is missing");
     assert!(watch.is_running() && tail.is_running());
+}
+
+#[test]
+fn watches_go_on_over_new_connections_when_theirs_have_grown_old() {
+    let config = tempfile::NamedTempFile::new().unwrap();
+    let limits = "[limits]\nmax_connection_age = \"1s\"\nconnection_grace = \"100ms\"\n";
+    std::fs::write(config.path(), limits).unwrap();
+    let config = config.path().to_str().unwrap();
+    let flags = ["--metrics-open", "--config", config].map(str::to_owned).to_vec();
+    let server = Server::start(Options { flags, ..Options::default() });
+    let mut tail = server.follow(&["proof", "tail", "--since", "0", "-o", "jsonl"]);
+    let mut watch = server.follow(&["watch", "--since", "0", "--all", "-o", "jsonl"]);
+    let mut status = server.follow(&["status", "--watch", "-o", "jsonl"]);
+    let app = server.onboard("web");
+    let old_connections = || {
+        let page = server.page("/metrics");
+        let counted = "agentctl_port_events_total{env=\"stage\",event=\"old_connections\"} ";
+        let line = page.lines().find_map(|line| line.strip_prefix(counted)).unwrap();
+        line.parse::<u32>().unwrap()
+    };
+    // Each of the three goes through it three times.
+    while old_connections() < 9 {
+        server.crash_and_heal(&app);
+    }
+    saw_everything_once(&server, &mut tail, &mut watch);
+    let seen = server.records().iter().last().unwrap()["ts"].as_str().unwrap()[..19].to_owned();
+    status
+        .until("it goes on", |look| look["time"].as_str().is_some_and(|time| time[..19] >= *seen));
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! The bed the benchmarks lie in: a server with real apps under it, and the limits that are measured beside it.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use agentctl_api::v1;
@@ -79,6 +81,24 @@ impl Row {
     }
 }
 
+/// Prints the head of a table of figures that are judged.
+pub(crate) fn verdicts() {
+    println!("{:<58} {:>10} {:>10} {:>7} {:>8}  met", "case", "measured", "limit", "ratio", "goal");
+}
+
+/// Prints a figure beside its limit, what the one is to the other, and whether that is at most the goal; at least, where `goal` is
+/// negative.
+pub(crate) fn verdict(case: &str, unit: &str, measured: f64, limit: f64, goal: f64) {
+    let ratio = measured / limit;
+    let (sign, met) = if goal < 0.0 { (">=", ratio >= -goal) } else { ("<=", ratio <= goal) };
+    let met = if met { "yes" } else { "NO" };
+    let case = format!("{case} ({unit})");
+    println!(
+        "{case:<58} {measured:>10.3} {limit:>10.3} {ratio:>7.3} {sign} {:>5.2}  {met}",
+        goal.abs()
+    );
+}
+
 /// The limit: one 4 KiB write into zeroed space and `fdatasync`, so often and with so much rest before each.
 pub(crate) fn fdatasync(name: &str, dir: &Path, rounds: usize, rest: Duration) -> Row {
     let file = File::create(dir.join("sync")).unwrap();
@@ -117,13 +137,11 @@ pub(crate) fn policy() -> Policy {
 
 /// Starts a server of stage in this process. `me` is a program that is a shim when its first argument is `shim`.
 pub(crate) async fn serve(me: &Path, dir: &Path) -> App {
-    serve_under(&policy(), me, dir).await
-}
-
-/// The same under other rules.
-pub(crate) async fn serve_under(policy: &Policy, me: &Path, dir: &Path) -> App {
     let policy_file = dir.join("policy.toml");
-    std::fs::write(&policy_file, toml::to_string(policy).unwrap()).unwrap();
+    // Whoever measures something else has written another one.
+    if !policy_file.exists() {
+        std::fs::write(&policy_file, toml::to_string(&policy()).unwrap()).unwrap();
+    }
     let args = ServerArgs {
         env: Some("stage".into()),
         listen: Some("127.0.0.1:0".into()),
@@ -137,7 +155,90 @@ pub(crate) async fn serve_under(policy: &Policy, me: &Path, dir: &Path) -> App {
     App::start(config, host).await.unwrap()
 }
 
+/// A server in a process of its own, so that what is measured is the server alone.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) address: String,
+    pub(crate) tokens: String,
+    /// From the start of the process to its first answer.
+    pub(crate) up_ns: u64,
+}
+
+impl Process {
+    pub(crate) fn start(me: &Path, dir: &Path) -> Self {
+        let began = now_ns();
+        let mut child = Command::new(me)
+            .arg("server")
+            .arg(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let up_ns = now_ns() - began;
+        let (address, tokens) = line.trim().split_once(' ').unwrap();
+        Self { child, address: address.to_owned(), tokens: tokens.to_owned(), up_ns }
+    }
+
+    /// A client as one of its principals, with a connection of its own.
+    pub(crate) async fn client(&self, principal: &str) -> Client {
+        Client::connect(&self.address, Path::new(&self.tokens), principal).await
+    }
+
+    pub(crate) fn resident_mib(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let kib: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kib / 1024.0
+    }
+
+    /// Seconds of a core it has used.
+    pub(crate) fn cpu(&self) -> f64 {
+        cpu_of(self.child.id())
+    }
+
+    /// Asks it to end; seconds until it has.
+    pub(crate) fn stop(mut self) -> f64 {
+        let began = now_ns();
+        drop(self.child.stdin.take());
+        self.child.wait().unwrap();
+        (now_ns() - began) as f64 / 1e9
+    }
+}
+
+/// Seconds of a core a process has used.
+pub(crate) fn cpu_of(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, rest) = stat.rsplit_once(')').unwrap();
+    let ticks: f64 =
+        rest.split_whitespace().skip(11).take(2).map(|field| field.parse::<f64>().unwrap()).sum();
+    ticks / rustix::param::clock_ticks_per_second() as f64
+}
+
+/// A server in this process with apps that are well, and a client of it.
+pub(crate) struct Bed {
+    pub(crate) server: App,
+    pub(crate) client: Client,
+    pub(crate) names: Vec<String>,
+}
+
+impl Bed {
+    pub(crate) async fn with_apps(me: &Path, dir: &Path, apps: usize) -> Self {
+        let server = serve(me, dir).await;
+        let address = server.address().to_string();
+        let client = Client::connect(&address, server.tokens(), "local").await;
+        let names: Vec<String> = (0..apps).map(|n| format!("web-{n}")).collect();
+        for name in &names {
+            client.onboard(name, me, "stamp", &dir.join(name), "").await;
+            settle(&server, name).await;
+        }
+        Self { server, client, names }
+    }
+}
+
 /// A client of the server at `address`, as one of the principals of its token file.
+#[derive(Clone)]
 pub(crate) struct Client {
     pub(crate) channel: Channel,
     token: MetadataValue<Ascii>,
@@ -149,6 +250,14 @@ impl Client {
         let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"));
         let channel = endpoint.unwrap().tcp_nodelay(true).connect().await.unwrap();
         Self { channel, token: format!("Bearer {token}").parse().unwrap() }
+    }
+
+    /// The same principal on another connection, on which no byte of an answer fits.
+    pub(crate) async fn deaf(self, address: &str) -> Self {
+        let endpoint =
+            tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+        let channel = endpoint.initial_stream_window_size(0).connect().await.unwrap();
+        Self { channel, ..self }
     }
 
     /// A request in the name of the principal.

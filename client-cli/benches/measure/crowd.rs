@@ -10,7 +10,7 @@ use agentctl_api::v1::watch_decisions_response as watch;
 use agentd::app::App;
 use tokio::sync::mpsc;
 
-use crate::bed::{self, Client, Row, now_ns, settle};
+use crate::bed::{self, Bed, Client, Row, now_ns, settle};
 use crate::wire::Monitor;
 
 /// Apps that take turns: each has time to become quiet again before it is its turn.
@@ -88,14 +88,7 @@ async fn rounds(
 pub(crate) fn measure(me: &Path, dir: &Path) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let (alone, first, last) = runtime.block_on(async {
-        let server = bed::serve(me, dir).await;
-        let address = server.address().to_string();
-        let client = Client::connect(&address, server.tokens(), "local").await;
-        let names: Vec<String> = (0..APPS).map(|n| format!("web-{n}")).collect();
-        for name in &names {
-            client.onboard(name, me, "stamp", &dir.join(name), "").await;
-            settle(&server, name).await;
-        }
+        let Bed { server, client, names } = Bed::with_apps(me, dir, APPS).await;
         let mut monitor = Monitor::open(&client).await;
         let (alone, _) = rounds(&server, &names, &mut monitor, 1).await;
         let (first, last) = rounds(&server, &names, &mut monitor, WATCHERS).await;

@@ -68,7 +68,7 @@ fn stamps(file: &Path) -> Vec<(i32, u64)> {
         .collect()
 }
 
-fn wait_stamp(file: &Path, count: usize, patience: Duration) -> Option<(i32, u64)> {
+pub(crate) fn wait_stamp(file: &Path, count: usize, patience: Duration) -> Option<(i32, u64)> {
     let deadline = Instant::now() + patience;
     loop {
         let seen = stamps(file);
@@ -80,6 +80,14 @@ fn wait_stamp(file: &Path, count: usize, patience: Duration) -> Option<(i32, u64
         }
         std::thread::sleep(Duration::from_micros(200));
     }
+}
+
+/// Kills the newest incarnation; how many there were.
+pub(crate) fn kill_newest(file: &Path) -> usize {
+    let before = stamps(file);
+    let newest = before.last().and_then(|(pid, _)| Pid::from_raw(*pid)).unwrap();
+    kill_process(newest, Signal::KILL).unwrap();
+    before.len()
 }
 
 /// Kills the newest incarnation and gives the nanoseconds until the next one ran.

@@ -19,18 +19,27 @@ use std::path::Path;
 
 mod bed;
 mod crowd;
+mod fan;
 mod faults;
 mod heal;
+mod nats;
+mod overload;
+mod reaction;
 mod scale;
+mod streams;
 mod wire;
 
 type Table = (&'static str, fn(&Path, &Path));
 
-const TABLES: [Table; 5] = [
+const TABLES: [Table; 9] = [
     ("heal", heal::measure),
     ("faults", faults::measure),
     ("wire", wire::measure),
+    ("reaction", reaction::measure),
     ("crowd", crowd::measure),
+    ("fan", fan::measure),
+    ("streams", streams::measure),
+    ("overload", overload::measure),
     ("scale", scale::measure),
 ];
 
@@ -46,6 +55,7 @@ fn main() {
         ["stamp", file] => heal::stamp(Path::new(file)),
         ["serve", file] => heal::serve(Path::new(file)),
         ["server", dir] => scale::server(Path::new(dir)),
+        ["flood", address, tokens] => overload::flood(address, Path::new(tokens)),
         ["patient", file, dependency] => {
             faults::patient::run(Path::new(file), dependency.parse().unwrap())
         }

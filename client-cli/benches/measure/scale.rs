@@ -1,8 +1,7 @@
 //! What a thousand apps cost in memory, and how long a start takes that replays a hundred thousand records.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 use agentd::journal;
 use agentd_core::app::{AppName, Env, OnboardRequest, RequestedSource};
@@ -14,7 +13,7 @@ use agentd_core::state::{Scope, State};
 use agentd_core::step::{By, Input, Moment, commit, step};
 use bytes::Bytes;
 
-use crate::bed::{self, Client, now_ns};
+use crate::bed::{self, Client, Process};
 
 const APPS: usize = 1_000;
 const RECORDS: u64 = 100_000;
@@ -34,44 +33,6 @@ pub(crate) fn server(dir: &Path) -> ! {
         server.stop().await;
     });
     std::process::exit(0)
-}
-
-struct Process {
-    child: Child,
-    address: String,
-    tokens: String,
-    /// From the start of the process to its first answer.
-    up_ns: u64,
-}
-
-impl Process {
-    fn start(me: &Path, dir: &Path) -> Self {
-        let began = now_ns();
-        let mut child = Command::new(me)
-            .arg("server")
-            .arg(dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let up_ns = now_ns() - began;
-        let (address, tokens) = line.trim().split_once(' ').unwrap();
-        Self { child, address: address.to_owned(), tokens: tokens.to_owned(), up_ns }
-    }
-
-    fn resident_mib(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        let kib: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-        kib / 1024.0
-    }
-
-    fn stop(mut self) {
-        drop(self.child.stdin.take());
-        self.child.wait().unwrap();
-    }
 }
 
 /// The brain alone, with apps that obey, writing a log as the agent would.

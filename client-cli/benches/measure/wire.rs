@@ -13,10 +13,11 @@ use agentctl_api::v1::{push_signals_request as push, watch_decisions_response as
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::Streaming;
+use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::bed::{self, Client, Row, now_ns, settle};
+use crate::bed::{self, Bed, Client, Row, now_ns, settle};
 
 /// Apps that take turns: each has time to become quiet again before it is its turn.
 const APPS: usize = 10;
@@ -26,31 +27,49 @@ const LIMIT_ROUNDS: usize = 60;
 /// About how long it is from one signal that leads to a decision to the next.
 const REST: Duration = Duration::from_millis(100);
 
+/// A server that does nothing, and calls it: the limit of every call.
+pub(crate) struct Bare {
+    health: HealthClient<Channel>,
+    served: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+impl Bare {
+    pub(crate) async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (reporter, service) = tonic_health::server::health_reporter();
+        reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+        let incoming = TcpListenerStream::new(listener);
+        let server = tonic::transport::Server::builder().tcp_nodelay(true).add_service(service);
+        let served = tokio::spawn(server.serve_with_incoming(incoming));
+        let endpoint =
+            tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+        let channel = endpoint.tcp_nodelay(true).connect().await.unwrap();
+        Self { health: HealthClient::new(channel), served }
+    }
+
+    /// Nanoseconds of one round trip.
+    pub(crate) async fn ping(&mut self) -> u64 {
+        let began = now_ns();
+        self.health.check(HealthCheckRequest { service: String::new() }).await.unwrap();
+        now_ns() - began
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        self.served.abort();
+    }
+}
+
 /// The limit: unary calls to a server that does nothing, so many and with so much rest before each. Calls that follow each other at
 /// once find both ends awake and all of it in the caches of the processor; a signal about an app that was quiet does not.
 async fn bare_round_trip(name: &str, rounds: usize, rest: Duration) -> Row {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (reporter, service) = tonic_health::server::health_reporter();
-    reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
-    let incoming = TcpListenerStream::new(listener);
-    let served = tokio::spawn(
-        tonic::transport::Server::builder()
-            .tcp_nodelay(true)
-            .add_service(service)
-            .serve_with_incoming(incoming),
-    );
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
-    let channel = endpoint.tcp_nodelay(true).connect().await.unwrap();
-    let mut health = HealthClient::new(channel);
-    let mut samples = Vec::new();
+    let (mut bare, mut samples) = (Bare::start().await, Vec::new());
     for _ in 0..rounds {
         tokio::time::sleep(rest).await;
-        let began = now_ns();
-        health.check(HealthCheckRequest { service: String::new() }).await.unwrap();
-        samples.push(now_ns() - began);
+        samples.push(bare.ping().await);
     }
-    served.abort();
     Row::new(name, samples)
 }
 
@@ -62,13 +81,17 @@ pub(crate) struct Monitor {
 
 impl Monitor {
     pub(crate) async fn open(client: &Client) -> Self {
+        Self::open_as(client, "bench").await
+    }
+
+    pub(crate) async fn open_as(client: &Client, id: &str) -> Self {
         let (sender, receiver) = mpsc::channel(16);
         let request = client.say(ReceiverStream::new(receiver));
         let mut telemetry = TelemetryServiceClient::new(client.channel.clone());
         tokio::spawn(async move { telemetry.push_signals(request).await });
         let monitor = Self { sender, seq: 0 };
         let hello = v1::Hello {
-            monitor_id: "bench".into(),
+            monitor_id: id.into(),
             epoch: 1,
             environment: "stage".into(),
             ..v1::Hello::default()
@@ -91,18 +114,29 @@ impl Monitor {
             conditions: names.into_iter().map(|name| (name.to_owned(), value)).collect(),
             ..v1::Signal::default()
         };
-        self.tell(signal).await;
+        self.say(vec![signal]).await;
     }
 
-    pub(crate) async fn tell(&mut self, signal: v1::Signal) {
+    /// That an app is well.
+    pub(crate) async fn well(&mut self, app: &str) {
+        let signal = v1::Signal {
+            app: app.into(),
+            time: Some(std::time::SystemTime::now().into()),
+            cpu_utilization: Some(0.2),
+            ..v1::Signal::default()
+        };
+        self.say(vec![signal]).await;
+    }
+
+    pub(crate) async fn say(&mut self, signals: Vec<v1::Signal>) {
         self.seq += 1;
-        let batch = v1::SignalBatch { seq: self.seq, signals: vec![signal], ..Default::default() };
+        let batch = v1::SignalBatch { seq: self.seq, signals, ..Default::default() };
         self.send(push::Message::Batch(batch)).await;
     }
 }
 
 /// Waits for the next decision about `app`.
-async fn decision(stream: &mut Streaming<v1::WatchDecisionsResponse>, app: &str) -> u64 {
+pub(crate) async fn decision(stream: &mut Streaming<v1::WatchDecisionsResponse>, app: &str) -> u64 {
     loop {
         let next = tokio::time::timeout(Duration::from_secs(10), stream.message()).await;
         let item = next.expect("a decision comes").unwrap().expect("the stream goes on");
@@ -120,14 +154,7 @@ pub(crate) fn measure(me: &Path, dir: &Path) {
     let (hot, trip, whole) = runtime.block_on(async {
         let hot = bare_round_trip("bare tonic round trip, at once", ROUNDS, Duration::ZERO).await;
         let trip = bare_round_trip("limit: bare tonic round trip", LIMIT_ROUNDS, REST).await;
-        let server = bed::serve(me, dir).await;
-        let address = server.address().to_string();
-        let client = Client::connect(&address, server.tokens(), "local").await;
-        let names: Vec<String> = (0..APPS).map(|n| format!("web-{n}")).collect();
-        for name in &names {
-            client.onboard(name, me, "stamp", &dir.join(name), "").await;
-            settle(&server, name).await;
-        }
+        let Bed { server, client, names } = Bed::with_apps(me, dir, APPS).await;
         let request = client.say(v1::WatchDecisionsRequest::default());
         let mut decisions = DecisionServiceClient::new(client.channel.clone());
         let mut stream = decisions.watch_decisions(request).await.unwrap().into_inner();

@@ -253,6 +253,9 @@ fn would_do(choice_mode: &str, decision: &v1::Decision) -> Vec<String> {
         line.push_str(&format!("   {parameters}"));
     }
     line.push_str(&format!("   confidence {:.2}", decision.confidence));
+    if let Some(v1::Resolution { chance, low, high }) = &decision.p_resolve {
+        line.push_str(&format!("   resolves {chance:.2} ({low:.2} to {high:.2})"));
+    }
     if !choice_mode.is_empty() {
         line.push_str(&format!("   mode {choice_mode}"));
     }
@@ -407,6 +410,7 @@ mod tests {
                 ruling: v1::Ruling::Refused.into(),
                 reason: "COOLDOWN_ACTIVE".to_owned(),
                 confidence: 0.94,
+                p_resolve: Some(v1::Resolution { chance: 0.88, low: 0.74, high: 0.95 }),
                 candidates: vec![
                     v1::Candidate { action: "NOOP".to_owned(), value: 0.05, ..Default::default() },
                     v1::Candidate {
@@ -445,7 +449,7 @@ mod tests {
             page.render(false),
             "Decision dec-1077   my-api / stage   2026-11-23T14:02:39.000Z   REFUSED → noop   proof #1077   judged again ✔\n\
              Saw         exit=137 (process, 200ms old)\n\
-             Would do    restart 0.81 | noop 0.05   confidence 0.94   mode deterministic\n\
+             Would do    restart 0.81 | noop 0.05   confidence 0.94   resolves 0.88 (0.74 to 0.95)   mode deterministic\n\
              Gates       ●··✖···\n            \
              ✖ cooldown  COOLDOWN_ACTIVE  28s, limit 60s  a human's rule\n            \
              ✔ 1 passed: source\n\

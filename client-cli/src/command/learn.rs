@@ -1,12 +1,14 @@
-//! `agentctl learn`: what the agent has learned, made from its log; exported, merged, compared and calibrated without a server.
+//! `agentctl learn`: what the agent has learned. Of a log it is shown, exported, merged, compared and calibrated without a server; a
+//! server is asked for what it decides by now, and to take in, promote and forget.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use agentctl_api::v1;
 use agentd_core::choose::Taught;
 use agentd_core::choose::calibration::{Calibration, Prediction, calibration};
 use agentd_core::choose::ccq::Signature;
-use agentd_core::choose::snapshot::Snapshot;
+use agentd_core::choose::snapshot::{Snapshot, TEXT_MAX};
 use agentd_core::record::{Body, Record};
 use agentd_core::replay::Replay;
 use agentd_core::state::Outcome;
@@ -20,17 +22,21 @@ use crate::failure::Failure;
 use crate::page::{Page, Table};
 use crate::text;
 
-/// Show, export, merge, compare and calibrate what was learned
+mod change;
+
+/// Show, export, bring, promote and forget what was learned
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  agentctl learn show --log proof.jsonl
+  agentctl learn show
   agentctl learn export --log /var/lib/agentd > agent-1.json
   agentctl learn merge agent-1.json agent-2.json > fleet.json
-  agentctl learn diff agent-1.json fleet.json
+  agentctl learn import fleet.json --reason \"what the others know\"
+  agentctl learn promote --reason \"it knows more, INC-481\"
   agentctl learn calibrate --log proof.jsonl
 
-What was learned is a fold of the log: `agentctl proof export > proof.jsonl` is all it takes.")]
+What was learned is a fold of the log: `agentctl proof export > proof.jsonl` is all it takes. In
+prod the agent decides by what was promoted, and what it learns there is a candidate beside that.")]
 pub struct LearnArgs {
     #[command(subcommand)]
     command: LearnCommand,
@@ -41,14 +47,40 @@ enum LearnCommand {
     /// Show what was learned, by what an incident looks like and what was done
     #[command(after_help = "\
 Examples:
-  agentctl learn show --log proof.jsonl
+  agentctl learn show                          what the server decides by
+  agentctl learn show --candidate              what is not promoted yet
   agentctl learn show --log /var/lib/agentd -o json")]
-    Show(LogArgs),
+    Show(SourceArgs),
     /// Print a snapshot of what was learned, named by its digest
     #[command(after_help = "\
 Examples:
+  agentctl learn export > agent-1.json
   agentctl learn export --log proof.jsonl > agent-1.json")]
-    Export(LogArgs),
+    Export(SourceArgs),
+    /// Take in what other agents have learned, or this one in the past
+    #[command(after_help = "\
+Examples:
+  agentctl learn import fleet.json --reason \"what the others know\"
+  agentctl learn import stage.json --weak-prior --reason \"a start for prod\"
+  agentctl learn import fleet.json --dry-run --reason check
+
+In prod it is for the candidate. Exit codes: 0, 2 it cannot be taken in, 5 learning is frozen.")]
+    Import(change::ImportArgs),
+    /// Ask a human to put the candidate in force, if the log says that it is better
+    #[command(after_help = "\
+Examples:
+  agentctl learn promote --reason \"it knows more, INC-481\"
+  agentctl learn promote --dry-run --reason check
+
+The server judges every decision of its log again, with the candidate and without; then whoever
+did not ask approves it. Exit codes: 0 asked, 5 not better or frozen, 7 another candidate.")]
+    Promote(change::PromoteArgs),
+    /// Forget what was learned: in prod the candidate
+    #[command(after_help = "\
+Examples:
+  agentctl learn reset --reason \"it was a drill\"
+  agentctl learn reset --acting --reason \"back to the catalogue\" --yes")]
+    Reset(change::ResetArgs),
     /// Print what several snapshots of one environment know together; the order does not matter
     #[command(after_help = "\
 Examples:
@@ -78,6 +110,16 @@ struct LogArgs {
 }
 
 #[derive(Debug, Args)]
+struct SourceArgs {
+    /// Export of a log (JSON lines), or a data directory [default: ask the server]
+    #[arg(long, value_name = "FILE|DIR")]
+    log: Option<PathBuf>,
+    /// The candidate of a server of prod, instead of what is in force
+    #[arg(long)]
+    candidate: bool,
+}
+
+#[derive(Debug, Args)]
 struct MergeArgs {
     /// Snapshots
     #[arg(value_name = "FILE", required = true, num_args = 2..)]
@@ -100,13 +142,13 @@ struct DiffArgs {
 pub(super) async fn run(args: LearnArgs, context: &mut Context) -> Result<Exit, Failure> {
     match args.command {
         LearnCommand::Show(args) => {
-            let snapshot = blocking("the reading", move || learned(&args.log)).await?;
+            let snapshot = known(args, context).await?;
             let view = LearnedView::of(&snapshot);
             context.output.emit(&view, |page| view.page(page))?;
             Ok(Exit::Ok)
         }
         LearnCommand::Export(args) => {
-            let snapshot = blocking("the reading", move || learned(&args.log)).await?;
+            let snapshot = known(args, context).await?;
             context.output.raw(snapshot.text().as_bytes())?;
             Ok(Exit::Ok)
         }
@@ -122,6 +164,9 @@ pub(super) async fn run(args: LearnArgs, context: &mut Context) -> Result<Exit, 
             context.output.raw(merged.text().as_bytes())?;
             Ok(Exit::Ok)
         }
+        LearnCommand::Import(args) => change::import(args, context).await,
+        LearnCommand::Promote(args) => change::promote(args, context).await,
+        LearnCommand::Reset(args) => change::reset(args, context).await,
         LearnCommand::Diff(args) => diff(&args, context),
         LearnCommand::Calibrate(args) => {
             let predictions = blocking("the reading", move || predictions(&args.log)).await?;
@@ -137,8 +182,23 @@ pub(super) async fn run(args: LearnArgs, context: &mut Context) -> Result<Exit, 
     }
 }
 
+/// What was learned, by a log or by a server.
+async fn known(args: SourceArgs, context: &mut Context) -> Result<Snapshot, Failure> {
+    let SourceArgs { log, candidate } = args;
+    if let Some(log) = log {
+        return blocking("the reading", move || learned(&log, candidate)).await;
+    }
+    let session = context.connect().await?;
+    let request = session.unary(v1::GetLearningRequest { candidate });
+    let answer = session.learning().get_learning(request).await;
+    let text = answer.map_err(|s| session.failure(s))?.into_inner().snapshot;
+    Snapshot::parse(&text).map_err(|error| {
+        Failure::because(Exit::Failure, "the server sent what is no snapshot", &error)
+    })
+}
+
 /// What a log teaches.
-fn learned(log: &Path) -> Result<Snapshot, Failure> {
+fn learned(log: &Path, candidate: bool) -> Result<Snapshot, Failure> {
     let mut replay: Option<Replay> = None;
     let mut agent = String::new();
     each(log, &mut |record| {
@@ -150,7 +210,15 @@ fn learned(log: &Path) -> Result<Snapshot, Failure> {
     let Some(Replay { state, .. }) = replay else {
         return Err(Failure::usage(format!("`{}` holds no record", log.display())));
     };
-    Ok(Snapshot::new(state.env, &agent, state.last_seq, &state.table, &state.knowledge))
+    let (expertise, parents) = match &state.learning.candidate {
+        Some(learned) if candidate => (learned.expertise.clone(), &learned.parents),
+        None if candidate => {
+            return Err(Failure::new(Exit::NotFound, "there is no candidate in the log")
+                .hint("only a server of prod has one: leave `--candidate` out"));
+        }
+        _ => (state.acting(), &state.learning.parents),
+    };
+    Ok(Snapshot::new(state.env, &agent, state.last_seq, &expertise, parents))
 }
 
 /// Every chance that was given, and what came of it in the end.
@@ -175,9 +243,14 @@ fn predicted(given: &mut BTreeMap<u64, Prediction>, record: &Record) {
 }
 
 /// Largest snapshot that is read.
-const FILE_MAX: u64 = 64 << 20;
+const FILE_MAX: u64 = TEXT_MAX as u64;
 
 fn read(file: &Path) -> Result<Snapshot, Failure> {
+    let text = text_of(file)?;
+    Snapshot::parse(&text).map_err(|error| refused(file, &error))
+}
+
+fn text_of(file: &Path) -> Result<String, Failure> {
     let unreadable = |error: &std::io::Error| {
         let missing = error.kind() == std::io::ErrorKind::NotFound;
         let exit = if missing { Exit::NotFound } else { Exit::Usage };
@@ -187,8 +260,7 @@ fn read(file: &Path) -> Result<Snapshot, Failure> {
         let most = FILE_MAX >> 20;
         return Err(Failure::usage(format!("`{}` is larger than {most} MiB", file.display())));
     }
-    let text = std::fs::read_to_string(file).map_err(|error| unreadable(&error))?;
-    Snapshot::parse(&text).map_err(|error| refused(file, &error))
+    std::fs::read_to_string(file).map_err(|error| unreadable(&error))
 }
 
 fn refused(file: &Path, error: &dyn std::error::Error) -> Failure {

@@ -50,11 +50,13 @@ enum MonitorCommand {
 Examples:
   agentctl monitor run --app my-api --probe http --target http://127.0.0.1:8080/healthz
   agentctl monitor run --app my-db --probe tcp --target 127.0.0.1:5432 --every 5s
+  agentctl monitor run --app my-rpc --probe grpc --target 127.0.0.1:50051/my.Service
   agentctl monitor run --app my-api --probe process --pid 4711 --as monitor
+  agentctl monitor run --app my-api --probe cgroup --cgroup /sys/fs/cgroup/system.slice/my-api.service
 
-A probe by http or tcp reports response times and the share of failures over the last 20 looks; one
-of a process reports its share of one core and of the memory of the machine. When the server is
-away it comes back by itself, and sends what it sees then: an old signal is worth nothing. A clean
+A probe by http, tcp or grpc (grpc.health.v1) reports response times and the share of failures over
+the last 20 looks; one of a process reports its share of one core and of the memory of the machine,
+and one of a control group what all in it use, against the limits it has. When the server is away it comes back by itself, and sends what it sees then: an old signal is worth nothing. A clean
 stop says goodbye, so that the server knows that the monitor left and was not lost.
 
 Exit codes: 0 stopped, 2 a signal was not accepted, 4 the token may not push signals.")]
@@ -69,7 +71,7 @@ struct RunArgs {
     /// How to look at it
     #[arg(long, value_enum)]
     probe: Kind,
-    /// What to look at: an http:// URL with an IP address, or IP:PORT
+    /// What to look at: an http:// URL with an IP address, IP:PORT, or IP:PORT/SERVICE of gRPC
     #[arg(long, value_name = "TARGET")]
     target: Option<String>,
     /// Process to look at
@@ -78,6 +80,9 @@ struct RunArgs {
     /// File with the process id, read again when the process is gone
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
+    /// Directory of the control group (version 2) to look at
+    #[arg(long, value_name = "DIR")]
+    cgroup: Option<PathBuf>,
     /// Time between two looks
     #[arg(long, value_name = "TIME", default_value = "1s")]
     every: Span,
@@ -96,7 +101,9 @@ struct RunArgs {
 enum Kind {
     Http,
     Tcp,
+    Grpc,
     Process,
+    Cgroup,
 }
 
 /// What the monitor did, at its end.
@@ -319,6 +326,22 @@ fn look(args: &RunArgs) -> Result<Look, Failure> {
             (None, Some(path)) => Ok(Look::process(sampler::Pid::File(path.clone()))),
             (None, None) => Err(needs("--pid or --pid-file")),
         },
+        Kind::Cgroup => {
+            let path = args.cgroup.clone().ok_or_else(|| needs("--cgroup DIR"))?;
+            // A group of version 1 has no such file, and none that would tell as much.
+            if !path.join("cpu.stat").exists() || !path.join("cgroup.procs").exists() {
+                let path = path.display();
+                return Err(Failure::usage(format!("`{path}` is no control group of version 2"))
+                    .hint("such as /sys/fs/cgroup/system.slice/my-api.service"));
+            }
+            Ok(Look::group(path))
+        }
+        Kind::Grpc => {
+            let target = args.target.as_deref().ok_or_else(|| needs("--target IP:PORT"))?;
+            let (host, service) = target.split_once('/').unwrap_or((target, ""));
+            let service = service.to_owned();
+            Ok(Look::Probe(Probe::Grpc { address: address(host)?, service }))
+        }
         Kind::Tcp => {
             let target = args.target.as_deref().ok_or_else(|| needs("--target IP:PORT"))?;
             Ok(Look::Probe(Probe::Tcp { address: address(target)? }))
@@ -367,12 +390,19 @@ mod tests {
         assert_eq!((address.port(), path.as_str()), (8080, "/healthz?x=1"));
         assert!(asked(&format!("{line} tcp --target [::1]:5432")).is_ok());
         assert!(asked(&format!("{line} process --pid 1")).is_ok());
+        let grpc = asked(&format!("{line} grpc --target 127.0.0.1:50051/my.Service")).unwrap();
+        let Look::Probe(Probe::Grpc { service, .. }) = grpc else { panic!("no grpc") };
+        assert_eq!(service, "my.Service");
         for (rest, says) in [
             ("http", "--probe http needs --target"),
             ("http --target https://127.0.0.1:1/", "is no http:// URL"),
             ("http --target http://example.org/", "`example.org` is no IP:PORT"),
             ("tcp --target nowhere", "`nowhere` is no IP:PORT"),
             ("process", "--probe process needs --pid or --pid-file"),
+            ("grpc", "--probe grpc needs --target IP:PORT"),
+            ("grpc --target my-host:1", "`my-host:1` is no IP:PORT"),
+            ("cgroup", "--probe cgroup needs --cgroup DIR"),
+            ("cgroup --cgroup /proc", "`/proc` is no control group of version 2"),
         ] {
             let Err(failure) = asked(&format!("{line} {rest}")) else { panic!("{rest}") };
             assert_eq!(failure.exit(), Exit::Usage);

@@ -226,7 +226,7 @@ struct ExportArgs {
     /// Have the server record that the tiles are here: what they hold may be pruned then
     #[arg(long)]
     record: bool,
-    /// Write to this file, or the tiles to this new directory; an existing file is replaced only with --yes
+    /// Write to this file, replaced only with --yes, or the tiles to this directory: a new one, or one with an earlier export
     #[arg(long, value_name = "FILE|DIR")]
     file: Option<PathBuf>,
 }
@@ -320,7 +320,15 @@ async fn get(seq: u64, context: &mut Context) -> Result<Exit, Failure> {
     };
     let lines = match download(&session, seq, seq, None).await {
         Ok(lines) if lines.is_empty() => return Err(missing()),
-        Err(failure) if failure.code() == Some(tonic::Code::OutOfRange) => return Err(missing()),
+        Err(failure) if failure.code() == Some(tonic::Code::OutOfRange) => {
+            // Of a range, only where it begins is said; of an entry, whether it ever was there.
+            let request = session.unary(v1::GetProofEntryRequest { seq });
+            let answer = session.proof().get_proof_entry(request).await;
+            let why = answer.err().map(|status| session.failure(status));
+            return Err(why
+                .filter(|why| why.reason() == Some("ENTRY_PRUNED"))
+                .unwrap_or_else(missing));
+        }
         other => other?,
     };
     // The bytes of the record are what counts, so a line is handed out as it is.
@@ -342,7 +350,12 @@ pub(super) async fn download(
     last: u64,
     filter: Option<v1::ProofFilter>,
 ) -> Result<Vec<u8>, Failure> {
-    let request = v1::ExportProofRequest { first_seq: first, last_seq: last, filter };
+    let request = v1::ExportProofRequest {
+        first_seq: first,
+        last_seq: last,
+        filter,
+        pruned_as_hashes: false,
+    };
     let answer = session.proof().export_proof(request).await;
     let mut stream = answer.map_err(|s| session.failure(s))?.into_inner();
     let mut lines = Vec::new();
@@ -390,16 +403,25 @@ async fn export(args: ExportArgs, context: &mut Context) -> Result<Exit, Failure
         None => None,
         Some(path) => Some(create(path, context.global.yes)?),
     };
-    let request = v1::ExportProofRequest { first_seq: args.from, last_seq: args.to, filter };
+    let request = v1::ExportProofRequest {
+        first_seq: args.from,
+        last_seq: args.to,
+        filter,
+        pruned_as_hashes: false,
+    };
     let answer = session.proof().export_proof(request).await;
     let mut stream = answer.map_err(|s| session.failure(s))?.into_inner();
-    let (mut count, mut last_seq, mut beside) = (0_u64, 0, 0_u64);
+    let (mut count, mut first_seq, mut last_seq, mut beside) = (0_u64, 0, 0, 0_u64);
     while let Some(part) = stream.message().await.map_err(|s| session.failure(s))? {
         let lines = part.lines.iter().filter(|byte| **byte == b'\n').count();
-        count += u64::try_from(lines).unwrap_or(0);
+        let lines = u64::try_from(lines).unwrap_or(0);
+        count += lines;
         beside += u64::try_from(part.bodies.len()).unwrap_or(0);
         if let Some(path) = &args.file {
             Bodies::beside(path).put(&part.bodies)?;
+        }
+        if count == lines {
+            first_seq = part.last_seq.saturating_add(1).saturating_sub(lines);
         }
         last_seq = part.last_seq;
         match (&mut file, &args.file) {
@@ -422,6 +444,9 @@ async fn export(args: ExportArgs, context: &mut Context) -> Result<Exit, Failure
             text::count(count, "entry", "entries"),
             path.display()
         ));
+        if first_seq > 1 && args.filter.is_empty() {
+            export::beginning(&session, path, first_seq, context).await?;
+        }
     }
     if beside > 0 && args.file.is_none() {
         let bodies = text::count(beside, "body is", "bodies are");

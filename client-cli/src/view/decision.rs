@@ -30,6 +30,8 @@ pub struct DecisionView {
     pub reason: String,
     pub blocked_by: Vec<String>,
     pub confidence: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p_resolve: Option<ResolutionView>,
     pub exploratory: bool,
     pub shadow: bool,
     pub summary: String,
@@ -71,6 +73,7 @@ impl From<&v1::Decision> for DecisionView {
             reason: d.reason.clone(),
             blocked_by: d.blocked_by.clone(),
             confidence: d.confidence,
+            p_resolve: d.p_resolve.as_ref().map(Into::into),
             exploratory: d.exploratory,
             shadow: d.shadow,
             summary: d.summary.clone(),
@@ -117,6 +120,22 @@ impl From<&v1::Finding> for FindingView {
     }
 }
 
+/// How likely an action ends the incident, with the 90 % interval of that.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields are those of the API, documented there")]
+pub struct ResolutionView {
+    pub chance: f64,
+    pub low: f64,
+    pub high: f64,
+}
+
+impl From<&v1::Resolution> for ResolutionView {
+    fn from(resolution: &v1::Resolution) -> Self {
+        let v1::Resolution { chance, low, high } = *resolution;
+        Self { chance, low, high }
+    }
+}
+
 /// An action that was weighed.
 #[derive(Debug, Clone, Serialize)]
 #[expect(missing_docs, reason = "the fields are those of the API, documented there")]
@@ -124,6 +143,8 @@ pub struct CandidateView {
     pub action: String,
     pub value: f64,
     pub confidence: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p_resolve: Option<ResolutionView>,
     pub probability: f64,
     pub chosen: bool,
     pub origin: String,
@@ -136,6 +157,7 @@ impl From<&v1::Candidate> for CandidateView {
             action: c.action.clone(),
             value: c.value,
             confidence: c.confidence,
+            p_resolve: c.p_resolve.as_ref().map(Into::into),
             probability: c.probability,
             chosen: c.chosen,
             origin: c.origin.clone(),

@@ -70,6 +70,9 @@ pub struct VerificationView {
     /// Entries under the largest signed checkpoint that they lead to; absent: under none at hand.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_good_checkpoint: Option<u64>,
+    /// Up to this entry some are there by their hash alone: they were pruned. Absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pruned_upto: Option<u64>,
     /// Quorum of the policy that the checkpoint meets; absent: no policy was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quorum: Option<String>,

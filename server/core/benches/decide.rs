@@ -143,6 +143,7 @@ fn full(bench: &Bench, app: &AppName, reading: &Reading, around: &Surroundings, 
         row: black_box(&row),
         beliefs: black_box(&beliefs),
         frozen: false,
+        leeway: None,
         now,
         seq,
     });

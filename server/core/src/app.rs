@@ -74,6 +74,12 @@ impl TryFrom<String> for AppName {
     }
 }
 
+impl std::borrow::Borrow<str> for AppName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl From<AppName> for String {
     fn from(name: AppName) -> Self {
         name.0.as_ref().to_owned()

@@ -8,22 +8,24 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::action::Action;
 use crate::app::{Env, Millis};
 use crate::choose::ccq::{Catalogue, Judgement, Knowledge, OWN, Trial, position};
-use crate::choose::{self, Choice, Source, Taught};
+use crate::choose::{self, Choice, Expertise, Source, Taught};
 use crate::counterfactual::{Judged, rejudge};
 use crate::detect::{Signature, View, signature};
 use crate::policy::Policy;
-use crate::record::{Body, Concluded, Decided, Record, Trigger};
+use crate::record::{Body, Calibrated, Concluded, Decided, Record, Trigger};
 use crate::replay::{Mismatch, Replay};
-use crate::state::Outcome;
+use crate::state::{ApprovalState, Outcome};
 use crate::verdict::Ruling;
 
+mod promotion;
 mod sample;
 
+pub use promotion::promotion;
 pub use sample::Interval;
 use sample::Sample;
 
@@ -44,8 +46,13 @@ pub struct Fit {
     differing: u64,
     told: Vec<Mismatch>,
     tried: BTreeMap<u64, Tried>,
-    /// By the record that spoke of it last: its conclusion, then what was learned from that.
-    helped: BTreeMap<u64, Helped>,
+    /// What waits for a human, by the request; a yes is another decision, of which the outcome is that of this one.
+    held: BTreeMap<u64, Tried>,
+    /// What is about to be asked.
+    asked: Option<Tried>,
+    /// What helped, as far as is known yet, by the record that spoke of it last: its conclusion, then what was learned from that. The
+    /// incident may come back.
+    helped: BTreeMap<u64, Tried>,
     ended: BTreeMap<u64, Ended>,
     knowledge: Knowledge,
 }
@@ -53,15 +60,10 @@ pub struct Fit {
 /// An attempt whose outcome is not known yet.
 #[derive(Debug)]
 struct Tried {
+    /// The decision to try it.
+    decision: u64,
     trial: Trial,
     next: i64,
-}
-
-/// An attempt that helped, as far as is known yet: the incident may come back.
-#[derive(Debug)]
-struct Helped {
-    decision: u64,
-    tried: Tried,
 }
 
 /// How an attempt of the agent ended.
@@ -99,6 +101,8 @@ impl Fit {
             differing: 0,
             told: Vec::new(),
             tried: BTreeMap::new(),
+            held: BTreeMap::new(),
+            asked: None,
             helped: BTreeMap::new(),
             ended: BTreeMap::new(),
             knowledge: Knowledge::default(),
@@ -109,8 +113,18 @@ impl Fit {
     pub fn fold(&mut self, record: &Record) {
         match &record.body {
             Body::Decided(decided) => self.decided(decided),
+            Body::ApprovalRequested(approval) => {
+                let asked = self.asked.take_if(|tried| tried.decision == approval.decision);
+                self.held.extend(asked.map(|tried| (approval.seq, tried)));
+            }
+            Body::ApprovalEnded { approval, .. }
+            | Body::ApprovalAnswered { approval, state: ApprovalState::Rejected, .. } => {
+                self.held.remove(approval);
+            }
             Body::Concluded(concluded) => self.concluded(record.seq, concluded),
-            Body::Learned { lesson, .. } => self.learned(record, lesson.taught),
+            Body::Learned { lesson, calibrated, .. } => {
+                self.learned(record, lesson.taught, calibrated.as_deref());
+            }
             _ => {}
         }
         self.replay.fold(record);
@@ -133,8 +147,15 @@ impl Fit {
                 self.told.push(mismatch);
             }
         }
+        if let Some(grant) = &decided.proposal.grant {
+            let tried = self.held.remove(&grant.approval);
+            if decided.ruling == Ruling::Permitted {
+                self.tried.extend(tried.map(|tried| (decided.seq, tried)));
+            }
+            return;
+        }
         let Some(policy) = self.replay.named(&decided.policy_digest) else { return };
-        if decided.ruling != Ruling::Permitted || !is_own(decided) {
+        if matches!(decided.ruling, Ruling::Refused { .. }) || !is_own(decided) {
             return;
         }
         let action = decided.proposal.action;
@@ -145,13 +166,17 @@ impl Fit {
         let Some(judged) = judgement.ranked.iter().find(of) else { return };
         let (chance, cost0) = (judged.expected.chance, judged.expected.cost0);
         let trial = Trial { signature, action, resolved: false, cost: cost0, chance, cost0 };
-        self.tried.insert(decided.seq, Tried { trial, next: judged.next_micro });
+        let tried = Tried { decision: decided.seq, trial, next: judged.next_micro };
+        if decided.ruling == Ruling::Permitted {
+            self.tried.insert(decided.seq, tried);
+        } else {
+            self.asked = Some(tried);
+        }
     }
 
     fn concluded(&mut self, seq: u64, concluded: &Concluded) {
-        let Some(Tried { mut trial, next }) = self.tried.remove(&concluded.decision) else {
-            return;
-        };
+        let Some(tried) = self.tried.remove(&concluded.decision) else { return };
+        let Tried { decision, mut trial, next } = tried;
         if concluded.human || concluded.outcome == Outcome::Inconclusive {
             return;
         }
@@ -164,16 +189,19 @@ impl Fit {
         self.knowledge.learn(OWN, &trial);
         let rest = if trial.resolved { 0 } else { next };
         let cost = trial.cost.to_micro().saturating_add(rest);
-        self.ended.insert(concluded.decision, Ended { cost });
+        self.ended.insert(decision, Ended { cost });
         if trial.resolved {
-            let helped = Helped { decision: concluded.decision, tried: Tried { trial, next } };
-            self.helped.insert(seq, helped);
+            let tried = Tried { decision, trial, next };
+            self.helped.insert(seq, tried);
         }
     }
 
     /// A lesson names the conclusion it is drawn from, and a correction the lesson. What did not last is corrected here as well: it
     /// cost as much as if it had failed at once.
-    fn learned(&mut self, record: &Record, taught: Taught) {
+    fn learned(&mut self, record: &Record, taught: Taught, said: Option<&Calibrated>) {
+        if let (Taught::Rejected, Some(said)) = (taught, said) {
+            self.knowledge.reject(OWN, &said.trial);
+        }
         let Some(helped) = record.cause.and_then(|cause| self.helped.remove(&cause)) else {
             return;
         };
@@ -181,7 +209,7 @@ impl Fit {
             self.helped.insert(record.seq, helped);
             return;
         }
-        let Helped { decision, tried: Tried { trial, next } } = helped;
+        let Tried { decision, trial, next } = helped;
         self.knowledge.relapse(OWN, &trial);
         let cost = trial.cost0.to_micro().saturating_add(next);
         self.ended.insert(decision, Ended { cost });
@@ -219,6 +247,7 @@ fn appraise(
         row,
         beliefs: &beliefs,
         frozen: true,
+        leeway: None,
         now: *now,
         seq: decided.seq,
     })
@@ -231,6 +260,8 @@ pub enum Rules {
     Recorded,
     /// These.
     Given(Box<Policy>),
+    /// Those that each decision was made under, by somebody who has learned this.
+    Learned(Box<Expertise>),
 }
 
 /// The second reading of a log.
@@ -290,7 +321,7 @@ pub struct Report {
 }
 
 /// The second policy against the first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// It costs less.
@@ -331,8 +362,9 @@ impl<'a> Comparison<'a> {
             judgement.ranked.iter().map(|judged| (judged.action, judged.cost_micro)).collect();
         let [a, b] = &self.rules;
         let choices = [a, b].map(|rules| match rules {
-            Rules::Recorded => chosen(decided, policy),
-            Rules::Given(given) => chosen(decided, given),
+            Rules::Recorded => chosen(decided, policy, None),
+            Rules::Given(given) => chosen(decided, given, None),
+            Rules::Learned(expertise) => chosen(decided, policy, Some(expertise)),
         });
         let [Some(a), Some(b)] = choices.map(|action| Some((action, *costs.get(&action)?))) else {
             return;
@@ -368,10 +400,17 @@ impl<'a> Comparison<'a> {
     }
 }
 
-/// What a policy would have done: without exploration, and after the gates.
-fn chosen(decided: &Decided, policy: &Policy) -> Action {
+/// What a policy would have done, with what was learned then or with something else: without exploration, and after the gates.
+fn chosen(decided: &Decided, policy: &Policy, learned: Option<&Expertise>) -> Action {
     let mut still = decided.clone();
     still.around.frozen = true;
+    if let Some(Expertise { table, knowledge }) = learned {
+        let Decided { app, reading, now, findings, .. } = decided;
+        let row = choose::primary(findings).map(|finding| table.row(finding.kind));
+        let look = signature::of(&View { app, policy, reading, now: *now }, findings);
+        still.row = row.unwrap_or_default();
+        still.beliefs = look.map(|look| knowledge.beliefs(look)).unwrap_or_default();
+    }
     let Judged { proposal, ruling, .. } = rejudge(&still, policy);
     effective(proposal.action, &ruling)
 }

@@ -8,10 +8,9 @@ use std::cmp::Reverse;
 
 use serde::{Deserialize, Serialize};
 
-use crate::action::{Action, Level};
-use crate::app::{Env, Millis};
+use crate::action::Action;
+use crate::app::Millis;
 use crate::detect::{Finding, FindingKind, Signature, View, signature};
-use crate::graduation;
 use crate::plan::Plan;
 use crate::policy::Policy;
 use crate::signal::Reading;
@@ -21,12 +20,17 @@ pub mod calibration;
 pub mod ccq;
 mod confidence;
 mod draw;
+mod expertise;
+mod exploration;
 mod judged;
 mod prepare;
 mod rules;
 pub mod snapshot;
 mod table;
 
+pub(crate) use expertise::learn;
+pub use expertise::{Expertise, Lessons};
+pub use exploration::Leeway;
 pub use prepare::{Params, PlanError, prepare};
 pub use rules::primary;
 pub use table::{Lesson, Row, Taught, Value, ValueTable};
@@ -163,6 +167,8 @@ pub struct Choice<'a> {
     pub beliefs: &'a ccq::Beliefs,
     /// Learning is frozen: no exploration.
     pub frozen: bool,
+    /// What forbids to explore here and now; records from before it was looked at have none.
+    pub leeway: Option<&'a Leeway>,
     /// The time.
     pub now: Millis,
     /// Sequence number of the decision; the draw is a function of (seed, app, seq).
@@ -172,8 +178,8 @@ pub struct Choice<'a> {
 /// Chooses what to do. Cannot fail: where nothing can be done, it says so with a passive action.
 ///
 /// The rule's order decides, unless every remedy it compares has at least `trust` outcomes: then the learned value does, and
-/// ties go to the action that changes least. With the probability the policy allows, another remedy is taken instead
-/// ([`draw`]); rollback and scale-down are never explored, and nothing is when doing nothing is best.
+/// ties go to the action that changes least. With the probability the policy allows, another remedy is taken instead, within the limits
+/// of [`exploration`].
 #[must_use]
 pub fn choose(choice: &Choice<'_>) -> Proposal {
     let Choice { app, policy, findings, reading, now, .. } = *choice;
@@ -183,7 +189,7 @@ pub fn choose(choice: &Choice<'_>) -> Proposal {
     let judged = judged::Judged::new(choice, signature::of(&view, findings), &options);
     judged.apply(&mut options);
     rank(&mut options, choice);
-    let (explored, propensity_ppm) = explore(choice, &mut options);
+    let (explored, propensity_ppm) = exploration::explore(choice, &mut options);
     let evidence = finding.map_or(confidence::SURE, |finding| confidence::evidence(&view, finding));
     let candidates = options.iter().map(|option| option.candidate.clone()).collect();
     let because = because(finding, findings);
@@ -283,62 +289,6 @@ fn rank(options: &mut [Ranked], choice: &Choice<'_>) {
             (o.is_remedy() && learned).then_some((Reverse(o.candidate.value), o.candidate.action));
         (impossible(o), !o.is_remedy(), doubted(o), value, o.candidate.rank)
     });
-}
-
-/// Draws, and puts what was drawn first. Gives whether that was not the best, and the probability with which it was chosen.
-fn explore(choice: &Choice<'_>, options: &mut [Ranked]) -> (bool, u32) {
-    let ppm = exploration_ppm(choice);
-    let drawable = drawable(choice, options);
-    if ppm == 0 || drawable.iter().all(|index| *index == 0) {
-        return (false, draw::CERTAIN_PPM);
-    }
-    let draw = draw::Draw::new(choice.policy.learning.seed, &choice.app.profile.name, choice.seq);
-    let index = drawable.get(draw.index(drawable.len())).copied().unwrap_or(0);
-    let index = if draw.explores(ppm) { index } else { 0 };
-    if let Some(head) = options.get_mut(..=index) {
-        head.rotate_right(1);
-    }
-    (index != 0, propensity_ppm(ppm, &drawable, index))
-}
-
-/// The share of decisions that explore, in millionths. Stage is deterministic whatever its policy says.
-fn exploration_ppm(choice: &Choice<'_>) -> u32 {
-    let asked = choice.policy.learning.exploration_ppm.min(draw::CERTAIN_PPM);
-    if choice.frozen || choice.policy.env == Env::Stage { 0 } else { asked }
-}
-
-/// Indices of what may be drawn: remedies, when the best is one, that take nothing away; in prod only those that a human must
-/// approve.
-fn drawable(choice: &Choice<'_>, options: &[Ranked]) -> Vec<usize> {
-    if !options.first().is_some_and(Ranked::is_remedy) {
-        return Vec::new();
-    }
-    let supervised = |action: Action| {
-        let level = choice.policy.level(action);
-        level.min(graduation::limit(choice.app, choice.policy.env, action)) <= Level::Propose
-    };
-    let harmless =
-        |a: Action| matches!(a, Action::Restart | Action::ScaleUp | Action::RetryDeployment);
-    let allowed = |o: &Ranked| {
-        let action = o.candidate.action;
-        o.is_remedy() && harmless(action) && (choice.policy.env != Env::Prod || supervised(action))
-    };
-    let indexed = options.iter().enumerate();
-    indexed.filter(|(_, option)| allowed(option)).map(|(index, _)| index).collect()
-}
-
-/// Probability, in millionths, that the option at `index` is chosen: an equal share of the exploration if it can be drawn, and all
-/// the rest if it is the best.
-fn propensity_ppm(ppm: u32, drawable: &[usize], index: usize) -> u32 {
-    let count = u32::try_from(drawable.len()).unwrap_or(u32::MAX).max(1);
-    let share = ppm / count;
-    if index == 0 {
-        let others = drawable.iter().filter(|i| **i != 0).count();
-        let others = u32::try_from(others).unwrap_or(u32::MAX);
-        draw::CERTAIN_PPM.saturating_sub(share.saturating_mul(others))
-    } else {
-        share
-    }
 }
 
 #[cfg(test)]

@@ -107,6 +107,7 @@ fn judge(decided: &Decided, policy: &Policy, changes: &[Change], anew: bool) -> 
             row,
             beliefs,
             frozen: case.around.frozen,
+            leeway: case.leeway.as_ref(),
             now: *now,
             seq: *seq,
         });

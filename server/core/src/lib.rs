@@ -29,6 +29,8 @@ pub mod reason;
 pub mod record;
 pub mod rehearsal;
 pub mod replay;
+#[cfg(test)]
+mod search;
 pub mod signal;
 pub mod snapshot;
 pub mod state;

@@ -14,7 +14,7 @@ use crate::action::Action;
 use crate::app::{AppName, AppSpec, Env, Millis, Violation};
 use crate::chain::Hash;
 use crate::choose::ccq::{Beliefs, Learned, Trial};
-use crate::choose::{Lesson, Proposal, Row, Value};
+use crate::choose::{Leeway, Lesson, Proposal, Row, Value};
 use crate::detect::{Finding, FindingKind};
 use crate::gates::Surroundings;
 use crate::graduation::Demoted;
@@ -28,6 +28,7 @@ mod detached;
 mod event;
 mod inert;
 mod kept;
+mod learning;
 mod life;
 mod observation;
 mod subject;
@@ -35,7 +36,8 @@ mod subject;
 pub use author::Author;
 pub use detached::{BLOB_MAX, Detached};
 use inert::inert;
-pub use kept::{Exported, Pruned, Snapshotted};
+pub use kept::{Exported, HandedOver, Pruned, Snapshotted};
+pub use learning::{Asked, Backtested, Forgotten, Imported, LearningChange, Promoted};
 pub use life::{Heartbeat, Started, Stopped};
 pub use observation::Observation;
 pub use subject::GATES_PASSED;
@@ -238,11 +240,19 @@ pub enum Body {
         /// What it says about the fault catalogue, if it was an outcome of what the catalogue knows.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         calibrated: Option<Box<Calibrated>>,
+        /// Learned beside what the agent decides by: where a human promotes, that is not touched.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        candidate: bool,
     },
+    /// A human changed what was learned, or wanted to.
+    LearningChanged(Box<LearningChange>),
     /// The value table did not learn.
     LearningSkipped {
         /// Why: `confounded`, `frozen`, `human`, `inconclusive` or `no_finding`.
         why: Cow<'static, str>,
+        /// It was a relapse: said once, and what it would have corrected stays as it is.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        relapse: bool,
     },
     /// A request was answered by the record that caused this one.
     Answered {
@@ -407,6 +417,9 @@ pub struct Decided {
     /// Evidence: what was learned about the signature.
     #[serde(default, skip_serializing_if = "Beliefs::is_empty")]
     pub beliefs: Beliefs,
+    /// Evidence: what forbade to explore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leeway: Option<Leeway>,
 }
 
 /// How an attempt ended.

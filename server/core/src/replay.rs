@@ -110,6 +110,7 @@ pub fn recheck(decided: &Decided, policy: &Policy) -> Result<(), Mismatch> {
             row: &decided.row,
             beliefs: &decided.beliefs,
             frozen: decided.around.frozen,
+            leeway: decided.leeway.as_ref(),
             now: *now,
             seq: decided.seq,
         });

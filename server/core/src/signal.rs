@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 use crate::app::{AppName, Millis};
 use crate::detect::Alarm;
 
+mod believe;
 mod sequence;
 mod validate;
 
+pub use believe::{Believed, Spoken, Values};
 pub use sequence::{Arrival, BadSignals, Sequences};
 pub(crate) use validate::CONDITIONS;
 pub use validate::{Accepted, Code, Rejection, validate};

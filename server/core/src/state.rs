@@ -16,14 +16,18 @@ use crate::record::Author;
 use crate::signal::{Exit, Metric};
 use crate::uptime::Ledger;
 
+mod approval;
 mod evolve;
 mod healed;
 mod kept;
+mod learning;
 
+pub use approval::{Approval, ApprovalState};
 pub use evolve::{evolve, is_expected_exit};
 pub(crate) use evolve::{evolve_app, new_app};
 pub use healed::Healed;
 pub use kept::Kept;
+pub use learning::{Candidate, Learning, Promotion};
 
 /// Most decisions remembered per app.
 pub const DECISIONS: usize = 50;
@@ -65,6 +69,9 @@ pub struct State {
     pub table: ValueTable,
     /// What was learned against the fault catalogue.
     pub knowledge: Knowledge,
+    /// What is learned beside these two, and where they come from.
+    #[serde(default, skip_serializing_if = "Learning::is_empty")]
+    pub learning: Learning,
     /// Times of the agent's disruptive effects of the last hour, oldest first.
     pub effects: VecDeque<Millis>,
     /// The storm, while there is one.
@@ -97,6 +104,7 @@ impl State {
             policy_author: Author::File,
             table: ValueTable::default(),
             knowledge: Knowledge::default(),
+            learning: Learning::default(),
             effects: VecDeque::new(),
             storm: None,
             requests: BTreeMap::new(),
@@ -349,6 +357,9 @@ pub struct Remembered {
     pub executed: bool,
     /// Whether a human asked for it: a human's own actions do not count against the agent.
     pub human: bool,
+    /// Whether it was drawn to explore.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub explored: bool,
     /// How it ended, once known.
     pub outcome: Option<Outcome>,
 }
@@ -476,61 +487,6 @@ pub struct Storm {
     pub calm_since: Option<Millis>,
     /// Paced starts that may be in flight at once: 1, 2, 4 as they verify.
     pub ramp: u32,
-}
-
-/// Where an approval is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum ApprovalState {
-    /// Waits for a human.
-    Pending,
-    /// A human said yes; the gates judge again.
-    Approved,
-    /// Being carried out.
-    Executing,
-    /// Carried out and verified.
-    Verified,
-    /// Carried out and failed, or refused at execution.
-    Failed,
-    /// Carried out; nobody can tell.
-    Inconclusive,
-    /// A human said no.
-    Rejected,
-    /// Nobody answered in time.
-    Expired,
-    /// The plan changed; another approval replaced it.
-    Superseded,
-    /// The app recovered by itself.
-    Cleared,
-}
-
-/// A request for a human's decision, bound to one plan.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Approval {
-    /// Sequence number of the request.
-    pub seq: u64,
-    /// The plan.
-    pub plan: Plan,
-    /// What an approver must repeat.
-    pub plan_digest: String,
-    /// Decision that was held.
-    pub decision: u64,
-    /// Who proposed it: the agent's id or a principal.
-    pub requester: String,
-    /// Whether that is a human.
-    pub human: bool,
-    /// Why.
-    pub because: Vec<FindingKind>,
-    /// When.
-    pub requested_at: Millis,
-    /// Expires then.
-    pub expires_at: Millis,
-    /// Where it is.
-    pub state: ApprovalState,
-    /// Who answered.
-    pub decided_by: Option<String>,
-    /// What they said.
-    pub comment: Option<String>,
 }
 
 impl AppState {

@@ -8,19 +8,22 @@ use std::collections::BTreeSet;
 use crate::action::Action;
 use crate::app::{AppName, Field, Millis, OnboardRequest, Violation};
 use crate::choose::Params;
+use crate::choose::snapshot;
 use crate::permit::Permit;
 use crate::policy::Policy;
 use crate::record::{
-    Author, Body, Exported, Heartbeat, Observation, Record, Snapshotted, Started, Stopped,
+    Author, Backtested, Body, Exported, Heartbeat, Observation, Record, Snapshotted, Started,
+    Stopped,
 };
 use crate::signal::Reading;
 use crate::state::{AppState, Pause, Scope, State, evolve};
-use crate::verdict::Ruling;
 
 mod common_cause;
 mod decide;
 mod keep;
+mod learning;
 mod lifecycle;
+mod reply;
 mod request;
 mod rules;
 mod tick;
@@ -28,6 +31,8 @@ mod verify;
 
 pub(crate) use decide::seen;
 pub use keep::{Prune, Unmet};
+pub use learning::promotable;
+pub use reply::{Failure, Reply};
 
 /// Everything that can happen to the brain.
 #[derive(Debug, Clone, PartialEq)]
@@ -173,6 +178,35 @@ pub enum Input {
         /// Who and with which request id.
         by: By,
     },
+    /// A human brings what other agents have learned, or this one in the past.
+    Import {
+        /// It, read and checked.
+        snapshot: Box<snapshot::Snapshot>,
+        /// Whether it may be one of another environment.
+        weak_prior: bool,
+        /// Why.
+        reason: String,
+        /// Who and with which request id.
+        by: By,
+    },
+    /// A human wants the agent to decide by the candidate.
+    Promote {
+        /// What the log says about it.
+        backtest: Box<Backtested>,
+        /// Why.
+        reason: String,
+        /// Who and with which request id.
+        by: By,
+    },
+    /// A human wants something learned to be forgotten.
+    Forget {
+        /// What the agent decides by, instead of the candidate.
+        acting: bool,
+        /// Why.
+        reason: String,
+        /// Who and with which request id.
+        by: By,
+    },
     /// The state was kept beside the log.
     Snapshotted(Box<Snapshotted>),
     /// Somebody has a copy of the log that leads to what was signed.
@@ -249,125 +283,6 @@ pub struct By {
     pub request: Option<crate::record::Request>,
     /// Only judge, record nothing.
     pub validate_only: bool,
-}
-
-/// What the caller of a request is told.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Reply {
-    /// Nothing to say.
-    None,
-    /// The app is onboarded (or would be: `validate_only`).
-    Onboarded {
-        /// Its specification.
-        spec: Box<crate::app::AppSpec>,
-        /// Sequence number of the record that carries it.
-        seq: Option<u64>,
-        /// Sequence number of the deployment decision.
-        decision: Option<u64>,
-    },
-    /// The app is changed (or would be: `validate_only`).
-    Updated {
-        /// Its specification.
-        spec: Box<crate::app::AppSpec>,
-        /// Sequence number of the record that carries it; `None` for `validate_only`, and when nothing differs.
-        seq: Option<u64>,
-        /// What the gates said to putting it in force; `None` when nothing differs.
-        decided: Option<Box<crate::record::Decided>>,
-    },
-    /// The input was refused.
-    Invalid(Vec<Violation>),
-    /// A decision was made.
-    Decided {
-        /// Its sequence number; `None` for `validate_only`.
-        seq: Option<u64>,
-        /// The ruling.
-        ruling: Ruling,
-        /// The decision itself.
-        decided: Box<crate::record::Decided>,
-    },
-    /// A switch was set.
-    Done {
-        /// Sequence number of its record; `None` when nothing changed.
-        seq: Option<u64>,
-    },
-    /// The same request was answered before.
-    Repeated {
-        /// Sequence number of the answer.
-        seq: u64,
-    },
-    /// The request cannot be done.
-    Failed(Failure),
-}
-
-/// Why a request cannot be done. Not a refusal by a gate: those are rulings.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// There is no such app here.
-    #[error("app `{0}` does not exist")]
-    NoSuchApp(String),
-    /// Somebody changed the app since the caller read it.
-    #[error("app `{app}` was changed since it was read")]
-    Changed {
-        /// Which.
-        app: String,
-        /// What it is now.
-        etag: String,
-    },
-    /// There is no such approval here.
-    #[error("approval `apr-{0}` does not exist")]
-    NoSuchApproval(u64),
-    /// The approval is not pending any more.
-    #[error("approval `apr-{approval}` is {state}")]
-    ApprovalClosed {
-        /// Which.
-        approval: u64,
-        /// Where it is.
-        state: String,
-    },
-    /// The approver asked for it themself.
-    #[error("`{0}` asked for this action and cannot approve it")]
-    SelfApproval(String),
-    /// What was approved is not what is pending.
-    #[error("the plan is not the one that was shown")]
-    PlanChanged {
-        /// Digest that is pending.
-        pending: String,
-    },
-    /// The approval came too late.
-    #[error("approval `apr-{0}` has expired")]
-    ApprovalExpired(u64),
-    /// The action does not exist.
-    #[error("`{0}` is not an action")]
-    UnknownAction(String),
-    /// The request id was used with other content.
-    #[error("request id `{0}` was used with other content")]
-    RequestReused(String),
-    /// An app of this name exists.
-    #[error("app `{0}` exists already")]
-    AppExists(String),
-    /// A stated limit is reached.
-    #[error("the limit of {limit} {what} is reached")]
-    Limit {
-        /// Of what.
-        what: &'static str,
-        /// How many.
-        limit: usize,
-    },
-    /// Records cannot go yet, or not at all.
-    #[error("the records before {before} cannot be pruned: {}", all(unmet))]
-    Unprunable {
-        /// Before which one.
-        before: u64,
-        /// Everything that stands against it.
-        unmet: Vec<Unmet>,
-    },
-    /// The principal is no human with a right to act.
-    #[error("`{0}` may not ask for actions")]
-    NotHuman(String),
-}
-
-fn all(unmet: &[Unmet]) -> String {
-    unmet.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// The result of a step. Records are in order; permits are sealed until their decision is durable.
@@ -472,6 +387,9 @@ fn dispatch(ctx: &mut Context<'_>, input: &Input) {
         }
         Input::Resume { scope, reason, by } => request::resume(ctx, scope, reason, by),
         Input::Freeze { frozen, reason, by } => request::freeze(ctx, *frozen, reason, by),
+        Input::Import { .. } => learning::import(ctx, input),
+        Input::Promote { backtest, reason, by } => learning::promote(ctx, backtest, reason, by),
+        Input::Forget { acting, reason, by } => learning::forget(ctx, *acting, reason, by),
         Input::Snapshotted(snapshot) => keep::snapshotted(ctx, snapshot),
         Input::Exported { export, by } => keep::exported(ctx, export, by),
         Input::Prune { wish, by } => keep::prune(ctx, wish, by),

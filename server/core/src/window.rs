@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use crate::app::{AppName, Instances, Millis};
 use crate::policy::Policy;
 use crate::signal::{
-    Accepted, CONDITIONS, Condition, Metric, Point, Reading, Sample, Series, SourceId,
+    Accepted, Believed, CONDITIONS, Condition, Metric, Point, Reading, Sample, Series, SourceId,
 };
 
 mod statistics;
@@ -58,8 +58,15 @@ pub struct Window {
     app: AppName,
     last_seen: Option<Millis>,
     metrics: BTreeMap<Metric, Track>,
-    conditions: BTreeMap<String, Condition>,
+    conditions: BTreeMap<String, Claimed>,
     statistics: Statistics,
+}
+
+/// A custom boolean, and how long its monitor wants it to count.
+#[derive(Debug, Clone)]
+struct Claimed {
+    condition: Condition,
+    ttl_ms: Option<Millis>,
 }
 
 /// One metric.
@@ -77,10 +84,11 @@ struct Source {
     instances: BTreeMap<Option<u32>, Held>,
 }
 
-/// The newest sample of one instance, and whether it came since the window was closed last.
+/// The newest sample of one instance, how long its monitor wants it to count, and whether it came since the window was closed last.
 #[derive(Debug, Clone, Copy)]
 struct Held {
     latest: Latest,
+    ttl_ms: Option<Millis>,
     is_news: bool,
 }
 
@@ -90,6 +98,11 @@ struct Latest {
     observed_ms: Millis,
     micro: i64,
     received_ms: Millis,
+}
+
+/// How long something counts: a monitor can shorten the life of what it says and never lengthen it.
+fn life(own: Option<Millis>, policy: Millis) -> Millis {
+    own.map_or(policy, |own| own.min(policy))
 }
 
 /// Whether the window must be closed at once: an exit is a hard fact, and a monitor can call a condition critical.
@@ -143,10 +156,26 @@ impl Window {
         self.seen(signal.received_ms);
         let mut absorbed = Absorbed::default();
         for sample in &signal.samples {
-            absorbed.count(self.push(sample));
+            absorbed.count(self.hold(sample, signal.ttl_ms));
         }
-        for (name, condition) in &signal.conditions {
-            absorbed.count(self.condition(name, condition));
+        for (name, Condition { value, source, at }) in &signal.conditions {
+            absorbed.count(self.claim(name, (*value, source, *at), signal.ttl_ms));
+        }
+        absorbed
+    }
+
+    /// Takes a whole signal in that is still where it was read. Where nothing new is named nothing is allocated.
+    pub fn hear(&mut self, signal: &Believed<'_>) -> Absorbed {
+        let (received_ms, source) = (signal.received_ms(), signal.source());
+        self.seen(received_ms);
+        let mut absorbed = Absorbed::default();
+        for (metric, micro) in signal.values() {
+            let latest = Latest { observed_ms: signal.observed_ms(), micro, received_ms };
+            let held = Held { latest, ttl_ms: signal.ttl_ms(), is_news: true };
+            absorbed.count(self.keep(metric, source, signal.instance(), held));
+        }
+        for (name, value) in signal.conditions() {
+            absorbed.count(self.claim(name, (*value, source, received_ms), signal.ttl_ms()));
         }
         absorbed
     }
@@ -158,36 +187,57 @@ impl Window {
 
     /// Takes one sample in.
     pub fn push(&mut self, sample: &Sample) -> Push {
-        self.seen(sample.received_ms);
-        let track = self.metrics.entry(sample.metric).or_default();
-        if !track.sources.contains_key(&sample.source) {
-            if track.sources.len() >= Self::SOURCES {
-                return Push::TooManySources;
-            }
-            track.sources.insert(sample.source.clone(), Source::default());
+        self.hold(sample, None)
+    }
+
+    fn hold(&mut self, sample: &Sample, ttl_ms: Option<Millis>) -> Push {
+        let Sample { micro, observed_ms, received_ms, .. } = *sample;
+        self.seen(received_ms);
+        let latest = Latest { observed_ms, micro, received_ms };
+        let held = Held { latest, ttl_ms, is_news: true };
+        self.keep(sample.metric, &sample.source, sample.instance, held)
+    }
+
+    fn keep(&mut self, metric: Metric, source: &str, instance: Option<u32>, held: Held) -> Push {
+        let track = self.metrics.entry(metric).or_default();
+        if let Some(known) = track.sources.get_mut(source) {
+            return known.keep(instance, held);
         }
-        let Some(source) = track.sources.get_mut(&sample.source) else {
+        if track.sources.len() >= Self::SOURCES {
             return Push::TooManySources;
-        };
-        source.push(sample)
+        }
+        track.sources.entry(source.to_owned()).or_default().keep(instance, held)
     }
 
     /// Takes one custom boolean in; the last one received counts, and of two received together the one that is true.
     pub fn condition(&mut self, name: &str, condition: &Condition) -> Push {
-        self.seen(condition.at);
-        let rank = |c: &Condition| (c.at, c.value);
+        let Condition { value, source, at } = condition;
+        self.claim(name, (*value, source, *at), None)
+    }
+
+    fn claim(
+        &mut self,
+        name: &str,
+        (value, source, at): (bool, &str, Millis),
+        ttl_ms: Option<Millis>,
+    ) -> Push {
+        self.seen(at);
         let full = self.conditions.len() >= Self::CONDITIONS;
         match self.conditions.get_mut(name) {
-            Some(known) if rank(known) > rank(condition) => Push::OutOfOrder,
-            Some(known) => {
-                if rank(known) < rank(condition) || condition.source < known.source {
-                    known.clone_from(condition);
+            Some(Claimed { condition: known, .. }) if (known.at, known.value) > (at, value) => {
+                Push::OutOfOrder
+            }
+            Some(Claimed { condition: known, ttl_ms: life }) => {
+                if (known.at, known.value) < (at, value) || source < known.source.as_str() {
+                    (known.value, known.at, *life) = (value, at, ttl_ms);
+                    source.clone_into(&mut known.source);
                 }
                 Push::Kept
             }
             None if full => Push::TooManyConditions,
             None => {
-                self.conditions.insert(name.to_owned(), condition.clone());
+                let condition = Condition { value, source: source.to_owned(), at };
+                self.conditions.insert(name.to_owned(), Claimed { condition, ttl_ms });
                 Push::Kept
             }
         }
@@ -199,13 +249,11 @@ impl Window {
         let rules = &policy.freshness;
         let mut ticks = BTreeMap::new();
         let alive = |at: Millis, ttl: Millis| at >= onboarded_at && now.saturating_sub(at) <= ttl;
-        self.conditions.retain(|_, condition| alive(condition.at, rules.ttl_ms));
+        self.conditions
+            .retain(|_, claimed| alive(claimed.condition.at, life(claimed.ttl_ms, rules.ttl_ms)));
         for (metric, track) in &mut self.metrics {
             let ttl = rules.ttl_of(*metric);
-            // What an earlier app of the same name said does not go stale, it is of no concern.
-            let heard = track.sources.values().filter_map(Source::heard).max();
-            let heard = heard.filter(|at| alive(*at, Millis::MAX));
-            ticks.extend(track.close(ttl, &alive, heard).map(|tick| (*metric, tick)));
+            ticks.extend(track.close(ttl, &alive).map(|tick| (*metric, tick)));
             // No run of ticks without a gap reaches further back.
             let reach = ttl.saturating_mul(Series::RECENT as u64);
             track.recent.retain(|point| alive(point.at, reach));
@@ -221,7 +269,11 @@ impl Window {
                 .filter(|(_, track)| !track.sources.is_empty() || !track.recent.is_empty())
                 .map(|(metric, track)| (*metric, track.series()))
                 .collect(),
-            conditions: self.conditions.clone(),
+            conditions: self
+                .conditions
+                .iter()
+                .map(|(name, claimed)| (name.clone(), claimed.condition.clone()))
+                .collect(),
             stale: tracks().filter_map(|(m, track)| Some((*m, track.stale_since?))).collect(),
             alarms: self.statistics.take(&self.app, now, policy, &ticks),
         }
@@ -245,18 +297,16 @@ impl Absorbed {
 
 impl Track {
     /// Gives the tick, if anybody said something new.
-    fn close(
-        &mut self,
-        ttl: Millis,
-        alive: &impl Fn(Millis, Millis) -> bool,
-        heard: Option<Millis>,
-    ) -> Option<Point> {
+    fn close(&mut self, ttl: Millis, alive: &impl Fn(Millis, Millis) -> bool) -> Option<Point> {
+        // What an earlier app of the same name said does not go stale, it is of no concern.
+        let ends = self.held().filter(|held| alive(held.latest.received_ms, Millis::MAX));
+        let end = ends.map(|held| held.latest.received_ms.saturating_add(held.life(ttl))).max();
         for source in self.sources.values_mut() {
-            source.instances.retain(|_, held| alive(held.latest.received_ms, ttl));
+            source.instances.retain(|_, held| alive(held.latest.received_ms, held.life(ttl)));
         }
         self.sources.retain(|_, source| !source.instances.is_empty());
-        self.stale_since = match heard {
-            Some(heard) if self.sources.is_empty() => Some(heard.saturating_add(ttl)),
+        self.stale_since = match end {
+            Some(_) if self.sources.is_empty() => end,
             Some(_) => None,
             None => self.stale_since,
         };
@@ -274,6 +324,10 @@ impl Track {
         tick
     }
 
+    fn held(&self) -> impl Iterator<Item = &Held> {
+        self.sources.values().flat_map(|source| source.instances.values())
+    }
+
     fn is_forgotten(&self) -> bool {
         self.sources.is_empty() && self.recent.is_empty() && self.stale_since.is_none()
     }
@@ -287,11 +341,16 @@ impl Track {
     }
 }
 
+impl Held {
+    /// How long it counts where the policy has so long a life for its metric.
+    fn life(&self, policy: Millis) -> Millis {
+        life(self.ttl_ms, policy)
+    }
+}
+
 impl Source {
-    fn push(&mut self, sample: &Sample) -> Push {
-        let Sample { micro, observed_ms, received_ms, .. } = *sample;
-        let held = Held { latest: Latest { observed_ms, micro, received_ms }, is_news: true };
-        match self.instances.get_mut(&sample.instance) {
+    fn keep(&mut self, instance: Option<u32>, held: Held) -> Push {
+        match self.instances.get_mut(&instance) {
             // Of two values for one moment the worse one counts, whichever came first; a value that is sent again is no news.
             Some(known) if known.latest >= held.latest => return Push::OutOfOrder,
             Some(known) => {
@@ -300,10 +359,10 @@ impl Source {
             }
             None => {
                 let slots = self.instances.keys().flatten().count();
-                if sample.instance.is_some() && slots >= Window::INSTANCES {
+                if instance.is_some() && slots >= Window::INSTANCES {
                     return Push::TooManyInstances;
                 }
-                self.instances.insert(sample.instance, held);
+                self.instances.insert(instance, held);
             }
         }
         Push::Kept

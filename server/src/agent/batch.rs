@@ -20,7 +20,7 @@ use crate::act::Delivery;
 use crate::failpoint;
 use crate::journal;
 use crate::publish::Published;
-use crate::snapshot;
+use crate::snapshot::{self, NoState};
 use crate::telemetry::speaker;
 
 /// Answers that wait until their records are durable.
@@ -168,6 +168,11 @@ impl Agent {
             }
             Ask::Resume { scope, reason } => Input::Resume { scope, reason, by },
             Ask::Freeze { frozen, reason } => Input::Freeze { frozen, reason, by },
+            Ask::Import { snapshot, weak_prior, reason } => {
+                Input::Import { snapshot, weak_prior, reason, by }
+            }
+            Ask::Promote { backtest, reason } => Input::Promote { backtest, reason, by },
+            Ask::Forget { acting, reason } => Input::Forget { acting, reason, by },
             Ask::Snapshotted(snapshot) => Input::Snapshotted(snapshot),
             Ask::Exported(export) => Input::Exported { export, by },
             Ask::Prune(wish) => Input::Prune { wish, by },
@@ -293,6 +298,7 @@ impl Agent {
             outcome
         };
         drop(enforce);
+        self.parts.journal.blobs().settled();
         match outcome {
             Ok(durable) => {
                 let _ = failpoint::hit("agent.after_intent");
@@ -370,12 +376,16 @@ impl Agent {
         self.resync = true;
     }
 
-    /// The state as the log has it. Where that cannot be had whole, nothing is appended and nothing done until a start has found it: one
-    /// that lacks something would be acted on, and kept.
+    /// The state as the log has it. Where that cannot be had whole, nothing is appended and nothing done: one that lacks something would be
+    /// acted on, and kept. What cannot be read now may be readable later; what is gone only a start can make up for.
     fn rebuild(&mut self) {
         let replay = match snapshot::replay(&self.parts.journal, self.state.env) {
             Ok(replay) => replay,
-            Err(damage) => {
+            Err(unreadable @ NoState::Unreadable { .. }) => {
+                tracing::error!(%unreadable, "no action until the state can be had from the log");
+                return self.parts.journal.hold(unreadable.to_string());
+            }
+            Err(NoState::Lost(damage)) => {
                 tracing::error!(seq = damage.seq, why = %damage.why,
                     "the state cannot be had from the proof log: no action will be taken");
                 return self.parts.journal.distrust(damage);

@@ -2,8 +2,9 @@
 
 use agentd_core::app::{AppName, OnboardRequest, Violation};
 use agentd_core::choose::Params;
+use agentd_core::choose::snapshot::Snapshot;
 use agentd_core::policy::Policy;
-use agentd_core::record::{Author, Exported, Snapshotted};
+use agentd_core::record::{Author, Backtested, Exported, Snapshotted};
 use agentd_core::state::Scope;
 use agentd_core::step::{By, Prune, Reply, Update};
 use tokio::sync::{mpsc, oneshot};
@@ -85,6 +86,29 @@ pub enum Ask {
     Freeze {
         /// Frozen from here on.
         frozen: bool,
+        /// Why.
+        reason: String,
+    },
+    /// Take in what others learned.
+    Import {
+        /// What, read and checked.
+        snapshot: Box<Snapshot>,
+        /// Whether it may be of another environment.
+        weak_prior: bool,
+        /// Why.
+        reason: String,
+    },
+    /// Put the candidate in force.
+    Promote {
+        /// What the log says about it.
+        backtest: Box<Backtested>,
+        /// Why.
+        reason: String,
+    },
+    /// Forget something learned.
+    Forget {
+        /// What is in force, instead of the candidate.
+        acting: bool,
         /// Why.
         reason: String,
     },

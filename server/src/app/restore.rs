@@ -56,10 +56,16 @@ fn open_behind_snapshot(
     published: &tlog::Config,
 ) -> Result<(journal::Opened, Tlog, Replay), Error> {
     let snapshots = Snapshots::of_log(&published.dir);
+    let mut torn = None;
     for found in snapshots.all().map(Some).chain([None]) {
         match replay_log(config, published, found.as_ref()) {
             Err(Error::Journal(error)) if error.is_of_the_snapshot() => {
                 tracing::warn!(%error, "the log is read from further back");
+                torn = torn.or_else(|| error.torn().cloned());
+            }
+            Ok((mut opened, tlog, replay)) => {
+                opened.recovery.torn = torn.or(opened.recovery.torn);
+                return Ok((opened, tlog, replay));
             }
             other => return other,
         }
@@ -79,7 +85,7 @@ fn replay_log(
     if replay.state.env != config.env {
         // The log has not vouched for it yet. If all of the log is of another environment, its records say so.
         let (seq, why) = (replay.state.last_seq, "it is of another environment");
-        return Err(Error::Journal(tlog::Error::Snapshot { seq, why }));
+        return Err(Error::Journal(tlog::Error::Snapshot { seq, why, torn: None }));
     }
     let blobs = Blobs::of_log(&published.dir);
     let mut on_entry = |seq: u64, line: &[u8]| {

@@ -222,6 +222,24 @@ pub const KEYS: &[Key] = &[
     Key::new("limits.preface_timeout", "", "", "Time for the first bytes of a connection."),
     Key::new("limits.tls_timeout", "", "", "Time for a TLS handshake."),
     Key::new(
+        "limits.first_request_timeout",
+        "",
+        "",
+        "Time for the first request that is let in; a connection that had none is closed.",
+    ),
+    Key::new(
+        "limits.max_connection_age",
+        "",
+        "",
+        "Age at which a connection takes no more requests, a fifth more or less. Clients go on over a new one.",
+    ),
+    Key::new(
+        "limits.connection_grace",
+        "",
+        "",
+        "Time for what is open on a connection that is old; then it is ended with the status CONNECTION_AGE.",
+    ),
+    Key::new(
         "limits.drain_timeout",
         "",
         "",

@@ -9,14 +9,14 @@ use agentd_core::record::{Author, Body};
 use agentd_core::step::Reply;
 use prost::Message;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Extensions, Request, Response, Status};
 
+use super::pace::Looks;
 use super::status::{self, Violation};
 use super::{Services, from_proto, outcome, to_proto};
-use crate::agent::{AgentView, Ask, Gone};
+use crate::agent::{AgentView, Ask};
 use crate::tasks::OnFailure;
 
 mod catalogue;
@@ -29,8 +29,6 @@ const INTERVAL_MS: u64 = 5_000;
 const INTERVALS_MS: std::ops::RangeInclusive<u64> = 1_000..=60_000;
 /// Least time between two answers of a watch, however much changes.
 const GAP: Duration = Duration::from_millis(250);
-/// A watcher that takes nothing for so long is let go.
-const STALL: Duration = Duration::from_secs(60);
 
 /// The service.
 #[derive(Debug)]
@@ -57,7 +55,8 @@ impl AgentService for Service {
         let (items, stream) = mpsc::channel(1);
         let services = self.0.clone();
         self.0.tasks.spawn("watch-status", OnFailure::Log, async move {
-            watch(&services, interval, &items).await;
+            let (name, services, items) = ("status", &services, &items);
+            watch(&Looks { name, services, interval, items }).await;
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
@@ -189,40 +188,14 @@ fn interval(wire: Option<&prost_types::Duration>) -> Result<Duration, Status> {
 }
 
 /// Sends the status now, after every change and at least once per interval, until the reader leaves or the server drains.
-async fn watch(
-    services: &Services,
-    interval: Duration,
-    items: &mpsc::Sender<Result<v1::WatchStatusResponse, Status>>,
-) {
-    let stopping = services.tasks.stopping();
-    let mut head = services.publisher.head();
+async fn watch(looks: &Looks<'_, v1::WatchStatusResponse>) {
+    let mut head = looks.services.publisher.head();
     loop {
         head.mark_unchanged();
-        let sent = Instant::now();
-        let status = overview::status(services).await;
-        let ends = status.is_err();
-        let item = status.map(|status| v1::WatchStatusResponse { status: Some(status) });
-        // A reader that takes nothing keeps one status waiting, and not for ever.
-        let room = tokio::time::timeout(STALL, items.reserve()).await;
-        let Ok(Ok(room)) = room else { return };
-        room.send(item);
-        if ends {
+        let status = overview::status(looks.services).await;
+        let look = status.map(|status| v1::WatchStatusResponse { status: Some(status) });
+        if !looks.show(look).await || !looks.wait_or_change(&mut head, GAP).await {
             return;
-        }
-        tokio::select! {
-            biased;
-            () = stopping.cancelled() => {
-                let _ = items.try_send(Err(outcome::gone(Gone)));
-                return;
-            }
-            () = items.closed() => return,
-            () = tokio::time::sleep_until(sent + interval) => continue,
-            changed = head.changed() => if changed.is_err() { return },
-        }
-        tokio::select! {
-            () = items.closed() => return,
-            () = stopping.cancelled() => {}
-            () = tokio::time::sleep_until(sent + GAP) => {}
         }
     }
 }

@@ -6,7 +6,7 @@ use agentctl_api::v1;
 use agentctl_api::v1::approval_service_server::ApprovalService;
 use agentd_core::app::{AppName, Millis};
 use agentd_core::record::{Body, Record};
-use agentd_core::state::ApprovalState;
+use agentd_core::state::{ApprovalState, Promotion};
 use agentd_core::step::Reply;
 use tonic::{Request, Response, Status};
 
@@ -60,9 +60,11 @@ impl ApprovalService for Service {
 }
 
 /// The approval that was asked for at `seq`.
-async fn get(services: &Services, seq: u64) -> Result<v1::Approval, Status> {
+pub(super) async fn get(services: &Services, seq: u64) -> Result<v1::Approval, Status> {
     let found = services.agent.query(move |view| {
-        view.state.approvals.get(&seq).map(|approval| to_proto::approval(view, approval))
+        let promotion = view.state.learning.promotion(seq).map(to_proto::promotion);
+        let approval = || view.state.approvals.get(&seq);
+        promotion.or_else(|| approval().map(|approval| to_proto::approval(view, approval)))
     });
     let found = found.await.map_err(outcome::gone)?;
     let mut found = found.ok_or_else(|| status::not_found("approval", &ids::approval(seq)))?;
@@ -102,6 +104,13 @@ impl Wanted {
         Self { states: known, apps: apps.into_iter().collect(), actions }
     }
 
+    /// Whether a promotion of what was learned is meant, which is of no app and no action of the agent.
+    fn takes(&self, promotion: &Promotion) -> bool {
+        self.states.contains(&to_proto::approval_state(promotion.state))
+            && self.apps.is_empty()
+            && self.actions.is_empty()
+    }
+
     fn matches(&self, approval: &agentd_core::state::Approval) -> bool {
         self.states.contains(&to_proto::approval_state(approval.state))
             && (self.apps.is_empty() || self.apps.contains(approval.plan.app.as_str()))
@@ -129,12 +138,20 @@ async fn list(
     }
     let found = services.agent.query(move |view| {
         let older = view.state.approvals.range(..before).rev();
-        let mut matching = older.filter(|(_, approval)| wanted.matches(approval));
-        let some: Vec<_> = matching.by_ref().take(size).collect();
-        let last = some.last().map(|(seq, _)| **seq);
-        let next = last.filter(|_| matching.next().is_some());
-        let approvals = some.into_iter().map(|(_, approval)| to_proto::approval(view, approval));
-        (approvals.collect::<Vec<_>>(), next)
+        let matching = older.filter(|(_, approval)| wanted.matches(approval));
+        let mut some: Vec<_> = matching
+            .take(size + 1)
+            .map(|(seq, approval)| (*seq, to_proto::approval(view, approval)))
+            .collect();
+        let promotion = view.state.learning.promotion.as_deref();
+        if let Some(found) = promotion.filter(|p| p.seq < before && wanted.takes(p)) {
+            let at = some.partition_point(|(seq, _)| *seq > found.seq);
+            some.insert(at, (found.seq, to_proto::promotion(found)));
+        }
+        let more = some.len() > size;
+        some.truncate(size);
+        let next = some.last().map(|(seq, _)| *seq).filter(|_| more);
+        (some.into_iter().map(|(_, approval)| approval).collect::<Vec<_>>(), next)
     });
     let (mut approvals, next) = found.await.map_err(outcome::gone)?;
     answer_times(services, &mut approvals).await?;
@@ -193,12 +210,27 @@ async fn approve(
     let ask = Ask::Approve { approval, plan_digest: Some(digest), comment };
     let decided = match outcome::answer(services.agent.ask(ask, by).await)? {
         Reply::Decided { seq: Some(seq), .. } => seq,
+        // What was learned is put in force: no gate judges that, and nothing is executed.
+        Reply::Done { .. } => return promoted(services, approval).await,
+        Reply::Repeated { .. } if is_promotion(services, approval).await? => {
+            return promoted(services, approval).await;
+        }
         Reply::Repeated { seq } => decided_after(services, seq, approval).await?,
         other => return Err(unexpected(&other, &request_id)),
     };
     let (decision, _) = decision::read_decision(services, decided).await?;
     let approval = Some(get(services, approval).await?);
     Ok(v1::ApproveActionResponse { approval, decision: Some(decision) })
+}
+
+async fn promoted(services: &Services, approval: u64) -> Result<v1::ApproveActionResponse, Status> {
+    let approval = Some(get(services, approval).await?);
+    Ok(v1::ApproveActionResponse { approval, decision: None })
+}
+
+async fn is_promotion(services: &Services, approval: u64) -> Result<bool, Status> {
+    let known = services.agent.query(move |view| view.state.learning.promotion(approval).is_some());
+    known.await.map_err(outcome::gone)
 }
 
 async fn reject(

@@ -323,7 +323,11 @@ impl Feed {
             }
             health.mark_unchanged();
             let newest = *head.borrow_and_update();
-            let batch = self.log.after(self.position.seq, BATCH + AHEAD).await?;
+            let batch = if self.position.seq < newest {
+                self.log.after(self.position.seq, BATCH + AHEAD).await?
+            } else {
+                Vec::new()
+            };
             let woken = if batch.is_empty() {
                 self.check_damage()?;
                 if std::mem::take(&mut behind) {

@@ -91,6 +91,15 @@ pub fn failure(failure: Failure) -> Status {
         Failure::Unprunable { before, .. } => {
             status::precondition("NOT_PRUNABLE", &format!("entries before {before}"), &text)
         }
+        Failure::Frozen => status::precondition("LEARNING_FROZEN", "learning", &text),
+        Failure::NoCandidate(_) => status::precondition("NO_CANDIDATE", "candidate", &text),
+        Failure::CandidateChanged { candidate } => {
+            let candidate = super::ids::digest(&candidate);
+            status::conflict("CANDIDATE_CHANGED", &text, &[("candidate_digest", &candidate)])
+        }
+        Failure::BacktestNotPassed { .. } => {
+            status::precondition("BACKTEST_NOT_PASSED", "candidate", &text)
+        }
         Failure::NotHuman(_) => status::permission_denied("NOT_HUMAN", &text),
     }
 }

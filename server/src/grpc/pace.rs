@@ -1,8 +1,9 @@
 //! Streams of looks: how often they look, how long they wait for a reader, and how they end.
 
+use std::future::Future;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
 use super::status::{self, Violation};
@@ -64,6 +65,24 @@ impl<T> Looks<'_, T> {
 
     /// Waits for the time of the next look; false when there is none, because the reader left or the server drains.
     pub(super) async fn wait(&self) -> bool {
+        self.wait_until(tokio::time::sleep(self.interval)).await
+    }
+
+    /// The same, but the next look comes as soon as there is a change, though not before `gap` is over.
+    pub(super) async fn wait_or_change<C>(
+        &self,
+        changes: &mut watch::Receiver<C>,
+        gap: Duration,
+    ) -> bool {
+        let next = async {
+            tokio::time::sleep(gap).await;
+            let _ =
+                tokio::time::timeout(self.interval.saturating_sub(gap), changes.changed()).await;
+        };
+        self.wait_until(next).await
+    }
+
+    async fn wait_until(&self, next: impl Future<Output = ()>) -> bool {
         let stopping = self.services.tasks.stopping();
         tokio::select! {
             () = stopping.cancelled() => {
@@ -71,7 +90,7 @@ impl<T> Looks<'_, T> {
                 false
             }
             () = self.items.closed() => false,
-            () = tokio::time::sleep(self.interval) => true,
+            () = next => true,
         }
     }
 }

@@ -84,6 +84,15 @@ pub fn not_found(kind: &str, name: &str) -> Status {
     answer.into_status()
 }
 
+/// `NOT_FOUND` for an entry that was there: the log begins with `oldest` by now.
+#[must_use]
+pub fn pruned(seq: u64, oldest: u64) -> Status {
+    let message = format!("entry {seq} is pruned: entries before {oldest} are no longer kept here");
+    let mut answer = Answer::new(Code::NotFound, "ENTRY_PRUNED", &message);
+    answer.details.set_resource_info("entry", seq.to_string(), "", "is no longer kept here");
+    answer.with("oldest_seq", &oldest.to_string()).into_status()
+}
+
 /// `ALREADY_EXISTS` for a resource, such as an app that is onboarded or a request id that was used for something else.
 #[must_use]
 pub fn already_exists(reason: &str, kind: &str, name: &str) -> Status {
@@ -97,7 +106,9 @@ pub fn already_exists(reason: &str, kind: &str, name: &str) -> Status {
 #[must_use]
 pub fn precondition(reason: &str, subject: &str, description: &str) -> Status {
     let mut answer = Answer::new(Code::FailedPrecondition, reason, description);
-    answer.details.add_precondition_failure_violation(reason, shown(subject), shown(description));
+    // Whole, as in the message: who shows both can tell that it is one text.
+    let text = answer.message.clone();
+    answer.details.add_precondition_failure_violation(reason, shown(subject), text);
     answer.into_status()
 }
 

@@ -19,6 +19,7 @@ use crate::agent::AgentView;
 mod app;
 mod decision;
 mod event;
+mod learning;
 
 pub use app::{app, last_decision, reading};
 pub use decision::{
@@ -26,6 +27,7 @@ pub use decision::{
 };
 pub(crate) use decision::{complete_remembered, is_reason};
 pub use event::{event, proof_entry, sentence};
+pub use learning::{PROMOTE, backtest, promotion};
 
 /// A moment.
 #[must_use]

@@ -182,7 +182,10 @@ impl Shared {
     /// Reads a segment that was not read when the log was opened: from here on it is known where its records lie, and that they are
     /// what the segment behind it says.
     pub(super) fn look_through(&self, first_seq: u64) -> Result<(), Error> {
-        let Some((segment, after)) = self.with_next(first_seq) else { return Ok(()) };
+        let Some((segment, after)) = self.with_next(first_seq) else {
+            // Somebody else read it, or pruned it.
+            return self.prev_of(first_seq).map(drop).ok_or_else(|| self.pruned());
+        };
         let read = scan::read_sealed(self.store.as_ref(), self.log_id, &segment, after);
         let mut extent = self.extent.write().unwrap_or_else(PoisonError::into_inner);
         let oldest = extent.oldest;
@@ -199,7 +202,12 @@ impl Shared {
         Ok(())
     }
 
-    /// Leaf hash of the record before the segment that begins with `first_seq`.
+    /// What is asked for was there, and is given up.
+    pub(super) fn pruned(&self) -> Error {
+        Error::Pruned { oldest: self.oldest_seq() }
+    }
+
+    /// Leaf hash of the record before the segment that begins with `first_seq`; `None` if there is none, any more.
     pub(super) fn prev_of(&self, first_seq: u64) -> Option<Hash> {
         let extent = self.extent.read().unwrap_or_else(PoisonError::into_inner);
         extent.segments.iter().find(|s| s.first_seq == first_seq).map(|s| s.prev)
@@ -233,6 +241,12 @@ impl Shared {
         }
         extent.chain = chain;
         self.durable.send_replace(chain.next_seq().saturating_sub(1));
+    }
+
+    /// Records below `before` are not read any more.
+    pub(super) fn conceal(&self, before: u64) {
+        let mut extent = self.extent.write().unwrap_or_else(PoisonError::into_inner);
+        extent.oldest = extent.oldest.max(before.min(extent.chain.next_seq()));
     }
 
     /// Records below `before` are not kept any more. Takes the segments out that hold no other ones, but not the last one; answers

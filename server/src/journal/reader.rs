@@ -79,6 +79,8 @@ impl Reader {
         let mut taken = Taken::new(max_entries, max_bytes);
         while !taken.full() {
             let read = match self.shared.locate(next) {
+                // Given up while it was being looked for.
+                Ok(None) if next < self.oldest_seq() => return Err(self.shared.pruned()),
                 Ok(None) => break,
                 Ok(Some(spot)) => self.read_segment(&spot, next, &mut taken),
                 Err(error) => Err(error),

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use agentd_core::chain::{Hash, LineVerifier};
-use agentd_core::record::{Body, Record};
+use agentd_core::record::Pruned;
 
 use super::head::HeadMark;
-use super::index::{Shared, segment_name};
+use super::index::{SegmentMap, Shared, segment_name};
 use super::{Damage, Error, Head, Start, Torn, directory, scan};
 
 /// Passes over a directory whose server may be writing to it meanwhile.
@@ -51,7 +51,7 @@ pub fn read_dir(dir: &Path, on_entry: &mut dyn FnMut(u64, &[u8])) -> Result<Veri
     let (mut first, mut pruned) = (None, 0);
     let mut on_entry = |seq: u64, _: Hash, line: &[u8]| {
         first.get_or_insert(seq);
-        pruned = pruned_by(line).map_or(pruned, |upto| upto.max(pruned));
+        pruned = Pruned::upto_in_line(line).map_or(pruned, |upto| upto.max(pruned));
         on_entry(seq, line);
     };
     let scan = scan::scan_log(&store, (log_id, Start::Kept), mark, &mut on_entry)?;
@@ -61,16 +61,6 @@ pub fn read_dir(dir: &Path, on_entry: &mut dyn FnMut(u64, &[u8])) -> Result<Veri
     let head = Head { log_id, next_seq: scan.chain.next_seq(), hash: scan.chain.head() };
     let entries = head.next_seq.saturating_sub(first.unwrap_or(1));
     Ok(Verified { entries, head, torn: scan.torn })
-}
-
-/// What a line says that was pruned, if it does.
-fn pruned_by(line: &[u8]) -> Option<u64> {
-    const EVENT: &[u8] = br#"{"event_name":"LOG_PRUNED""#;
-    let record = line.starts_with(EVENT).then(|| Record::parse(line).ok()).flatten()?;
-    match record.body {
-        Body::Pruned(pruned) => Some(pruned.upto),
-        _ => None,
-    }
 }
 
 /// Records before the first one that no record says were pruned.
@@ -84,9 +74,30 @@ fn missing(first: u64, pruned: u64) -> Option<Damage> {
     })
 }
 
-/// Verifies what is durable in an open log; the writer may go on meanwhile.
+/// Verifies what is durable in an open log; the writer may go on meanwhile. Where a prune overtakes it, it begins again with what is
+/// kept.
 pub(super) fn verify_live(shared: &Shared) -> Result<Verified, Error> {
+    for _ in 1..PASSES_MAX {
+        let (segments, head) = shared.segments();
+        match verify_segments(shared, &segments, head) {
+            Err(Error::Pruned { .. }) => {}
+            other => return other,
+        }
+    }
     let (segments, head) = shared.segments();
+    verify_segments(shared, &segments, head)
+}
+
+/// Verifies these segments, up to the record with this hash.
+///
+/// # Errors
+/// [`Error::Pruned`]: one of them was given up meanwhile, and its file may hold other records by now. Otherwise as
+/// [`super::Journal::verify`].
+pub(super) fn verify_segments(
+    shared: &Shared,
+    segments: &[SegmentMap],
+    head: Hash,
+) -> Result<Verified, Error> {
     let store = shared.store.as_ref();
     let mut chain = LineVerifier::new();
     if let Some(first) = segments.first().filter(|first| first.first_seq > 1) {
@@ -94,16 +105,19 @@ pub(super) fn verify_live(shared: &Shared) -> Result<Verified, Error> {
     }
     let begin = chain.next_seq();
     let mut bytes = Vec::new();
-    for map in &segments {
+    for map in segments {
         if !map.is_read {
             // It is read for the first time, which is to check it.
             shared.look_through(map.first_seq)?;
-            let after = shared.prev_of(map.next_seq).unwrap_or(map.prev);
+            let after = shared.prev_of(map.next_seq).ok_or_else(|| shared.pruned())?;
             chain = LineVerifier::resume(map.next_seq, after);
             continue;
         }
-        let found = scan::recheck(store, shared.log_id, map, &mut chain, &mut bytes)?;
-        if let Some(damage) = found {
+        let found = scan::recheck(store, shared.log_id, map, &mut chain, &mut bytes);
+        if !matches!(found, Ok(None)) && shared.prev_of(map.first_seq).is_none() {
+            return Err(shared.pruned());
+        }
+        if let Some(damage) = found? {
             return Err(shared.damaged(damage));
         }
     }

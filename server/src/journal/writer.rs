@@ -320,7 +320,11 @@ impl Writer {
             return Err(Error::Damaged(damage));
         }
         let done = match &self.health {
-            Health::Writable => return Ok(()),
+            Health::Writable => {
+                // Nothing of it is in doubt: somebody held it.
+                self.shared.set_status(Status::Writable);
+                return Ok(());
+            }
             Health::NoRoom(_) => self.make_room(self.config.zero_ahead_bytes),
             Health::Unsettled(_) => self.try_settle(true),
             Health::Ended => return Err(Error::Closed),

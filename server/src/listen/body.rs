@@ -1,5 +1,5 @@
-//! The body of an answer: a stream keeps its deadline and does not outlive the token it was opened with, and a panic in it ends with a
-//! status.
+//! The body of an answer: a stream keeps its deadline, outlives neither the token it was opened with nor its connection's time, and a
+//! panic in it ends with a status.
 
 use std::fmt;
 use std::future::Future;
@@ -20,7 +20,7 @@ use tonic::body::Body;
 
 use super::counters::Counters;
 use super::edge::RequestId;
-use crate::auth::Stay;
+use super::lifetime::Ends;
 use crate::grpc::status;
 
 /// A response body under guard.
@@ -29,7 +29,7 @@ pub(super) struct GuardedBody {
     guard: Option<Guard>,
 }
 
-/// What is sent. Whoever waits for the end of a stay takes it away as well: see [`watch`].
+/// What is sent. Whoever waits for its end takes it away as well: see [`watch`].
 #[derive(Clone)]
 struct Inner(Arc<Mutex<Option<Body>>>);
 
@@ -54,33 +54,26 @@ impl Inner {
 
 struct Guard {
     deadline: Option<Pin<Box<Sleep>>>,
-    revoked: Option<oneshot::Receiver<Status>>,
+    /// Why it has to end, once it has to.
+    told: Option<oneshot::Receiver<Status>>,
     /// The last frame was given: a body that was taken away is not at its end before its status is told.
     ended: bool,
     id: RequestId,
     counters: Arc<Counters>,
 }
 
-/// Ready when the caller may not be here any more, with the reason.
-pub(super) type Revoked = Pin<Box<dyn Future<Output = Status> + Send>>;
-
-/// The end of a stay.
-pub(super) fn revoked(stay: Stay) -> Revoked {
-    Box::pin(stay.over())
-}
-
-/// Takes `inner` away when the stay is over, and leaves word of why.
+/// Takes `inner` away when it has to end, and leaves word of why.
 ///
 /// The body itself cannot be relied on to look: while a client takes nothing hyper does not poll it, and whoever makes it goes on,
 /// a service that reads a stream of requests included.
-fn watch(inner: Inner, revoked: Revoked) -> oneshot::Receiver<Status> {
+fn watch(inner: Inner, ends: Ends) -> oneshot::Receiver<Status> {
     let (mut word, told) = oneshot::channel();
     TokioExecutor::new().execute(async move {
         tokio::select! {
             biased;
             // The body ended, or its connection did.
             () = word.closed() => {}
-            why = revoked => {
+            why = ends => {
                 inner.close();
                 let _ = word.send(why);
             }
@@ -99,7 +92,7 @@ impl GuardedBody {
     pub(super) fn new(
         inner: Body,
         deadline: Option<Instant>,
-        revoked: Option<Revoked>,
+        ends: Option<Ends>,
         id: RequestId,
         counters: Arc<Counters>,
     ) -> Self {
@@ -108,8 +101,8 @@ impl GuardedBody {
         }
         let inner = Inner::new(Some(inner));
         let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
-        let revoked = revoked.map(|revoked| watch(inner.clone(), revoked));
-        let guard = Guard { deadline, revoked, ended: false, id, counters };
+        let told = ends.map(|ends| watch(inner.clone(), ends));
+        let guard = Guard { deadline, told, ended: false, id, counters };
         Self { inner, guard: Some(guard) }
     }
 
@@ -158,7 +151,7 @@ impl HttpBody for GuardedBody {
             guard.counters.bump(&guard.counters.deadlines_passed);
             return this.end(&status::deadline_exceeded());
         }
-        if let Some(told) = guard.revoked.as_mut() {
+        if let Some(told) = guard.told.as_mut() {
             match Pin::new(told).poll(cx) {
                 Poll::Ready(Ok(why)) => {
                     guard.counters.bump(&guard.counters.requests_denied);

@@ -21,9 +21,10 @@ use tower::{Service, ServiceExt as _};
 
 use super::body::GuardedBody;
 use super::counters::Counters;
+use super::lifetime::{self, Ends, Lifetime};
 use super::page::Reader;
 use super::shed::{Place, Shed};
-use crate::auth::{Authorizer, Stay};
+use crate::auth::{Authorizer, Principal, Stay};
 use crate::grpc::status::{self, Violation};
 use crate::pages::Pages;
 
@@ -94,11 +95,16 @@ impl<S> Edge<S> {
     }
 
     /// The edge as one connection sees it.
-    pub(super) fn on_connection(&self, peer: SocketAddr, local: Option<SocketAddr>) -> Connection<S>
+    pub(super) fn on_connection(
+        &self,
+        peer: SocketAddr,
+        local: Option<SocketAddr>,
+        life: Lifetime,
+    ) -> Connection<S>
     where
         S: Clone,
     {
-        Connection { edge: self.clone(), peer, local }
+        Connection { edge: self.clone(), peer, local, life }
     }
 
     fn request_id(&self, headers: &HeaderMap) -> RequestId {
@@ -121,13 +127,14 @@ impl<S> Edge<S> {
         request: &mut Request<Incoming>,
         connection: TcpConnectInfo,
         peer: SocketAddr,
-        id: &RequestId,
+        (id, life): (&RequestId, &Lifetime),
     ) -> Result<Terms, Status> {
         let limit = grpc_timeout(request.headers())?;
         let changes = self.authorizer.changes();
         let (path, headers) = (request.uri().path(), request.headers());
         let principal = self.authorizer.admit(path, headers, peer.ip(), Instant::now())?;
-        let place = self.shed.place(path)?;
+        let caller = principal.as_ref().map_or("", Principal::name);
+        let place = self.shed.place(path, caller)?;
         let stay = principal
             .as_ref()
             .and_then(|principal| Stay::of(&self.authorizer, changes, path, headers, principal));
@@ -139,7 +146,9 @@ impl<S> Edge<S> {
         }
         extensions.insert(id.clone());
         extensions.insert(connection);
-        Ok(Terms { limit, stay, place })
+        life.is_useful();
+        extensions.insert(life.leaving());
+        Ok(Terms { limit, place, ends: lifetime::ends(stay, life.leaving()) })
     }
 }
 
@@ -147,10 +156,10 @@ impl<S> Edge<S> {
 struct Terms {
     /// What its caller gave it.
     limit: Option<Duration>,
-    /// While its caller may be here.
-    stay: Option<Stay>,
     /// Where it is served, until it is answered.
     place: Place,
+    /// When it may not go on, whatever it is doing.
+    ends: Ends,
 }
 
 /// The edge of one connection: hyper's service.
@@ -159,6 +168,7 @@ pub(super) struct Connection<S> {
     edge: Edge<S>,
     peer: SocketAddr,
     local: Option<SocketAddr>,
+    life: Lifetime,
 }
 
 type Answer = Response<GuardedBody>;
@@ -180,14 +190,21 @@ where
         edge.counters.bump(&edge.counters.requests);
         if edge.has_pages() && super::page::is_one(&request) {
             let reader = edge.on_page(self.peer);
-            return Box::pin(async move { Ok(reader.read(request).await) });
+            let life = self.life.clone();
+            return Box::pin(async move {
+                let answer = reader.read(request).await;
+                if answer.status().is_success() {
+                    life.is_useful();
+                }
+                Ok(answer)
+            });
         }
         if let Some(answer) = not_grpc(&request, edge.has_pages()) {
             return Box::pin(std::future::ready(Ok(answer)));
         }
         let id = edge.request_id(request.headers());
         let info = TcpConnectInfo { local_addr: self.local, remote_addr: Some(self.peer) };
-        let terms = match edge.check(&mut request, info, self.peer, &id) {
+        let terms = match edge.check(&mut request, info, self.peer, (&id, &self.life)) {
             Ok(terms) => terms,
             Err(status) => {
                 edge.counters.bump(&edge.counters.requests_denied);
@@ -225,7 +242,7 @@ pub(super) async fn caught<F: Future>(serve: F) -> Result<F::Output, Panicked> {
 /// Runs one request: its deadline holds, a place is not held for ever, and a panic in it is an answer.
 async fn guarded<F>(
     serve: F,
-    Terms { limit, stay, place }: Terms,
+    Terms { limit, place, mut ends }: Terms,
     id: RequestId,
     counters: Arc<Counters>,
 ) -> Result<Answer, Infallible>
@@ -236,13 +253,10 @@ where
     let deadline = limit.and_then(|limit| now.checked_add(limit));
     // A stream that has begun gave its place back, and lasts as long as its caller wants.
     let begins = place.patience(limit).and_then(|patience| now.checked_add(patience));
-    let mut revoked = stay.map(super::body::revoked);
     let served = async {
-        // Without a token there is nothing to revoke.
-        let Some(revoked) = &mut revoked else { return Ok(caught(serve).await) };
         tokio::select! {
             biased;
-            why = revoked => Err(why),
+            why = &mut ends => Err(why),
             answer = caught(serve) => Ok(answer),
         }
     };
@@ -272,7 +286,7 @@ where
     };
     let (mut parts, body) = response.into_parts();
     stamp(&mut parts.headers, &id);
-    Ok(Response::from_parts(parts, GuardedBody::new(body, deadline, revoked, id, counters)))
+    Ok(Response::from_parts(parts, GuardedBody::new(body, deadline, Some(ends), id, counters)))
 }
 
 fn refused(status: &Status, id: &RequestId, counters: &Arc<Counters>) -> Answer {
@@ -381,7 +395,9 @@ mod tests {
     where
         F: Future<Output = Result<Response<Body>, Infallible>>,
     {
-        let terms = Terms { limit, stay: None, place: shed.place(path).expect("a place") };
+        let ends = lifetime::ends(None, Lifetime::default().leaving());
+        let place = shed.place(path, "a").expect("a place");
+        let terms = Terms { limit, place, ends };
         let id = RequestId("req-1".into());
         let Ok(answer) = guarded(serve, terms, id, Arc::clone(&shed.counters)).await;
         answer
@@ -395,7 +411,7 @@ mod tests {
             let answer = tokio::time::timeout(HOUR / 100, hung).await.expect("an answer");
             let status = Status::from_header_map(answer.headers()).expect("a status");
             assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
-            assert!(shed.place(EXPORT).is_ok(), "free again");
+            assert!(shed.place(EXPORT, "a").is_ok(), "free again");
         }
         assert_eq!(shed.counters.snapshot()["deadlines_passed"], 2);
         let streams = "/agentctl.v1.TelemetryService/PushSignals";
@@ -412,7 +428,7 @@ mod tests {
         let frames = tokio_stream::pending::<Result<hyper::body::Frame<bytes::Bytes>, Status>>();
         let begun = async { Ok(Response::new(Body::new(StreamBody::new(frames)))) };
         let mut answer = served(&shed, watch, None, begun).await;
-        assert!(shed.place(watch).is_ok(), "free again");
+        assert!(shed.place(watch, "a").is_ok(), "free again");
         let next = tokio::time::timeout(4 * shed.patience, answer.body_mut().frame()).await;
         assert!(next.is_err(), "still open");
     }

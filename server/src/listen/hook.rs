@@ -43,7 +43,7 @@ impl Reader {
             Ok(None) => return Answer::text(StatusCode::FORBIDDEN, "a token is needed"),
             Err(status) => return hooks::refused(&status, false),
         };
-        let _place = match self.shed.place(&path) {
+        let _place = match self.shed.place(&path, principal.name()) {
             Ok(place) => place,
             Err(status) => return hooks::refused(&status, false),
         };

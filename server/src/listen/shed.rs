@@ -1,11 +1,11 @@
 //! What is refused first when more comes in than can be served: signals, then what is asked for; never what people command, nor the
 //! question whether the server lives.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
 use super::Limits;
@@ -50,11 +50,68 @@ impl Priority {
     }
 }
 
+/// The places of one priority. While there is room enough anybody may have them; once half of them are taken, whoever has a quarter
+/// gets no more. So one caller alone never has more than half, and others always find room beside it.
+#[derive(Debug)]
+struct Places {
+    count: usize,
+    taken: Mutex<BTreeMap<String, usize>>,
+}
+
+/// One of them; free again when dropped.
+#[derive(Debug)]
+struct Held {
+    places: Arc<Places>,
+    caller: String,
+}
+
+/// Why there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Full {
+    /// All are taken.
+    All,
+    /// The caller has its share.
+    Share,
+}
+
+impl Places {
+    fn new(count: usize) -> Arc<Self> {
+        Arc::new(Self { count, taken: Mutex::default() })
+    }
+
+    fn take(self: &Arc<Self>, caller: &str) -> Result<Held, Full> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        // No more callers than places have an entry.
+        let all: usize = taken.values().sum();
+        let here = taken.get(caller).copied().unwrap_or(0);
+        if all >= self.count {
+            return Err(Full::All);
+        }
+        if all >= self.count / 2 && here >= (self.count / 4).max(1) {
+            return Err(Full::Share);
+        }
+        taken.insert(caller.to_owned(), here + 1);
+        Ok(Held { places: Arc::clone(self), caller: caller.to_owned() })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = taken.get_mut(&self.caller) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                taken.remove(&self.caller);
+            }
+        }
+    }
+}
+
 /// The places for requests that may be refused; each is held until its request is answered.
 #[derive(Debug)]
 pub(super) struct Shed {
-    telemetry: Arc<Semaphore>,
-    queries: Arc<Semaphore>,
+    telemetry: Arc<Places>,
+    queries: Arc<Places>,
     /// Time within which an answer begins that nobody gave another one.
     pub(super) patience: Duration,
     /// What was refused, here and elsewhere at the edge.
@@ -66,7 +123,7 @@ pub(super) struct Shed {
 pub(super) struct Place {
     priority: Priority,
     patience: Duration,
-    _held: Option<OwnedSemaphorePermit>,
+    _held: Option<Held>,
 }
 
 impl Place {
@@ -84,44 +141,40 @@ impl Place {
 impl Shed {
     pub(super) fn new(limits: &Limits, counters: Arc<Counters>) -> Self {
         Self {
-            telemetry: Arc::new(Semaphore::new(limits.max_telemetry)),
-            queries: Arc::new(Semaphore::new(limits.max_queries)),
+            telemetry: Places::new(limits.max_telemetry),
+            queries: Places::new(limits.max_queries),
             patience: PATIENCE,
             counters,
         }
     }
 
-    /// A place for the request at `path`.
+    /// A place for the request of `caller` at `path`.
     ///
     /// # Errors
-    /// `RESOURCE_EXHAUSTED` (`OVERLOADED`) when those of its priority are taken.
-    pub(super) fn place(&self, path: &str) -> Result<Place, Status> {
-        let counters = &self.counters;
+    /// `RESOURCE_EXHAUSTED` (`OVERLOADED`) when those of its priority are taken, or as many as this caller may have.
+    pub(super) fn place(&self, path: &str, caller: &str) -> Result<Place, Status> {
         let priority = Priority::of(path);
-        let held = match priority {
-            Priority::Never => None,
-            Priority::Telemetry => {
-                Some(self.take(&self.telemetry, "telemetry", &counters.telemetry_shed)?)
+        let counters = &self.counters;
+        let (places, what, shed) = match priority {
+            Priority::Never => {
+                return Ok(Place { priority, patience: self.patience, _held: None });
             }
-            Priority::Query => Some(self.take(&self.queries, "queries", &counters.queries_shed)?),
+            Priority::Telemetry => (&self.telemetry, "telemetry", &counters.telemetry_shed),
+            Priority::Query => (&self.queries, "queries", &counters.queries_shed),
         };
-        Ok(Place { priority, patience: self.patience, _held: held })
+        match places.take(caller) {
+            Ok(held) => Ok(Place { priority, patience: self.patience, _held: Some(held) }),
+            Err(full) => Err(self.refused(full, what, shed)),
+        }
     }
 
-    fn take(
-        &self,
-        places: &Arc<Semaphore>,
-        what: &str,
-        shed: &AtomicU64,
-    ) -> Result<OwnedSemaphorePermit, Status> {
-        match Arc::clone(places).try_acquire_owned() {
-            Ok(held) => Ok(held),
-            Err(_none_left) => {
-                self.counters.bump(shed);
-                let message = format!("as many {what} are in flight as can be served; come again");
-                Err(status::exhausted("OVERLOADED", what, &message, Some(RETRY)))
-            }
-        }
+    fn refused(&self, full: Full, what: &str, shed: &AtomicU64) -> Status {
+        self.counters.bump(shed);
+        let message = match full {
+            Full::All => format!("as many {what} are in flight as can be served; come again"),
+            Full::Share => format!("your share of the {what} in flight is taken; come again"),
+        };
+        status::exhausted("OVERLOADED", what, &message, Some(RETRY))
     }
 }
 
@@ -153,18 +206,40 @@ mod tests {
         }
         let limits = Limits { max_telemetry: 2, max_queries: 1, ..Limits::default() };
         let shed = Shed::new(&limits, Arc::new(Counters::default()));
-        let _held = [shed.place("/v1/metrics"), shed.place("/v1/alertmanager")].map(Result::unwrap);
-        let status = shed.place("/v1/metrics").unwrap_err();
+        let _held = [shed.place("/v1/metrics", "a"), shed.place("/v1/alertmanager", "b")]
+            .map(Result::unwrap);
+        let status = shed.place("/v1/metrics", "c").unwrap_err();
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
         assert!(tonic_types::StatusExt::get_details_retry_info(&status).is_some());
-        let question = shed.place("/agentctl.v1.AgentService/GetStatus").unwrap();
-        assert!(shed.place("/agentctl.v1.AgentService/GetStatus").is_err());
+        let question = shed.place("/agentctl.v1.AgentService/GetStatus", "a").unwrap();
+        assert!(shed.place("/agentctl.v1.AgentService/GetStatus", "a").is_err());
         for _ in 0..100 {
-            assert!(shed.place("/agentctl.v1.AgentService/Pause").is_ok());
+            assert!(shed.place("/agentctl.v1.AgentService/Pause", "a").is_ok());
         }
         drop(question);
-        assert!(shed.place("/agentctl.v1.AgentService/GetStatus").is_ok(), "free again");
+        assert!(shed.place("/agentctl.v1.AgentService/GetStatus", "a").is_ok(), "free again");
         assert_eq!(shed.counters.snapshot()["telemetry_shed"], 1);
+    }
+
+    #[test]
+    fn one_caller_leaves_room_for_the_others() {
+        let limits = Limits { max_telemetry: 16, ..Limits::default() };
+        let shed = Shed::new(&limits, Arc::new(Counters::default()));
+        let greedy = || shed.place("/v1/metrics", "greedy");
+        let all: Vec<_> = std::iter::from_fn(|| greedy().ok()).collect();
+        assert_eq!(all.len(), 8, "half of them");
+        assert!(greedy().unwrap_err().message().contains("share"));
+        let mut others = Vec::new();
+        for name in ["b", "c"] {
+            others.extend((0..4).map(|_| shed.place("/v1/metrics", name).expect("room")));
+        }
+        let full = shed.place("/v1/metrics", "d").unwrap_err();
+        assert!(full.message().contains("as many telemetry"), "{full}");
+        drop(others);
+        assert!(greedy().is_err(), "it still has its share");
+        drop(all);
+        assert!(greedy().is_ok());
+        assert!(shed.telemetry.taken.lock().unwrap().is_empty(), "nobody is remembered for ever");
     }
 
     #[test]
@@ -177,7 +252,7 @@ mod tests {
             ("/agentctl.v1.AgentService/Pause", [None, Some(short), Some(long)]),
             ("/agentctl.v1.TelemetryService/PushSignals", [None, Some(short), Some(long)]),
         ] {
-            let place = shed.place(path).unwrap();
+            let place = shed.place(path, "a").unwrap();
             let asked = [None, Some(short), Some(long)];
             assert_eq!(asked.map(|asked| place.patience(asked)), expected, "{path}");
         }

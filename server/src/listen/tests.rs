@@ -15,6 +15,7 @@ use tonic::{Code, Status};
 use super::*;
 use crate::auth::{Principal, TokenTable, tokens};
 
+mod age;
 mod attacks;
 mod encrypted;
 mod services;
@@ -174,6 +175,17 @@ async fn call(
     timeout(GENEROUS, client.send_request(request)).await.expect("an answer").expect("an answer")
 }
 
+/// Reads a stream to its end; answers what it ends with.
+async fn trailers(stream: Response<Incoming>) -> HeaderMap {
+    let mut body = stream.into_body();
+    loop {
+        let frame = timeout(GENEROUS, body.frame()).await.expect("ends").expect("trailers");
+        if let Ok(trailers) = frame.expect("no reset").into_trailers() {
+            return trailers;
+        }
+    }
+}
+
 /// Waits until the server closes the connection; answers what it sent before.
 async fn read_to_close(tcp: &mut TcpStream) -> Vec<u8> {
     let mut all = Vec::new();
@@ -271,15 +283,7 @@ async fn the_deadline_of_the_client_holds_for_answers_and_for_streams() {
     let answer = call(&mut client, server.request("hang").header("grpc-timeout", "50m")).await;
     assert_eq!(code(answer.headers()), Code::DeadlineExceeded);
     let stream = call(&mut client, server.request("forever").header("grpc-timeout", "50m")).await;
-    let mut body = stream.into_body();
-    let trailers = loop {
-        let frame =
-            timeout(GENEROUS, body.frame()).await.expect("ends").expect("trailers").expect("ok");
-        if let Ok(trailers) = frame.into_trailers() {
-            break trailers;
-        }
-    };
-    assert_eq!(code(&trailers), Code::DeadlineExceeded);
+    assert_eq!(code(&trailers(stream).await), Code::DeadlineExceeded);
     let answer = call(&mut client, server.request("ok").header("grpc-timeout", "soon")).await;
     assert_eq!(code(answer.headers()), Code::InvalidArgument);
     server.stop().await;
@@ -295,15 +299,7 @@ async fn a_revoked_token_ends_a_stream_whose_client_reads_nothing() {
     let other = tempfile::tempdir().expect("a directory");
     server.authorizer.replace(TokenTable::load_or_generate(other.path()).expect("tokens"));
     timeout(GENEROUS, server.release.notified()).await.expect("the stream is let go unread");
-    let mut body = stream.into_body();
-    let trailers = loop {
-        let frame =
-            timeout(GENEROUS, body.frame()).await.expect("ends").expect("trailers").expect("ok");
-        if let Ok(trailers) = frame.into_trailers() {
-            break trailers;
-        }
-    };
-    assert_eq!(code(&trailers), Code::Unauthenticated);
+    assert_eq!(code(&trailers(stream).await), Code::Unauthenticated);
     assert_eq!(server.count("requests_denied"), 1);
     server.stop().await;
 }

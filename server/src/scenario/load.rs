@@ -17,8 +17,8 @@ const LANES: u32 = 16;
 /// Lanes that send at the same moment, so that two instances that wait on one socket take one request each.
 const TOGETHER: u32 = 2;
 /// Time between two requests of one lane.
-const PERIOD: Duration = Duration::from_millis(128);
-/// CPU time each asks for, in milliseconds: sixteen lanes at 4 of every 128 ms are half a core.
+const PERIOD: Duration = Duration::from_millis(192);
+/// CPU time each asks for, in milliseconds: sixteen lanes at 4 of every 192 ms are a third of a core.
 const WORK_MS: u64 = 4;
 /// Time for one answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -48,7 +48,7 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// About half a core of work for the app at `address`, for `longest` at most.
+    /// About a third of a core of work for the app at `address`, for `longest` at most.
     pub(super) fn start(address: SocketAddr, longest: Duration, tasks: &Tasks) -> Self {
         let stop = tasks.stopping().child_token();
         let tally = Arc::<Tally>::default();

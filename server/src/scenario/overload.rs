@@ -20,11 +20,11 @@ pub(super) const SCENARIO: Scenario = Scenario {
     steps: &[
         Step {
             name: "an app that may have two instances is onboarded with one",
-            expected: "its deployment is verified, with a limit of its own: 0.4 of a core",
+            expected: "its deployment is verified, with a limit of its own: 0.25 of a core",
             run: |play| Box::pin(onboard(play)),
         },
         Step {
-            name: "users send requests that compute for half a core",
+            name: "users send requests that compute for a third of a core",
             expected: "CPU_OVERLOAD is found from the kernel's own figures",
             run: |play| Box::pin(saturate(play)),
         },
@@ -53,8 +53,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 /// Enter and leave value of the app's own threshold, in cores. A busy machine gives no process the 0.8 of a core that the policy
-/// asks for, but it gives half of one.
-const LIMITS: (f64, f64) = (0.40, 0.32);
+/// asks for, but it gives a third of one.
+const LIMITS: (f64, f64) = (0.25, 0.21);
 /// Least share of one core at which an instance counts as working.
 const WORKS: f64 = 0.05;
 
@@ -67,7 +67,7 @@ async fn onboard(play: &mut Play) -> Result<Seen, Unmet> {
 async fn saturate(play: &mut Play) -> Result<Seen, Unmet> {
     let since = play.begun;
     play.notes.since = since;
-    play.announce("load of half a core").await?;
+    play.announce("load of a third of a core").await?;
     let longest = play.tempo.patience() * 3;
     let (address, tasks) = (play.address(), play.doors().tasks.clone());
     play.notes.load = Some(Load::start(address, longest, &tasks));

@@ -1,8 +1,12 @@
 //! The limits and figures a control group gives, where the kernel has them. Looked for file by file: which controllers are
 //! there differs between unified, hybrid and container hosts.
 
-use std::fs;
-use std::path::Path;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::process::{self, Usage};
+use crate::shim::procfs;
 
 /// CPU time used by everything in the group, in microseconds, from `cpu.stat`.
 #[must_use]
@@ -44,9 +48,94 @@ pub fn members(group: &Path, limit: usize) -> Vec<u32> {
     list.lines().filter_map(|pid| pid.parse().ok()).take(limit).collect()
 }
 
+/// Members whose memory is added up where the group itself does not tell.
+const MEMBERS_MAX: usize = 1_024;
+
+/// Reads what everything in a group uses together.
+#[derive(Debug)]
+pub struct GroupMeter {
+    path: PathBuf,
+    cpu_stat: File,
+    cores: f64,
+    memory_bytes: Option<u64>,
+    last: Option<(Instant, f64)>,
+}
+
+impl GroupMeter {
+    /// Opens the group; `None` if nothing runs in it, or it is none of version 2.
+    #[must_use]
+    pub fn open(path: &Path) -> Option<Self> {
+        let cpu_stat = File::open(path.join("cpu.stat")).ok()?;
+        let mut meter = Self {
+            path: path.to_owned(),
+            cpu_stat,
+            cores: cpu_limit_cores(path).unwrap_or(1.0).max(0.001),
+            memory_bytes: memory_limit_bytes(path).or_else(process::machine_memory_bytes),
+            last: None,
+        };
+        meter.read().map(|_first| meter)
+    }
+
+    /// Reads once; `None` if nothing runs in it any more.
+    pub fn read(&mut self) -> Option<Usage> {
+        let members = members(&self.path, MEMBERS_MAX);
+        if members.is_empty() {
+            return None;
+        }
+        let used = parse_cpu_usage_us(&process::read_at_start(&self.cpu_stat)?)? as f64 / 1e6;
+        let now = Instant::now();
+        let cpu = self.last.and_then(|(then, before)| {
+            let wall = now.duration_since(then).as_secs_f64();
+            (wall > 0.0).then(|| ((used - before) / wall / self.cores).max(0.0))
+        });
+        self.last = Some((now, used));
+        let rss_bytes = self.working_set().unwrap_or_else(|| {
+            let pages: u64 =
+                members.into_iter().filter_map(procfs::stat).map(|stat| stat.rss_pages).sum();
+            pages * process::page_bytes()
+        });
+        let memory = self.memory_bytes.map(|limit| rss_bytes as f64 / limit.max(1) as f64);
+        Some(Usage { cpu, rss_bytes, memory })
+    }
+
+    /// What the group cannot give back: its memory without the pages of files that nobody used for long.
+    fn working_set(&self) -> Option<u64> {
+        let read = |file: &str| fs::read_to_string(self.path.join(file)).ok();
+        let current: u64 = read("memory.current")?.trim().parse().ok()?;
+        Some(current.saturating_sub(parse_inactive_file(&read("memory.stat")?).unwrap_or(0)))
+    }
+}
+
+fn parse_inactive_file(memory_stat: &str) -> Option<u64> {
+    memory_stat.lines().find_map(|line| line.strip_prefix("inactive_file "))?.trim().parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_group_is_measured_as_a_whole_until_nobody_is_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |file: &str, text: &str| fs::write(dir.path().join(file), text).unwrap();
+        assert!(GroupMeter::open(dir.path()).is_none(), "no group");
+        write("cpu.stat", "usage_usec 1000000\nuser_usec 1\n");
+        write("cgroup.procs", "");
+        assert!(GroupMeter::open(dir.path()).is_none(), "nobody is in it");
+        write("cgroup.procs", &format!("{}\n", std::process::id()));
+        let mut meter = GroupMeter::open(dir.path()).expect("a group");
+        let own = meter.read().unwrap();
+        assert!(own.rss_bytes > 100_000, "of its members, where it does not tell: {own:?}");
+        write("memory.current", "3000000\n");
+        write("memory.stat", "anon 7\ninactive_file 1000000\n");
+        write("cpu.stat", "usage_usec 61000000\nuser_usec 1\n");
+        let usage = meter.read().unwrap();
+        assert_eq!(usage.rss_bytes, 2_000_000);
+        assert!(usage.cpu.unwrap() > 1.0, "a minute of CPU in a moment: {usage:?}");
+        assert!(usage.memory.unwrap() < 1.0);
+        write("cgroup.procs", "");
+        assert_eq!(meter.read(), None);
+    }
 
     #[test]
     fn limits_are_read_and_the_word_max_is_no_limit() {

@@ -108,7 +108,7 @@ fn read_stat(file: &File) -> Option<Stat> {
     procfs::parse_stat(&read_at_start(file)?)
 }
 
-fn read_at_start(file: &File) -> Option<String> {
+pub(super) fn read_at_start(file: &File) -> Option<String> {
     let mut buffer = [0_u8; 2048];
     let read = file.read_at(&mut buffer, 0).ok().filter(|read| *read > 0)?;
     Some(String::from_utf8_lossy(buffer.get(..read)?).into_owned())
@@ -118,11 +118,11 @@ fn ticks_per_second() -> f64 {
     rustix::param::clock_ticks_per_second().max(1) as f64
 }
 
-fn page_bytes() -> u64 {
+pub(super) fn page_bytes() -> u64 {
     u64::try_from(rustix::param::page_size()).unwrap_or(4096)
 }
 
-fn machine_memory_bytes() -> Option<u64> {
+pub(super) fn machine_memory_bytes() -> Option<u64> {
     let info = fs::read_to_string("/proc/meminfo").ok()?;
     let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)

@@ -47,7 +47,7 @@ fn open(config: &Config) -> Brain {
         let from = found.as_ref().map(|found| found.snapshot.seq);
         let begun = found.clone().map(|found| Replay::resume(found.snapshot));
         let mut replay = begun.unwrap_or_else(|| Replay::new(Env::Stage));
-        let blobs = crate::blobs::Blobs::of_log(&config.dir);
+        let blobs = blobs::Blobs::of_log(&config.dir);
         let mut fold = |_: u64, line: &[u8]| replay.fold(&blobs.record(line).unwrap());
         let opened = tlog::open_from(config.clone(), segments.clone(), found.as_ref(), &mut fold);
         match opened {
@@ -107,6 +107,24 @@ impl Brain {
         }
     }
 
+    /// A record whose body is too long for a line; answers with where that is.
+    async fn long(&mut self, letter: &str) -> PathBuf {
+        self.now += 1_000;
+        let what = letter.repeat(agentd_core::record::LINE_MAX);
+        let body = Body::Injected { scenario: "crash".to_owned(), what };
+        let (seq, at, env, actor) =
+            (self.head.next_seq, self.now, Env::Stage, "agent-1".to_owned());
+        let record = Record { seq, at, env, app: None, cause: None, actor, trace: None, body };
+        let (line, body) = record.line_detached(self.head.hash);
+        let name = self.journal.blobs().put(&body).unwrap().sha256.to_string();
+        let line = Bytes::from(line);
+        (self.head.hash, self.head.next_seq) = (leaf_hash(&line), seq + 1);
+        agentd_core::state::evolve(&mut self.state, &record, &self.policy);
+        self.journal.append(seq, vec![line]).await.unwrap();
+        self.journal.blobs().settled();
+        self.journal.dir().join(blobs::DIR).join("sha256").join(&name[..2]).join(name)
+    }
+
     /// What the taker does, without the loop.
     async fn snapshot(&mut self) -> u64 {
         let seq = self.state.last_seq;
@@ -121,7 +139,7 @@ impl Brain {
         let size = self.state.last_seq;
         self.tlog.publish(size).await.unwrap();
         let root = self.tlog.root(size).unwrap().unwrap();
-        let export = Exported { size, root, request: None };
+        let export = Exported { first: 1, size, root, request: None };
         self.give(Input::Exported { export, by: by("adam") }).await;
     }
 
@@ -134,7 +152,9 @@ impl Brain {
 
     /// Says on record that they go.
     async fn tell_prune(&mut self, before: u64) {
-        let wish = Prune { before, reason: "disk".to_owned(), newest_at: Some(0) };
+        let upto = before - 1 - (before - 1) % 256;
+        let keys = retention::handed_over(&self.journal.reader(), upto).unwrap();
+        let wish = Prune { before, reason: "disk".to_owned(), newest_at: Some(0), keys };
         let reply = self.give(Input::Prune { wish, by: by("adam") }).await;
         assert!(matches!(reply, Reply::Done { seq: Some(_) }), "{reply:?}");
     }
@@ -150,7 +170,9 @@ impl Brain {
 /// A log of some segments with two snapshots in it; the state it ends with.
 async fn lived(config: &Config) -> State {
     let mut brain = open(config);
-    brain.live(700).await;
+    brain.live(200).await;
+    brain.long("o").await;
+    brain.live(499).await;
     brain.snapshot().await;
     brain.live(500).await;
     brain.snapshot().await;
@@ -311,6 +333,32 @@ async fn pruned_records_are_gone_and_everything_else_goes_on() {
     assert!(brain.tlog.tile("tile/entries/002".parse().unwrap()).unwrap().is_some());
 }
 
+#[tokio::test]
+async fn a_body_beside_the_log_goes_with_the_last_record_that_names_it() {
+    let dir = TempDir::new().unwrap();
+    let config = config(&dir);
+    let mut brain = open(&config);
+    brain.live(100).await;
+    let (old, again) = (brain.long("a").await, brain.long("b").await);
+    brain.live(700).await;
+    assert_eq!(brain.long("b").await, again);
+    let new = brain.long("c").await;
+    brain.snapshot().await;
+    brain.export().await;
+    brain.prune(600).await;
+    assert!(!old.exists(), "nobody can ask for it any more");
+    assert!(again.exists() && new.exists(), "records name them");
+    let reader = brain.journal.reader();
+    for seq in reader.oldest_seq()..=reader.durable_seq() {
+        reader.blobs().check(&reader.read(seq, 1, 1).unwrap()[0].line).unwrap();
+    }
+    brain.live(300).await;
+    brain.snapshot().await;
+    brain.export().await;
+    brain.prune(1_050).await;
+    assert!(!again.exists() && !new.exists());
+}
+
 /// A log as [`lived`] leaves it, exported and pruned up to 513.
 async fn pruned(config: &Config) -> Brain {
     lived(config).await;
@@ -367,7 +415,7 @@ async fn after_a_lost_append_part_of_the_state_is_none() {
     let brain = pruned(&config).await;
     assert_eq!(replay(&brain.journal, Env::Stage).unwrap().state, brain.state);
     fs::remove_dir_all(config.dir.join(DIR)).unwrap();
-    let damage = replay(&brain.journal, Env::Stage).unwrap_err();
+    let Err(NoState::Lost(damage)) = replay(&brain.journal, Env::Stage) else { panic!() };
     assert!(damage.seq == 513 && damage.why.contains("no snapshot"), "{damage}");
 }
 
@@ -380,10 +428,18 @@ async fn after_a_lost_append_a_record_that_cannot_be_read_is_not_left_out() {
     let brain = open(&config);
     assert_eq!(replay(&brain.journal, Env::Stage).unwrap().state, state);
     let first = config.dir.join("wal").join(format!("{:020}.seg", 1));
+    // What cannot be read for a while is not lost.
+    let aside = first.with_extension("aside");
+    fs::rename(&first, &aside).unwrap();
+    let unreadable = replay(&brain.journal, Env::Stage).err().expect("not all of it is there");
+    assert!(matches!(unreadable, NoState::Unreadable { .. }), "{unreadable}");
+    assert_eq!(brain.damage(), None);
+    fs::rename(&aside, &first).unwrap();
+    assert_eq!(replay(&brain.journal, Env::Stage).unwrap().state, state);
     let mut bytes = fs::read(&first).unwrap();
     bytes[5_000] ^= 1;
     fs::write(&first, bytes).unwrap();
-    let damage = replay(&brain.journal, Env::Stage).unwrap_err();
+    let Err(NoState::Lost(damage)) = replay(&brain.journal, Env::Stage) else { panic!() };
     assert!(damage.seq < 100, "{damage}");
 }
 
@@ -400,4 +456,29 @@ async fn segments_that_go_without_a_record_are_missing() {
     assert!(brain.from.is_some());
     retention::resume(&brain.journal, brain.state.kept.oldest());
     assert_eq!(brain.damage().expect("noticed").seq, 1);
+}
+
+#[tokio::test]
+async fn a_tail_that_was_cut_before_a_snapshot_was_left_out_is_still_to_be_recorded() {
+    let dir = TempDir::new().unwrap();
+    let config = config(&dir);
+    lived(&config).await;
+    // The newest snapshot is not the one that the log names, which is known when the log was read.
+    let text = fs::read_to_string(newest(&config)).unwrap();
+    fs::write(newest(&config), text.replacen("\"frozen\":", "\"frozen\": ", 1)).unwrap();
+    let files = fs::read_dir(config.dir.join("wal")).unwrap().flatten().map(|file| file.path());
+    let last = files.filter(|path| path.extension().is_some_and(|e| e == "seg")).max().unwrap();
+    let mut torn = fs::read(&last).unwrap();
+    let end = torn.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    // The beginning of a frame that was never finished.
+    let at = end.next_multiple_of(8);
+    torn.resize(torn.len().max(at + 64), 0);
+    torn[at..at + 24].copy_from_slice(&[7; 24]);
+    fs::write(&last, torn).unwrap();
+    let segments = journal::Config::new(config.dir.clone());
+    let (opened, tlog) = tlog::open(config.clone(), segments.clone(), &mut |_, _| {}).unwrap();
+    assert_eq!(opened.recovery.torn.expect("it was cut").bytes_cut, 24);
+    drop((opened.journal, tlog));
+    let (opened, _tlog) = tlog::open(config.clone(), segments, &mut |_, _| {}).unwrap();
+    assert_eq!(opened.recovery.torn, None);
 }

@@ -12,9 +12,8 @@
 //!
 //! A start looks at the names. Unless the first file begins early enough, all of them go and are written anew; so are the lines of a sealed
 //! one at the end, which cannot grow. Of the one that grows, whole lines are counted: those that are missing are added, those that are too
-//! many are cut. What the lines say is compared with nothing, so a sealed file that is damaged or altered, or gone from between two others,
-//! is neither noticed here nor made anew. Whoever relies on one checks it: zcat by gzip's checksum, `zcat FILE | agentctl proof verify -` that
-//! each line continues the one before it. Without the directory `log`, all lines from the oldest record on are written anew.
+//! many are cut. What the lines say is not compared with anything then: a verification does that ([`super::PlainLines`]), and names the
+//! first line that is not the one of its record. Without the directory `log`, all lines from the oldest record on are written anew.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -34,7 +33,7 @@ use crate::failpoint;
 use crate::journal::{make_dir, sync_parent};
 
 /// Name of the directory in the directory of the log.
-const DIR: &str = "log";
+pub(super) const DIR: &str = "log";
 /// Leads to the file that grows.
 const LINK: &str = "proof.jsonl";
 const PLAIN: &str = ".jsonl";
@@ -51,7 +50,7 @@ fn names() -> MutexGuard<'static, ()> {
 
 /// How a file is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+pub(super) enum Form {
     Plain,
     Sealed,
 }
@@ -92,6 +91,11 @@ fn list(dir: &Path) -> io::Result<BTreeMap<u64, Form>> {
     Ok(found)
 }
 
+/// The file with the lines from record `first` on.
+pub(super) fn file(dir: &Path, first: u64, sealed: bool) -> PathBuf {
+    path(dir, first, if sealed { Form::Sealed } else { Form::Plain })
+}
+
 fn path(dir: &Path, first: u64, form: Form) -> PathBuf {
     let end = match form {
         Form::Plain => PLAIN,
@@ -127,6 +131,11 @@ impl Lines {
         let name = path(&dir, first, Form::Plain);
         let wanted = size.saturating_add(1).saturating_sub(first);
         let (count, end) = whole_lines(&name, wanted)?;
+        if first.saturating_add(count) < oldest {
+            // Lines are gone whose records are gone too: what is kept begins a file of its own.
+            remove(&name)?;
+            return Self::resume(log, oldest, size, seal_bytes);
+        }
         let file = Growing::open(name, end)?;
         let lines = Self { dir, link, first, next: first.saturating_add(count), file, seal_bytes };
         lines.point()?;
@@ -247,7 +256,7 @@ pub(super) fn count(log: &Path) -> (u64, u64) {
     (files.len() as u64, sealed as u64)
 }
 
-fn list_names(dir: &Path) -> BTreeMap<u64, Form> {
+pub(super) fn list_names(dir: &Path) -> BTreeMap<u64, Form> {
     // Somebody else may be writing there: nothing is cleared away.
     let names = fs::read_dir(dir).into_iter().flatten().flatten();
     let names = names.filter_map(|file| file.file_name().into_string().ok());
@@ -382,6 +391,21 @@ mod tests {
         let lines = Lines::resume(dir.path(), 100, 200, 1).unwrap();
         assert_eq!((lines.first, lines.next()), (100, 100));
         assert_eq!(names_in(dir.path()), [(100, Form::Plain)]);
+    }
+
+    #[test]
+    fn a_file_whose_missing_lines_are_pruned_does_not_wait_for_them() {
+        let dir = tempfile::tempdir().unwrap();
+        four_files(dir.path());
+        // The last file begins below the oldest record, and lost lines that nobody has any more.
+        let file = path(&dir.path().join(DIR), 769, Form::Plain);
+        let text = fs::read_to_string(&file).unwrap();
+        let cut: String = text.split_inclusive('\n').take(10).collect();
+        fs::write(&file, cut).unwrap();
+        let lines = Lines::resume(dir.path(), 1_000, 1_024, 1).unwrap();
+        assert_eq!(lines.next(), 1_000, "the oldest one that can be written");
+        let written: Vec<u64> = names_in(dir.path()).into_iter().map(|(first, _)| first).collect();
+        assert_eq!(written, [1_000], "what went before ends nowhere near it");
     }
 
     #[test]

@@ -176,7 +176,13 @@ fn exchange(path: &Path) -> std::io::Result<()> {
 async fn sign_anew(config: &Config) -> Result<(), Error> {
     {
         let segments = journal::Config::new(config.dir.clone());
-        let (_opened, tlog) = open(config.clone(), segments, &mut |_, _| {})?;
+        let mut last = Vec::new();
+        let (opened, tlog) =
+            open(config.clone(), segments, &mut |_, line| line.clone_into(&mut last))?;
+        if let (Some(torn), Ok(last)) = (&opened.recovery.torn, Record::parse(&last)) {
+            let cut = Body::LogRecovered { bytes_cut: torn.bytes_cut };
+            append(&opened.journal, vec![cut], &last, last.at).await?;
+        }
         tlog.publish_all().await?;
         // The thread looks at the keys at its first turn and at its last, which is over when it is dropped.
     }

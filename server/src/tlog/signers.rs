@@ -5,7 +5,7 @@
 
 use std::cell::OnceCell;
 
-use agentd_core::record::{Body, Record};
+use agentd_core::record::HandedOver;
 use agentd_core::tlog::rotation::Rotation;
 use agentd_core::tlog::{Checkpoint, Note, SignerKey, VerifierKey, checkpoint, note};
 
@@ -13,8 +13,6 @@ use super::{Published, claims};
 use crate::failpoint;
 use crate::journal::{READ_ENTRIES_MAX, Reader};
 
-/// How the record of an exchange begins.
-const RECORDED: &[u8] = br#"{"event_name":"KEY_ROTATED""#;
 /// Bytes of lines that are read at once.
 const READ_BYTES: usize = 4 << 20;
 
@@ -91,13 +89,18 @@ impl Signers {
                 Ok(entries) => entries,
                 Err(error) => {
                     tracing::warn!(%error, "not all of the keys that the proof log had can be read");
-                    return rotations;
+                    break;
                 }
             };
-            let Some(last) = entries.last() else { return rotations };
+            let Some(last) = entries.last() else { break };
             next = last.seq.saturating_add(1);
-            rotations.extend(entries.iter().filter_map(|entry| rotation(entry.seq, &entry.line)));
+            let said = entries.iter().flat_map(|entry| HandedOver::in_line(&entry.line));
+            rotations.extend(said.filter_map(|said| rotation(&said)));
         }
+        // A prune says again what stood before.
+        rotations.sort_by_key(|(seq, _)| *seq);
+        rotations.dedup_by_key(|(seq, _)| *seq);
+        rotations
     }
 }
 
@@ -109,8 +112,6 @@ impl Replaced {
     }
 }
 
-fn rotation(seq: u64, line: &[u8]) -> Option<(u64, Rotation)> {
-    let record = line.starts_with(RECORDED).then(|| Record::parse(line).ok()).flatten()?;
-    let Body::KeyRotated { note, .. } = record.body else { return None };
-    Some((seq, Rotation::open(&Note::parse(note.as_bytes()).ok()?).ok()?))
+fn rotation(said: &HandedOver) -> Option<(u64, Rotation)> {
+    Some((said.seq, Rotation::open(&Note::parse(said.note.as_bytes()).ok()?).ok()?))
 }

@@ -418,6 +418,14 @@ async fn a_second_path_that_is_not_mounted_is_said_and_made_up_for_later() {
     assert!(refused.to_string().contains("the copy of the checkpoint"), "{refused}");
     assert_eq!(log.damage(), None, "the agent goes on");
     assert!(!config.checkpoint().exists(), "nothing is promised that the copy does not know");
+    // What is written and synced is not written again for that, however often it is tried.
+    let file = fs::canonicalize(config.dir.join("proof.jsonl")).unwrap();
+    let lines = fs::read(&file).unwrap();
+    fs::write(&file, "as it is").unwrap();
+    log.tlog.publish(3).await.unwrap_err();
+    assert_eq!(fs::read_to_string(&file).unwrap(), "as it is");
+    assert_eq!(log.tlog.progress().borrow().integrated, 3);
+    fs::write(&file, lines).unwrap();
     fs::create_dir(&mount).unwrap();
     assert_eq!(log.published().await.checkpoint.size, 3);
     assert_eq!(checkpoint_of(&mount.join("stage")).size, 3);

@@ -126,11 +126,7 @@ impl Worker {
     }
 
     fn turn(&mut self) {
-        let failed = self.publish().err().map(|failure| {
-            // What was written since may be anywhere between memory and disk: it is written again from what is known.
-            self.files = None;
-            failure.to_string()
-        });
+        let failed = self.publish().err().map(|failure| failure.to_string());
         let integrated = self.files.as_ref().map(|files| files.frontier().size());
         let published = self.base.published.clone();
         self.progress.send_modify(|progress| {
@@ -157,6 +153,31 @@ impl Worker {
         if self.files.is_some() && size == Some(durable) && self.is_signed() {
             return self.complete();
         }
+        let integrated = self.integrate(durable);
+        if integrated.is_err() {
+            // What was written since may be anywhere between memory and disk: it is written again from what is known.
+            self.files = None;
+        }
+        let frontier = integrated?;
+        let origin = self.signers.key().verifier().name().to_owned();
+        let checkpoint = Checkpoint { origin, size: frontier.size(), root: frontier.root() };
+        let last = self.base.published.as_ref();
+        if !self.is_signed() || last.is_none_or(|last| last.checkpoint != checkpoint) {
+            let note = checkpoint.sign(self.signers.key())?;
+            let text = note.to_string();
+            self.copied = false;
+            self.anchor(&checkpoint, &text)?;
+            let note = self.cosigned(&checkpoint, note);
+            self.show(Published { checkpoint, note })?;
+        } else {
+            self.complete()?;
+        }
+        self.base.frontier = frontier;
+        Ok(())
+    }
+
+    /// Writes the lines and hashes of everything that is durable, and syncs them.
+    fn integrate(&mut self, durable: u64) -> Result<Frontier, Failure> {
         let files = match self.files.take() {
             Some(files) => self.files.insert(files),
             None => {
@@ -174,22 +195,7 @@ impl Worker {
         if let Err(error) = files.sync() {
             end_process(&format!("sync the lines and hashes: {error}"));
         }
-        let frontier = files.frontier().clone();
-        let origin = self.signers.key().verifier().name().to_owned();
-        let checkpoint = Checkpoint { origin, size: frontier.size(), root: frontier.root() };
-        let last = self.base.published.as_ref();
-        if !self.is_signed() || last.is_none_or(|last| last.checkpoint != checkpoint) {
-            let note = checkpoint.sign(self.signers.key())?;
-            let text = note.to_string();
-            self.copied = false;
-            self.anchor(&checkpoint, &text)?;
-            let note = self.cosigned(&checkpoint, note);
-            self.show(Published { checkpoint, note })?;
-        } else {
-            self.complete()?;
-        }
-        self.base.frontier = frontier;
-        Ok(())
+        Ok(files.frontier().clone())
     }
 
     /// Does what could not be done when the last checkpoint was made: writes the copies that were out of reach, and asks again for

@@ -174,11 +174,18 @@ impl Stream {
     }
 }
 
-impl Drop for Stream {
-    fn drop(&mut self) {
+impl Stream {
+    /// SIGKILL. What it had said can still be read, and then the lines end.
+    pub(crate) fn kill9(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.kill9();
     }
 }

@@ -100,7 +100,7 @@ async fn watch(
         }
         let memory = memory(&pids.lock().unwrap());
         let told = figures(&app, &answers, memory);
-        monitor.lock().await.tell(told).await;
+        monitor.lock().await.say(vec![told]).await;
     }
 }
 

@@ -1,13 +1,13 @@
 //! Looks at an app at a steady pace and makes a signal of each look.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use agentctl_api::v1;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use crate::server::sense::{self, Meter, Probe};
+use crate::server::sense::{self, GroupMeter, Meter, Probe, Usage};
 use crate::time;
 
 /// Looks that quantiles and ratios are made of.
@@ -26,6 +26,13 @@ pub(super) enum Look {
         pid: Pid,
         /// The open files of the one that was last seen.
         meter: Option<Box<Meter>>,
+    },
+    /// What a control group uses.
+    Group {
+        /// Its directory.
+        path: PathBuf,
+        /// Its open files, while something runs in it.
+        meter: Option<Box<GroupMeter>>,
     },
 }
 
@@ -51,6 +58,11 @@ impl Look {
     /// A look at a process.
     pub(super) const fn process(pid: Pid) -> Self {
         Self::Process { pid, meter: None }
+    }
+
+    /// A look at a control group.
+    pub(super) const fn group(path: PathBuf) -> Self {
+        Self::Group { path, meter: None }
     }
 }
 
@@ -89,6 +101,7 @@ impl Sampler {
         ticks.tick().await;
         let mut signal = match &mut self.look {
             Look::Process { pid, meter } => of_process(pid, meter),
+            Look::Group { path, meter } => of_group(path, meter),
             Look::Probe(probe) => {
                 let began = Instant::now();
                 let answer =
@@ -114,15 +127,29 @@ fn of_process(pid: &Pid, meter: &mut Option<Box<Meter>>) -> v1::Signal {
         *meter = pid.find().and_then(sense::meter).map(Box::new);
     }
     let usage = meter.as_mut().and_then(|meter| meter.read());
-    let Some(usage) = usage else {
+    if usage.is_none() {
         *meter = None;
-        let conditions = BTreeMap::from([(GONE.to_owned(), true)]);
-        return v1::Signal { conditions, ..v1::Signal::default() };
-    };
+    }
+    of_usage(usage)
+}
+
+fn of_group(path: &Path, meter: &mut Option<Box<GroupMeter>>) -> v1::Signal {
+    if meter.is_none() {
+        *meter = GroupMeter::open(path).map(Box::new);
+    }
+    let usage = meter.as_mut().and_then(|meter| meter.read());
+    if usage.is_none() {
+        *meter = None;
+    }
+    of_usage(usage)
+}
+
+/// A signal about what is used; without, that nothing runs.
+fn of_usage(usage: Option<Usage>) -> v1::Signal {
     v1::Signal {
-        cpu_utilization: usage.cpu,
-        memory_utilization: usage.memory,
-        conditions: BTreeMap::from([(GONE.to_owned(), false)]),
+        cpu_utilization: usage.and_then(|usage| usage.cpu),
+        memory_utilization: usage.and_then(|usage| usage.memory),
+        conditions: BTreeMap::from([(GONE.to_owned(), usage.is_none())]),
         ..v1::Signal::default()
     }
 }

@@ -4,11 +4,12 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use agentctl_api::v1;
+use agentd_core::chain::{GENESIS, Hash, leaf_hash};
 use agentd_core::tlog::proof::ProofFile;
 use clap::Args;
 use serde::Serialize;
 
-use super::known::{Known, KnownLogs, Meeting, accept, meet};
+use super::known::{Known, KnownLogs, Meeting, accept, hashes, meet};
 use super::{Context, create};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -111,6 +112,9 @@ struct ProofView {
     seq: u64,
     leaf_index: u64,
     leaf_hash: String,
+    /// The server has no more than the hash of it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pruned: bool,
     tree_size: u64,
     root_hash: String,
     /// From the sibling of the leaf to the child of the root.
@@ -125,7 +129,7 @@ pub(super) async fn prove(args: ProveArgs, context: &mut Context) -> Result<Exit
     let session = context.connect().await?;
     let logs = KnownLogs::of_user();
     let (known, _) = meet(&session, &logs, 0).await?;
-    let (text, file, checked) = fetch(&session, args.seq, &known).await?;
+    let Fetched { text, file, leaf, checked } = fetch(&session, args.seq, &known).await?;
     let meeting = accept(&session, &logs, &checked).await?;
     if let Some(path) = &args.file {
         let mut out = create(path, context.global.yes)?;
@@ -134,11 +138,12 @@ pub(super) async fn prove(args: ProveArgs, context: &mut Context) -> Result<Exit
             Failure::because(Exit::Failure, &what, &error)
         })?;
     }
-    let entry = file.entry().unwrap_or_default();
+    let is_pruned = file.entry().is_none();
     let view = ProofView {
         seq: args.seq,
         leaf_index: file.index,
-        leaf_hash: agentd_core::chain::leaf_hash(entry).to_string(),
+        leaf_hash: leaf.to_string(),
+        pruned: is_pruned,
         tree_size: checked.checkpoint.size,
         root_hash: checked.checkpoint.root.to_string(),
         hashes: file.hashes.iter().map(ToString::to_string).collect(),
@@ -153,36 +158,59 @@ pub(super) async fn prove(args: ProveArgs, context: &mut Context) -> Result<Exit
             view.seq, view.seq, view.root_hash
         ));
         page.line(format!("  log {}  {} hashes", view.origin, view.hashes.len()));
+        if view.pruned {
+            page.line(
+                "! the entry is pruned: the proof is about its hash, and an export has the line",
+            );
+        }
         history(page, &meeting);
     })?;
     if let Some(path) = &args.file {
         context
             .output
             .say(format!("✔ proof in {}, check it with `agentctl proof verify`", path.display()));
+        if view.pruned {
+            context.output.say("  it does not carry the entry: --entry FILE gives the line");
+        }
     }
     Ok(Exit::Ok)
 }
 
-/// The proof of an entry, checked, as it came and as it was read; and the checkpoint in it.
+/// The proof of an entry, checked.
+pub(super) struct Fetched {
+    /// As it came.
+    pub(super) text: Vec<u8>,
+    pub(super) file: ProofFile,
+    /// Hash of the entry, which is not in the file if it is pruned.
+    leaf: Hash,
+    /// The checkpoint in it.
+    pub(super) checked: Known,
+}
+
+/// Asks for the proof of an entry.
 pub(super) async fn fetch(
     session: &crate::connect::Session,
     seq: u64,
     known: &Known,
-) -> Result<(Vec<u8>, ProofFile, Known), Failure> {
+) -> Result<Fetched, Failure> {
     let request = session.unary(v1::GetInclusionProofRequest { seq, tree_size: 0 });
     let answer = session.proof().get_inclusion_proof(request).await;
-    let text = answer.map_err(|status| session.failure(status))?.into_inner().tlog_proof;
+    let answer = answer.map_err(|status| session.failure(status))?.into_inner();
+    let text = answer.tlog_proof;
     let bad = |error: &dyn std::error::Error| {
         Failure::because(Exit::ProofFailed, &format!("the proof of entry #{seq} is none"), error)
     };
     let file = ProofFile::parse(&text).map_err(|error| bad(&error))?;
-    let entry = file.entry().unwrap_or_default();
-    file.verify(entry, &known.key).map_err(|error| bad(&error))?;
+    let leaf = match file.entry() {
+        Some(entry) => leaf_hash(entry),
+        None => hashes(&[answer.leaf_hash])?.pop().unwrap_or(GENESIS),
+    };
+    file.verify_leaf(leaf, &known.key).map_err(|error| bad(&error))?;
     if file.index.checked_add(1) != Some(seq) {
         let what =
             format!("the proof is about entry #{}, not #{seq}", file.index.saturating_add(1));
         return Err(Failure::new(Exit::ProofFailed, what));
     }
     let checked = Known::open(file.checkpoint.to_string().as_bytes(), known.key.clone())?;
-    Ok((text, file, checked))
+    Ok(Fetched { text, file, leaf, checked })
 }

@@ -125,15 +125,16 @@ pub(super) async fn prune(args: PruneArgs, context: &mut Context) -> Result<Exit
     Ok(Exit::Ok)
 }
 
-/// Has the server record that there is an export of what this checkpoint covers.
+/// Has the server record that there is an export of what this checkpoint covers, from an entry on.
 pub(super) async fn record_export(
     session: &Session,
-    checkpoint: &str,
+    (first_seq, checkpoint): (u64, &str),
     context: &mut Context,
 ) -> Result<(), Failure> {
     let request = session.unary(v1::RecordExportRequest {
         request_id: context.request_id(),
         checkpoint: checkpoint.as_bytes().to_vec(),
+        first_seq,
     });
     let answer = session.proof().record_export(request).await.map_err(|s| session.failure(s))?;
     let v1::RecordExportResponse { exported_upto, seq } = answer.into_inner();

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use agentctl_api::v1;
 use agentd_core::chain::Hash;
 use agentd_core::digest::sha256_hex;
-use agentd_core::record::{Body, Record};
+use agentd_core::record::HandedOver;
 use agentd_core::tlog::note::NOTE_BYTES_MAX;
 use agentd_core::tlog::proof::verify_consistency;
 use agentd_core::tlog::rotation::Rotation;
@@ -202,31 +202,35 @@ async fn is_handed_over(
     trusted: &VerifierKey,
     found: &VerifierKey,
 ) -> Result<bool, Failure> {
-    let mut trusted = trusted.clone();
-    let filter = v1::ProofFilter { events: vec!["KEY_ROTATED".to_owned()], ..Default::default() };
+    let mut rotations = Vec::new();
+    let events = vec!["KEY_ROTATED".to_owned(), "LOG_PRUNED".to_owned()];
+    let filter = v1::ProofFilter { events, ..Default::default() };
     let mut request = v1::ListProofEntriesRequest { filter: Some(filter), ..Default::default() };
     for _ in 0..PAGES_MAX {
         let answer = session.proof().list_proof_entries(session.unary(request.clone())).await;
         let page = answer.map_err(|status| session.failure(status))?.into_inner();
-        for entry in &page.entries {
-            if let Some(rotation) = rotation(&entry.raw)
-                && rotation.from == trusted
-            {
-                trusted = rotation.to;
-            }
-        }
+        let said = page.entries.iter().flat_map(|entry| HandedOver::in_line(&entry.raw));
+        rotations.extend(said.filter_map(|said| Some((said.seq, rotation(&said.note)?))));
         if page.next_page_token.is_empty() {
-            return Ok(trusted == *found);
+            return Ok(leads_to(rotations, trusted) == *found);
         }
         request.page_token = page.next_page_token;
     }
     Ok(false)
 }
 
-/// The rotation that an entry records, if it is signed by the keys it is about.
-fn rotation(line: &[u8]) -> Option<Rotation> {
-    let Body::KeyRotated { note, .. } = Record::parse(line).ok()?.body else { return None };
+/// The rotation that a note states, if it is signed by the keys it is about.
+fn rotation(note: &str) -> Option<Rotation> {
     Rotation::open(&Note::parse(note.as_bytes()).ok()?).ok()
+}
+
+/// The key that these exchanges, each with the number of its record, lead to from one that is trusted. A prune says again what was
+/// recorded before, so they do not come in order.
+fn leads_to(mut rotations: Vec<(u64, Rotation)>, trusted: &VerifierKey) -> VerifierKey {
+    rotations.sort_by_key(|(seq, _)| *seq);
+    rotations.into_iter().fold(trusted.clone(), |trusted, (_, rotation)| {
+        if rotation.from == trusted { rotation.to } else { trusted }
+    })
 }
 
 /// Checks that `newer` continues `older`.
@@ -236,18 +240,28 @@ async fn compare(
     older: &Known,
     newer: &Known,
 ) -> Result<(), Failure> {
-    let (a, b) = (&older.checkpoint, &newer.checkpoint);
-    let hashes = if a.size == b.size || a.size == 0 {
+    if proves_growth(session, &older.checkpoint, &newer.checkpoint).await? {
+        return Ok(());
+    }
+    let how = "it does not continue what was seen: history was changed";
+    Err(contradiction(logs, older, newer, how))
+}
+
+/// Whether the server can prove that what `older` covers is the beginning of what `newer` covers.
+pub(super) async fn proves_growth(
+    session: &Session,
+    older: &Checkpoint,
+    newer: &Checkpoint,
+) -> Result<bool, Failure> {
+    let (first_size, second_size) = (older.size, newer.size);
+    let hashes = if first_size == second_size || first_size == 0 {
         Vec::new()
     } else {
-        let (first_size, second_size) = (a.size, b.size);
         let request = session.unary(v1::GetConsistencyProofRequest { first_size, second_size });
         let answer = session.proof().get_consistency_proof(request).await;
         hashes(&answer.map_err(|status| session.failure(status))?.into_inner().hashes)?
     };
-    verify_consistency((a.size, a.root), (b.size, b.root), &hashes).map_err(|_differs| {
-        contradiction(logs, older, newer, "it does not continue what was seen: history was changed")
-    })
+    Ok(verify_consistency((first_size, older.root), (second_size, newer.root), &hashes).is_ok())
 }
 
 /// Hashes as the API carries them.

@@ -6,19 +6,16 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use agentctl_api::v1;
-use agentd_core::chain::{self, Hash, LINE_BYTES_MAX, LineVerifier};
-use agentd_core::record::Body;
-use agentd_core::replay::{Mismatch, Replay};
-use agentd_core::tlog::Checkpoint;
+use agentd_core::chain::Hash;
 use agentd_core::tlog::policy::Policy;
 use agentd_core::tlog::proof::FILE_BYTES_MAX;
 use agentd_core::tlog::tree::Frontier;
 use clap::Args;
-use serde::Deserialize;
 
-use super::export::{lines, oldest};
+use super::export::{Leaf, leaves};
 use super::known::{KnownLogs, Meeting, meet};
 use crate::command::{Context, blocking};
+use crate::connect::Session;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::page::Page;
@@ -27,11 +24,13 @@ use crate::text;
 use crate::time;
 use crate::view::proof::{FaultView, VerificationView};
 
+mod check;
 mod claims;
 mod proof_file;
-mod static_tree;
+pub(super) mod static_tree;
 
-use claims::{Belief, Claims};
+use check::Check;
+use claims::Belief;
 
 #[derive(Debug, Default, Args)]
 pub(super) struct VerifyArgs {
@@ -151,16 +150,23 @@ async fn download(args: &VerifyArgs, context: &mut Context) -> Result<Verificati
     }
     claims.push(known.checkpoint.clone());
     let received = Bodies::received()?;
+    let (oldest, beginning) = oldest(&session).await?;
+    // Where a checkpoint ends among the pruned entries, it takes the hash of each of them.
+    let early = claims.iter().any(|claim| claim.size.saturating_add(1) < oldest);
+    let first = if early { 1 } else { oldest };
     let mut check = Check::new(args.replay).against(claims).with(received.clone());
-    let (first, beginning) = oldest(&session).await?;
     check = check.behind(Box::new(move |_| beginning));
     let mut going = true;
-    lines(&session, (first, &known), &received, &mut |line| {
-        going = going && check.line(line);
+    leaves(&session, (first, &known), &received, &mut |leaf| {
+        going = going
+            && match leaf {
+                Leaf::Kept(line) => check.line(line),
+                Leaf::Pruned(hash) => check.hash(hash, &mut |_, _| {}),
+            };
         Ok(())
     })
     .await?;
-    check.claims.all_compared(check.fault.is_some())?;
+    check.all_compared()?;
     let mut view = check.finish("download", None, started);
     view.origin = Some(known.checkpoint.origin);
     if meeting == Meeting::First {
@@ -169,6 +175,23 @@ async fn download(args: &VerifyArgs, context: &mut Context) -> Result<Verificati
             .say("! the log is seen for the first time: compare its key with one from elsewhere");
     }
     Ok(view)
+}
+
+/// The oldest entry that the server keeps, and the tree over what came before it, as a proof of that entry shows it.
+async fn oldest(session: &Session) -> Result<(u64, Option<Frontier>), Failure> {
+    let request = session.unary(v1::GetProofStatusRequest {});
+    let answer = session.proof().get_proof_status(request).await;
+    let seq = answer.map_err(|status| session.failure(status))?.into_inner().oldest_seq;
+    if seq <= 1 {
+        return Ok((1, None));
+    }
+    let request = session.unary(v1::GetInclusionProofRequest { seq, tree_size: seq });
+    let answer = session.proof().get_inclusion_proof(request).await;
+    let proof = answer.map_err(|status| session.failure(status))?.into_inner();
+    let hashes =
+        proof.hashes.iter().map(|hash| Some(Hash::from_bytes(hash.as_slice().try_into().ok()?)));
+    let hashes: Option<Vec<Hash>> = hashes.collect();
+    Ok((seq, hashes.and_then(|hashes| Frontier::of_path(seq - 1, &hashes))))
 }
 
 async fn by_the_server(
@@ -216,13 +239,27 @@ fn verify_file(path: &Path, args: &VerifyArgs) -> Result<VerificationView, Failu
             if error.kind() == io::ErrorKind::NotFound { Exit::NotFound } else { Exit::Failure };
         Failure::because(exit, &format!("cannot read `{}`", path.display()), error)
     };
-    if path.as_os_str() == "-" {
-        let check = Check::new(args.replay).against(claims);
-        return check.all(&mut io::stdin().lock()).map_err(|error| unreadable(&error));
-    }
-    let file = File::open(path).map_err(|error| unreadable(&error))?;
-    let check = Check::new(args.replay).against(claims).with(Bodies::beside(path));
-    check.all(&mut BufReader::new(file)).map_err(|error| unreadable(&error))
+    let started = Instant::now();
+    let mut check = Check::new(args.replay).against(claims);
+    let read = if path.as_os_str() == "-" {
+        check.all(&mut io::stdin().lock())
+    } else {
+        let file = File::open(path).map_err(|error| unreadable(&error))?;
+        let beside = beginning_beside(path);
+        let tree_before = move |before| proof_file::tree_before(&beside, before);
+        check = check.with(Bodies::beside(path)).behind(Box::new(tree_before));
+        check.all(&mut BufReader::new(file))
+    };
+    read.map_err(|error| unreadable(&error))?;
+    check.all_compared()?;
+    Ok(check.finish("file", None, started))
+}
+
+/// What shows the tree before the first line of a file that does not begin with the first entry: the proof of that line.
+pub(super) fn beginning_beside(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".tlog-proof");
+    name.into()
 }
 
 /// Checks JSON lines from `input` to the end or to the first fault.
@@ -230,7 +267,9 @@ pub(in crate::command) fn verify_lines(
     input: &mut dyn BufRead,
     replay: bool,
 ) -> io::Result<VerificationView> {
-    Check::new(replay).all(input)
+    let (mut check, started) = (Check::new(replay), Instant::now());
+    check.all(input)?;
+    Ok(check.finish("file", None, started))
 }
 
 fn verify_dir(dir: &Path, args: &VerifyArgs) -> Result<VerificationView, Failure> {
@@ -238,24 +277,34 @@ fn verify_dir(dir: &Path, args: &VerifyArgs) -> Result<VerificationView, Failure
     let mut claims = claims::read_all(&args.checkpoint, args.belief())?;
     let log = if dir.join("proof").is_dir() { dir.join("proof") } else { dir.to_owned() };
     let (signed, beside) = (log.join("checkpoint"), log.join("log.vkey"));
-    let (mut origin, mut own) = (None, false);
+    let (mut origin, mut own, mut signed_size) = (None, false, 0);
     // Read before the entries: those it covers are there then.
     if signed.is_file() {
         let (known, came_with_it) = claims::read(&signed, args.belief(), Some(&beside))?;
         origin = Some(known.checkpoint.origin.clone());
         own = came_with_it;
+        signed_size = known.checkpoint.size;
         claims.push(known.checkpoint);
     }
     let mut check = Check::new(args.replay).against(claims).with(Bodies::of_log(dir));
+    let path = log.clone();
     check = check.behind(Box::new(move |size| server::stored_tree(&log, size)));
-    let mut going = true;
-    let log = server::read_log(dir, &mut |_, line| going = going && check.line(line))?;
+    let (mut going, mut plain) = (true, server::PlainLines::of_log(&path, signed_size));
+    let log = server::read_log(dir, &mut |seq, line| {
+        going = going && check.line(line);
+        plain.check(seq, line);
+    })?;
     if let (None, Some((seq, summary))) = (&check.fault, log.fault) {
         check.fault =
             Some(FaultView { seq, reason: "DAMAGED".to_owned(), summary, ..FaultView::default() });
     }
-    check.claims.all_compared(check.fault.is_some())?;
+    check.all_compared()?;
     let mut view = check.finish("data_dir", log.log_id, started);
+    if let (None, Some((seq, summary))) = (&view.fault, plain.finish()) {
+        let reason = LINES_DIFFER.to_owned();
+        view.fault = Some(FaultView { seq, reason, summary, ..FaultView::default() });
+        view.valid = false;
+    }
     if args.index {
         let (checked, differs) = server::compare_index(dir)?;
         view.index_checked = Some(checked);
@@ -272,6 +321,8 @@ fn verify_dir(dir: &Path, args: &VerifyArgs) -> Result<VerificationView, Failure
 const DIFFERS: &str = "REPLAY_DIFFERS";
 /// Reason of a fault that is beside the log.
 const INDEX_DIFFERS: &str = "INDEX_DIFFERS";
+/// Reason of a fault of the plain lines, which are a copy of the log.
+const LINES_DIFFER: &str = "LINES_DIFFER";
 /// Reason of a fault of what is kept beside the log.
 const BODY_LOST: &str = "BODY_LOST";
 
@@ -280,240 +331,14 @@ fn is_beside_the_chain(fault: &FaultView) -> bool {
     [DIFFERS, BODY_LOST].contains(&fault.reason.as_str())
 }
 
-/// Where an export that does not begin with the first entry begins.
-#[derive(Deserialize)]
-struct Beginning {
-    seq: u64,
-    prev: Hash,
-}
-
-/// Checks lines one by one.
-struct Check {
-    verifier: Option<LineVerifier>,
-    first_seq: u64,
-    count: u64,
-    rejudge: Option<Rejudge>,
-    /// The tree over the entries, from the first one on.
-    claims: Claims,
-    /// Where bodies are that are too long for a line.
-    bodies: Bodies,
-    /// The tree over so many entries that are not at hand.
-    beginning: Option<Beginnings>,
-    fault: Option<FaultView>,
-}
-
-/// Where the tree over entries that were pruned comes from. A wrong one leads to no root that was signed.
-type Beginnings = Box<dyn FnOnce(u64) -> Option<Frontier> + Send>;
-
-/// Judges every decision again from its own record.
-#[derive(Default)]
-struct Rejudge {
-    replay: Option<Replay>,
-    /// From here on every policy in force is known: the log begins with its first record, or one that carries a policy was seen.
-    known: bool,
-    rechecked: u64,
-    different: u64,
-}
-
-impl Check {
-    fn new(replay: bool) -> Self {
-        let rejudge = replay.then(Rejudge::default);
-        let claims = Claims::default();
-        let (bodies, beginning, fault) = (Bodies::nowhere(), None, None);
-        Self { verifier: None, first_seq: 0, count: 0, rejudge, claims, bodies, beginning, fault }
-    }
-
-    /// Also holds the entries against these checkpoints.
-    fn against(mut self, checkpoints: Vec<Checkpoint>) -> Self {
-        (self.claims, self.fault) = Claims::new(checkpoints);
-        self
-    }
-
-    /// Looks there for bodies that are too long for a line.
-    fn with(mut self, bodies: Bodies) -> Self {
-        self.bodies = bodies;
-        self
-    }
-
-    /// Where entries were pruned, takes the tree over them from there.
-    fn behind(mut self, beginning: Beginnings) -> Self {
-        self.beginning = Some(beginning);
-        self
-    }
-
-    /// Checks JSON lines from `input` to the end or to the first fault.
-    fn all(mut self, input: &mut dyn BufRead) -> io::Result<VerificationView> {
-        let started = Instant::now();
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            // One byte more than the longest line and its end: a longer one is recognised without being read whole.
-            let room = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(2);
-            if input.take(room).read_until(b'\n', &mut line)? == 0 {
-                break;
-            }
-            if line.last() == Some(&b'\n') {
-                line.pop();
-            }
-            if !self.line(&line) {
-                break;
-            }
-        }
-        Ok(self.finish("file", None, started))
-    }
-
-    /// Takes the next line; false if nothing behind it can be trusted.
-    fn line(&mut self, line: &[u8]) -> bool {
-        self.leaf(line, &mut |_, _| {})
-    }
-
-    /// As [`Check::line`]; `stored` receives the hashes that tiles hold.
-    fn leaf(&mut self, line: &[u8], stored: &mut dyn FnMut(u8, Hash)) -> bool {
-        let verifier =
-            self.verifier.get_or_insert_with(|| match serde_json::from_slice::<Beginning>(line) {
-                Ok(begin) if begin.seq > 1 => LineVerifier::resume(begin.seq, begin.prev),
-                _ => LineVerifier::new(),
-            });
-        if self.count == 0 {
-            self.first_seq = verifier.next_seq();
-            let before = self.first_seq.saturating_sub(1);
-            if let Some(frontier) =
-                self.beginning.take().filter(|_| before > 0).and_then(|f| f(before))
-                && let Some(fault) = self.claims.begin(frontier)
-            {
-                self.fault = Some(fault);
-                return false;
-            }
-        }
-        let prev = verifier.head();
-        if let Err(error) = verifier.check(line) {
-            self.fault = Some(chain_fault(&error));
-            return false;
-        }
-        self.count += 1;
-        // A tree without its beginning has no root.
-        if self.claims.tree().size().saturating_add(1) == verifier.next_seq().saturating_sub(1)
-            && let Some(fault) = self.claims.push(verifier.head(), stored)
-        {
-            self.fault = Some(fault);
-            return false;
-        }
-        if let Err(summary) = self.bodies.check(line) {
-            let (seq, reason) = (verifier.next_seq().saturating_sub(1), BODY_LOST.to_owned());
-            self.fault.get_or_insert(FaultView { seq, reason, summary, ..FaultView::default() });
-        } else if let Some(rejudge) = &mut self.rejudge
-            && let Some(fault) = rejudge.line(&self.bodies, line, prev)
-        {
-            // The chain is sound: the rest can still be read, and the first fault is the one that is named.
-            self.fault.get_or_insert(fault);
-        }
-        true
-    }
-
-    fn finish(
-        mut self,
-        checked: &'static str,
-        log_id: Option<String>,
-        started: Instant,
-    ) -> VerificationView {
-        if self.fault.as_ref().is_none_or(is_beside_the_chain)
-            && let Some(fault) = self.claims.finish()
-        {
-            self.fault = Some(fault);
-        }
-        let tree = self.claims.tree();
-        let root_hash = (tree.size() > 0).then(|| tree.root().to_string());
-        let verifier = self.verifier.unwrap_or_default();
-        // A broken chain vouches for nothing from the fault on; a decision that differs leaves the chain as it is.
-        let broken = self.fault.as_ref().filter(|fault| !is_beside_the_chain(fault)).map(|f| f.seq);
-        let last_seq = broken.unwrap_or_else(|| verifier.next_seq()).saturating_sub(1);
-        let has_head = self.count > 0 && broken.is_none();
-        VerificationView {
-            valid: self.fault.is_none(),
-            checked,
-            log_id,
-            entry_count: match broken {
-                Some(seq) => seq.saturating_sub(self.first_seq),
-                None => self.count,
-            },
-            first_seq: self.first_seq,
-            last_seq,
-            head_hash: if has_head { verifier.head().to_string() } else { String::new() },
-            decisions_rechecked: self.rejudge.as_ref().map(|rejudge| rejudge.rechecked),
-            decisions_different: self.rejudge.as_ref().map(|rejudge| rejudge.different),
-            elapsed_seconds: started.elapsed().as_secs_f64(),
-            root_hash: root_hash.filter(|_| has_head),
-            last_good_checkpoint: self.claims.good.as_ref().map(|good| good.size),
-            fault: self.fault,
-            ..VerificationView::default()
-        }
-    }
-}
-
-impl Rejudge {
-    /// What does not come out as recorded, if anything.
-    fn line(&mut self, bodies: &Bodies, line: &[u8], prev: Hash) -> Option<FaultView> {
-        let record = match bodies.record(line) {
-            Ok(record) => record,
-            Err(error) => {
-                let seq = serde_json::from_slice::<Beginning>(line).map_or(0, |begin| begin.seq);
-                let summary = crate::failure::chain(&error);
-                return Some(FaultView {
-                    seq,
-                    reason: "RECORD_UNREADABLE".to_owned(),
-                    summary,
-                    ..FaultView::default()
-                });
-            }
-        };
-        let replay = self.replay.get_or_insert_with(|| {
-            self.known = record.seq == 1;
-            Replay::new(record.env)
-        });
-        let mut fault = None;
-        if record.line(prev) != line {
-            fault = Some("the record does not serialize to its own bytes".to_owned());
-        }
-        if let Some(decided) = record.decision() {
-            let judged = replay.recheck(decided);
-            let unknown = matches!(judged, Err(Mismatch::UnknownPolicy { .. })) && !self.known;
-            self.rechecked += u64::from(!unknown);
-            fault =
-                judged.err().filter(|_| !unknown).map(|mismatch| mismatch.to_string()).or(fault);
-        }
-        replay.fold(&record);
-        self.known |= matches!(record.body, Body::PolicyApplied { .. } | Body::Snapshotted(_));
-        let summary = fault?;
-        self.different += 1;
-        let reason = DIFFERS.to_owned();
-        Some(FaultView { seq: record.seq, reason, summary, ..FaultView::default() })
-    }
-}
-
-fn chain_fault(error: &chain::Error) -> FaultView {
-    let (reason, stored, computed) = match error {
-        chain::Error::TooLong { .. } => ("TOO_LONG", None, None),
-        chain::Error::Malformed { .. } => ("MALFORMED", None, None),
-        chain::Error::Seq { .. } => ("GAP", None, None),
-        chain::Error::Prev { stored, computed, .. } => {
-            ("CHAIN_BROKEN", Some(stored.to_string()), Some(computed.to_string()))
-        }
-    };
-    FaultView {
-        seq: error.first_bad_seq(),
-        reason: reason.to_owned(),
-        stored,
-        computed,
-        summary: error.to_string(),
-    }
-}
-
 /// What was found, in a line or two.
 pub(in crate::command) fn verification_page(page: &mut Page, view: &VerificationView) {
     if let Some(fault) = &view.fault {
         page.line(format!("✖ entry #{}: {}", fault.seq, describe(fault)));
         if fault.reason == INDEX_DIFFERS {
             page.line("  the log itself is sound: the index is made from it anew");
+        } else if fault.reason == LINES_DIFFER {
+            page.line("  the log itself is sound: without `log` in its directory the lines are written anew");
         } else if fault.reason == BODY_LOST {
             page.line("  the hash chain itself is sound: the line says what the body has to be");
         } else if fault.reason == DIFFERS {
@@ -572,8 +397,17 @@ pub(in crate::command) fn verification_page(page: &mut Page, view: &Verification
     if view.key_came_with_it {
         page.line("! the key came with the files: give one from elsewhere with --key");
     }
-    if view.first_seq > 1 {
-        page.line(format!("! it begins with #{}: what came before is not covered", view.first_seq));
+    match (view.first_seq, view.pruned_upto) {
+        (first, None) if first > 1 => {
+            page.line(format!("! it begins with #{first}: what came before is not covered"));
+        }
+        (_, Some(upto)) => {
+            page.line(format!(
+                "! of what came before #{} some is pruned: there are the hashes, under the same root",
+                upto.saturating_add(1)
+            ));
+        }
+        _ => {}
     }
 }
 

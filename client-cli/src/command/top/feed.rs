@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agentctl_api::client::{Backoff, WatchEvent};
+use agentctl_api::client::WatchEvent;
 use agentctl_api::v1;
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
@@ -11,7 +11,7 @@ use v1::watch_decisions_response::Item;
 
 use super::model::Event;
 use crate::command::{Context, approval, request_id};
-use crate::connect::{self, Session};
+use crate::connect::Session;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::view::agent::StatusView;
@@ -87,49 +87,30 @@ fn gone() -> Failure {
 
 /// The status whenever it changes. It also says whether the connection lives.
 async fn status(session: &Session, events: &Events, changed: &Notify) -> Failure {
-    let mut backoff = Backoff::default();
+    let mut watch = session.watch_status(v1::WatchStatusRequest { interval: None });
     let mut pending = None;
     loop {
-        let why =
-            match session.agent().watch_status(v1::WatchStatusRequest { interval: None }).await {
-                Err(status) => status,
-                Ok(stream) => {
-                    let mut stream = stream.into_inner();
-                    loop {
-                        match stream.message().await {
-                            Ok(Some(answer)) => {
-                                backoff.reset();
-                                let status = answer.status.unwrap_or_default();
-                                if pending.replace(status.pending_approvals)
-                                    != Some(status.pending_approvals)
-                                {
-                                    changed.notify_one();
-                                }
-                                let many = status.apps.len() > MANY;
-                                if events.send(Event::Status(Box::new(status))).await.is_err() {
-                                    return gone();
-                                }
-                                // What is not read is not sent: the server waits, and sends the newest state then.
-                                if many {
-                                    tokio::time::sleep(GAP_MANY).await;
-                                }
-                            }
-                            Ok(None) => {
-                                break tonic::Status::unavailable("the server ended the stream");
-                            }
-                            Err(status) => break status,
-                        }
-                    }
+        let (event, rest) = match watch.next().await {
+            Ok(WatchEvent::Item(answer)) => {
+                let status = answer.status.unwrap_or_default();
+                let waiting = Some(status.pending_approvals);
+                if std::mem::replace(&mut pending, waiting) != waiting {
+                    changed.notify_one();
                 }
-            };
-        if !connect::is_transient(&why) {
-            return session.failure(why);
-        }
-        let told = session.failure(why).to_string();
-        if events.send(Event::Lost(told)).await.is_err() {
+                // What is not read is not sent: the server waits, and sends the newest state then.
+                let many = status.apps.len() > MANY;
+                (Event::Status(Box::new(status)), many.then_some(GAP_MANY))
+            }
+            Ok(WatchEvent::Interrupted { status, .. }) => {
+                (Event::Lost(session.failure(status).to_string()), None)
+            }
+            Ok(WatchEvent::Resumed) => continue,
+            Err(status) => return session.failure(status),
+        };
+        if events.send(event).await.is_err() {
             return gone();
         }
-        tokio::time::sleep(backoff.next_wait()).await;
+        tokio::time::sleep(rest.unwrap_or_default()).await;
     }
 }
 
@@ -200,22 +181,18 @@ async fn approvals(session: &Session, events: &Events, changed: &Notify) -> Fail
     }
 }
 
+/// What is on the bus. The rest of the screen does without, where nothing can be known of it.
 async fn bus(session: &Session, events: &Events) -> Failure {
-    let mut backoff = Backoff::default();
-    loop {
-        let request = v1::WatchBusRequest { interval: Some(crate::time::span_to_proto(BUS_EVERY)) };
-        if let Ok(stream) = session.bus().watch_bus(request).await {
-            let mut stream = stream.into_inner();
-            while let Ok(Some(answer)) = stream.message().await {
-                backoff.reset();
-                let stats = answer.stats.unwrap_or_default();
-                if events.send(Event::Bus(Box::new(stats))).await.is_err() {
-                    return gone();
-                }
-            }
+    let request = v1::WatchBusRequest { interval: Some(crate::time::span_to_proto(BUS_EVERY)) };
+    let mut watch = session.watch_bus(request);
+    while let Ok(event) = watch.next().await {
+        let WatchEvent::Item(answer) = event else { continue };
+        let stats = answer.stats.unwrap_or_default();
+        if events.send(Event::Bus(Box::new(stats))).await.is_err() {
+            return gone();
         }
-        tokio::time::sleep(backoff.next_wait()).await;
     }
+    std::future::pending().await
 }
 
 /// Does what a person ordered, one thing at a time, and tells how it ended.

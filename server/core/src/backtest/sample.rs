@@ -1,9 +1,9 @@
 //! Means with an interval, in integers.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A mean with its 90 % interval, in millionths.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interval {
     /// The mean.
     pub mean_micro: i64,

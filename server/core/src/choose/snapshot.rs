@@ -1,13 +1,22 @@
 //! What was learned, as a file: named by its digest, bound to an environment and a fault catalogue, and naming what it came from.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
-use super::ccq::{Catalogue, Knowledge, MergeError};
+use super::Expertise;
+use super::ccq::{Catalogue, Knowledge, MergeError, OWN};
 use super::table::ValueTable;
 use crate::app::Env;
 
+mod place;
+
+use place::Places;
+
 /// Version of the format.
 const SCHEMA: u32 = 1;
+/// Longest snapshot in bytes: what a record can carry beside the log, with room to spare.
+pub const TEXT_MAX: usize = 1 << 20;
 
 /// What agents have learned up to a record of a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,9 +46,19 @@ pub struct Snapshot {
 /// Why a text is no snapshot, or two cannot be merged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It cannot be read; with line and column.
-    #[error("{0}")]
-    Form(String),
+    /// It cannot be read.
+    #[error("line {line}, field `{field}`: {what}")]
+    Form {
+        /// Where.
+        line: usize,
+        /// In which field, or right behind it.
+        field: String,
+        /// Why.
+        what: String,
+    },
+    /// It is too long to be one.
+    #[error("{0} bytes are more than the {TEXT_MAX} a snapshot may have")]
+    Long(usize),
     /// Another version of the format.
     #[error("field `schema`: {0} must be {SCHEMA}")]
     Schema(u32),
@@ -54,6 +73,9 @@ pub enum Error {
     /// It corrects other numbers.
     #[error("field `catalogue`: `{0}` is not the fault catalogue of this version")]
     Catalogue(String),
+    /// Nobody can have learned this: everything that is wrong with it.
+    #[error("{}", all(.0))]
+    Flaws(Vec<Flaw>),
     /// Environments do not learn from each other.
     #[error("field `env`: what was learned in {0} and in {1} is not merged")]
     Environments(Env, Env),
@@ -62,15 +84,40 @@ pub enum Error {
     Agents(#[from] MergeError),
 }
 
+/// A number that nobody can have learned, or a name that nobody has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}, field `{field}`: {value} {rule}")]
+pub struct Flaw {
+    /// Where it stands.
+    pub line: usize,
+    /// In which field.
+    pub field: String,
+    /// What stands there.
+    pub value: String,
+    /// What must hold.
+    pub rule: String,
+}
+
+fn all(flaws: &[Flaw]) -> String {
+    flaws.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Flaws that are told; a text that is wrong all over does not fill the answer.
+const FLAWS: usize = 20;
+/// Longest name of an agent.
+const NAME_MAX: usize = 64;
+/// Most snapshots that one names as those it was made from.
+const PARENTS_MAX: usize = 64;
+
 impl Snapshot {
-    /// What `agent` has learned up to record `last_seq` of its log.
+    /// What `agent` has learned up to record `last_seq` of its log, made from `parents`.
     #[must_use]
     pub fn new(
         env: Env,
         agent: &str,
         last_seq: u64,
-        table: &ValueTable,
-        knowledge: &Knowledge,
+        learned: &Expertise,
+        parents: &[String],
     ) -> Self {
         Self {
             schema: SCHEMA,
@@ -78,9 +125,9 @@ impl Snapshot {
             catalogue: Catalogue::builtin().digest(),
             agent: agent.to_owned(),
             last_seq,
-            parents: Vec::new(),
-            table: table.clone(),
-            knowledge: knowledge.signed(agent),
+            parents: parents.to_vec(),
+            table: learned.table.clone(),
+            knowledge: learned.knowledge.signed(agent),
             digest: String::new(),
         }
         .sealed()
@@ -89,10 +136,12 @@ impl Snapshot {
     /// Reads one and checks it: nothing is half loaded.
     ///
     /// # Errors
-    /// [`Error`], with the line or the field.
+    /// [`Error`], with the line and the field.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let snapshot: Self =
-            serde_json::from_str(text).map_err(|error| Error::Form(error.to_string()))?;
+        if text.len() > TEXT_MAX {
+            return Err(Error::Long(text.len()));
+        }
+        let snapshot: Self = serde_json::from_str(text).map_err(|error| form(text, &error))?;
         if snapshot.schema != SCHEMA {
             return Err(Error::Schema(snapshot.schema));
         }
@@ -103,9 +152,57 @@ impl Snapshot {
         if snapshot.catalogue != Catalogue::builtin().digest() {
             return Err(Error::Catalogue(snapshot.catalogue));
         }
+        let flaws = snapshot.flaws(text);
+        if !flaws.is_empty() {
+            return Err(Error::Flaws(flaws));
+        }
         // Merged with nothing, it keeps the limits of a merge.
         Knowledge::default().merge(&snapshot.knowledge)?;
         Ok(snapshot)
+    }
+
+    /// Everything in it that nobody can have learned: whoever writes a digest of their own is believed no more than others.
+    fn flaws(&self, text: &str) -> Vec<Flaw> {
+        let mut found: Vec<(String, String, String)> = Vec::new();
+        let origins = self.knowledge.iter().map(|(origin, ..)| origin).collect::<BTreeSet<_>>();
+        let named = origins.into_iter().map(|name| (format!("knowledge.origins.{name}"), name));
+        for (field, name) in named.chain([("agent".to_owned(), &*self.agent)]) {
+            if !is_name(name) {
+                let rule = format!("is `{OWN}`, or no 1 to {NAME_MAX} letters, digits, - _ .");
+                found.push((field, format!("`{name}`"), rule));
+            }
+        }
+        for (origin, signature, row) in self.knowledge.iter() {
+            for (action, cell) in &row.cells {
+                let at =
+                    format!("knowledge.origins.{origin}.{}.cells.{action}", signature.as_str());
+                let told = |(field, value, rule): (&str, String, &str)| {
+                    (format!("{at}.{field}"), value, rule.to_owned())
+                };
+                found.extend(cell.flaws().into_iter().map(told));
+            }
+        }
+        for (finding, action, value) in self.table.iter() {
+            let at = format!("table.{}.{action}", finding.as_str());
+            let told = |(field, value, rule): (&str, String, &str)| {
+                (format!("{at}.{field}"), value, rule.to_owned())
+            };
+            found.extend(value.flaws().into_iter().map(told));
+        }
+        if self.parents.len() > PARENTS_MAX {
+            let rule = format!("snapshots are more than {PARENTS_MAX}");
+            found.push(("parents".to_owned(), self.parents.len().to_string(), rule));
+        }
+        if found.is_empty() {
+            return Vec::new();
+        }
+        let places = Places::of(text);
+        found.truncate(FLAWS);
+        let flaw = |(field, value, rule): (String, String, String)| {
+            let line = places.line_of(&field);
+            Flaw { line, field, value, rule }
+        };
+        found.into_iter().map(flaw).collect()
     }
 
     /// What two of them know together: the same whichever is merged into which, in whatever order and however often.
@@ -153,75 +250,32 @@ impl Snapshot {
         self
     }
 
+    /// What it knows.
+    #[must_use]
+    pub fn expertise(&self) -> Expertise {
+        Expertise { table: self.table.clone(), knowledge: self.knowledge.clone() }
+    }
+
     fn seal(&self) -> String {
         let bare = Self { digest: String::new(), ..self.clone() };
         crate::digest::sha256_hex(&serde_json::to_vec(&bare).unwrap_or_default())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::action::Action;
-    use crate::choose::ccq::{Fixed, OWN, Trial};
-    use crate::detect::Signature;
-
-    fn snapshot(env: Env, agent: &str, outcomes: u32) -> Snapshot {
-        let mut knowledge = Knowledge::default();
-        for n in 0..outcomes {
-            let trial = Trial {
-                signature: Signature::Down,
-                action: Action::Restart,
-                resolved: n % 3 != 0,
-                cost: Fixed::ONE,
-                chance: Fixed::micro(800_000),
-                cost0: Fixed::ONE,
-            };
-            knowledge.learn(OWN, &trial);
-        }
-        Snapshot::new(env, agent, outcomes.into(), &ValueTable::default(), &knowledge)
-    }
-
-    fn stage(agent: &str, outcomes: u32) -> Snapshot {
-        snapshot(Env::Stage, agent, outcomes)
-    }
-
-    #[test]
-    fn a_snapshot_reads_back_and_one_that_was_touched_does_not() {
-        let text = stage("agent-1", 12).text();
-        assert_eq!(Snapshot::parse(&text).unwrap().text(), text);
-        let touched = text.replace("\"trials\": 12", "\"trials\": 13");
-        assert_ne!(touched, text);
-        assert!(matches!(Snapshot::parse(&touched), Err(Error::Digest { .. })));
-        let cut = text.split_at(text.len() / 2).0;
-        let error = Snapshot::parse(cut).unwrap_err().to_string();
-        assert!(error.contains("line "), "{error}");
-        let unknown = text.replacen("\"schema\"", "\"shema\"", 1);
-        let error = Snapshot::parse(&unknown).unwrap_err().to_string();
-        assert!(error.contains("shema") && error.contains("line 2"), "{error}");
-        let newer = text.replacen("\"schema\": 1", "\"schema\": 2", 1);
-        assert_eq!(Snapshot::parse(&newer), Err(Error::Schema(2)));
-        let foreign = Snapshot { catalogue: "00".to_owned(), ..stage("a", 1) }.sealed();
-        assert_eq!(Snapshot::parse(&foreign.text()), Err(Error::Catalogue("00".to_owned())));
-    }
-
-    #[test]
-    fn a_merge_is_the_same_in_any_order_grouping_and_number() {
-        let (a, b, c) = (stage("a", 5), stage("b", 9), stage("c", 30));
-        let merge = |x: &Snapshot, y: &Snapshot| x.merged(y).unwrap();
-        assert_eq!(merge(&a, &b), merge(&b, &a));
-        assert_eq!(merge(&merge(&a, &b), &c), merge(&a, &merge(&b, &c)));
-        assert_eq!(merge(&a, &a), a);
-        let all = merge(&merge(&a, &b), &c);
-        assert_eq!(merge(&all, &b), all);
-        let learned = all.knowledge.beliefs(Signature::Down).get(Action::Restart);
-        assert_eq!(learned.trials, 44);
-        assert_eq!(Snapshot::parse(&all.text()).unwrap(), all);
-    }
-
-    #[test]
-    fn environments_are_not_merged() {
-        let (here, there) = (stage("a", 5), snapshot(Env::Prod, "b", 5));
-        assert_eq!(here.merged(&there), Err(Error::Environments(Env::Stage, Env::Prod)));
-    }
+/// Whether an agent may be called so. What an agent experienced itself it keeps under a name that is nobody else's.
+fn is_name(name: &str) -> bool {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    (1..=NAME_MAX).contains(&name.len()) && name != OWN && name.bytes().all(known)
 }
+
+/// What serde says of a text, with the field it stopped in.
+fn form(text: &str, error: &serde_json::Error) -> Error {
+    let (line, column) = (error.line(), error.column());
+    let field = Places::of(text).field_at(line, column).to_owned();
+    let what = error.to_string();
+    let what = what.split(" at line ").next().unwrap_or_default().to_owned();
+    Error::Form { line, field, what }
+}
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,24 @@ pub struct Value {
     pub rejected: u32,
 }
 
+impl Value {
+    /// What in it no lessons can have led to: the field, its value, and what must hold.
+    #[must_use]
+    pub fn flaws(&self) -> Vec<(&'static str, String, &'static str)> {
+        let mut found = Vec::new();
+        if !(VALUE_MIN_MICRO..=0).contains(&self.q_micro) {
+            found.push(("q_micro", self.q_micro.to_string(), "must be -1000000000 to 0"));
+        }
+        if self.verified > self.trials {
+            found.push(("verified", self.verified.to_string(), "must be at most `trials`"));
+        }
+        found
+    }
+}
+
+/// Worse than a thousand minutes of downtime nothing gets.
+const VALUE_MIN_MICRO: i64 = -1_000 * MICRO;
+
 /// What was learned about every action for one finding. Absent means never tried.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -105,6 +123,13 @@ impl ValueTable {
     #[must_use]
     pub fn digest(&self) -> String {
         crate::digest::sha256_hex(&serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    /// Takes over the values of another table where this one has none.
+    pub fn fill(&mut self, other: &Self) {
+        for (finding, action, value) in other.iter() {
+            self.0.entry(finding).or_default().0.entry(action).or_insert(value);
+        }
     }
 
     /// Folds one lesson in; gives the value before and after. A passive action and an inconclusive outcome teach nothing, so

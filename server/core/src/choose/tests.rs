@@ -1,7 +1,9 @@
 use proptest::prelude::*;
 
+use super::exploration::propensity_ppm;
 use super::*;
-use crate::action::Risk;
+use crate::action::{Level, Risk};
+use crate::app::Env;
 use crate::detect::story::{MONITOR, Story};
 use crate::plan::Operation;
 use crate::policy::Learner;

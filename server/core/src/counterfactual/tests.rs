@@ -1,11 +1,10 @@
 //! A change that is named really turns the decision, and no smaller one does.
 
-use proptest::test_runner::{Config, TestCaseError, TestRunner};
-
 use super::*;
 use crate::app::Env;
 use crate::gates::arbitrary::any_scene;
 use crate::gates::scene::Scene;
+use crate::search::counterexample;
 use crate::signal::{MICRO, Metric};
 use crate::state::Scope;
 use crate::step::world::World;
@@ -27,6 +26,7 @@ fn decided(scene: &Scene) -> Decided {
         around: scene.around.clone(),
         row: choose::Row::default(),
         beliefs: choose::ccq::Beliefs::default(),
+        leeway: None,
     }
 }
 
@@ -83,10 +83,7 @@ fn holds(scene: &Scene, twist: fn(&Decided, Flip) -> Flip) -> Result<(), String>
 }
 
 fn search(twist: fn(&Decided, Flip) -> Flip) -> Option<String> {
-    let config = Config { cases: 300, failure_persistence: None, ..Config::default() };
-    let judged = TestRunner::new(config)
-        .run(&any_scene(), |scene| holds(&scene, twist).map_err(TestCaseError::fail));
-    judged.err().map(|error| error.to_string())
+    counterexample(300, any_scene(), |scene| holds(&scene, twist).err())
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::action::Action;
 use crate::app::{AppName, Env, Millis};
+use crate::choose::Leeway;
 use crate::choose::ccq::Knowledge;
 use crate::choose::{Choice, Proposal, Row, ValueTable, choose, primary};
 use crate::detect::{Finding, FindingKind, View, detect, signature, suspicions};
@@ -29,6 +30,7 @@ pub(crate) struct Story {
     pub(crate) knowledge: Knowledge,
     pub(crate) now: Millis,
     pub(crate) frozen: bool,
+    pub(crate) leeway: Leeway,
     pub(crate) seq: u64,
 }
 
@@ -85,6 +87,7 @@ impl Story {
             knowledge: Knowledge::default(),
             now: BEGIN,
             frozen: false,
+            leeway: Leeway::default(),
             seq: 100,
         }
     }
@@ -195,6 +198,7 @@ impl Story {
             row: &row,
             beliefs: &beliefs,
             frozen: self.frozen,
+            leeway: Some(&self.leeway),
             now: self.now,
             seq: self.seq,
         })
@@ -239,6 +243,7 @@ impl Story {
             action,
             executed: true,
             human: false,
+            explored: false,
             outcome: Some(outcome),
         });
         self.app.last_effect.insert(action, LastEffect { at: self.now, streak: 1 });

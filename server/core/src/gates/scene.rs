@@ -337,7 +337,9 @@ impl Scene {
         let seq = self.app.decisions.len() as u64;
         let at = NOW - ago;
         let (executed, human) = (true, false);
-        self.app.decisions.push_back(Remembered { seq, at, action, executed, human, outcome });
+        let explored = false;
+        let remembered = Remembered { seq, at, action, executed, human, explored, outcome };
+        self.app.decisions.push_back(remembered);
     }
 
     pub(crate) fn health(&mut self, health: Health, ago: Millis) {

@@ -2,12 +2,13 @@
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
-use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use proptest::test_runner::{Config, TestRunner};
 
 use super::arbitrary::{any_scene, any_stubborn_gate};
 use super::scene::{MINUTE, NOW, Scene};
 use super::*;
 use crate::action::{Level, Risk};
+use crate::search::counterexample;
 use crate::state::{Breaker, Outcome};
 
 /// A way to come to a ruling; the real one or a planted bug.
@@ -52,16 +53,12 @@ fn strictness(ruling: &Ruling) -> u8 {
 }
 
 /// Runs a property on many cases; the first counterexample, if there is one.
+/// A planted bug is found after tens of cases or hundreds, so nearly all of these are for what is real.
 fn search<T: std::fmt::Debug>(
     strategy: impl Strategy<Value = T>,
     holds: impl Fn(T) -> bool,
 ) -> Option<String> {
-    let config = Config { cases: 400, failure_persistence: None, ..Config::default() };
-    let mut runner = TestRunner::new(config);
-    let judged = runner.run(&strategy, |input| {
-        if holds(input) { Ok(()) } else { Err(TestCaseError::fail("counterexample")) }
-    });
-    judged.err().map(|error| error.to_string())
+    counterexample(2_000, strategy, |case| (!holds(case)).then(|| "counterexample".to_owned()))
 }
 
 /// Cases with the gates in any order, and some stubborn ones among them.

@@ -48,6 +48,7 @@ impl Body {
                 Outcome::Inconclusive => "ACTION_INCONCLUSIVE",
             },
             Self::Learned { .. } => "LEARNING_UPDATED",
+            Self::LearningChanged(change) => change.event_name(),
             Self::LearningSkipped { .. } => "LEARNING_SKIPPED",
             Self::Answered { .. } => "REQUEST_ANSWERED",
             Self::ApprovalRequested(_) => "APPROVAL_REQUESTED",

@@ -31,6 +31,8 @@ pub struct Accepted {
     pub conditions: BTreeMap<String, Condition>,
     /// The process ended.
     pub exit: Option<Exit>,
+    /// How long it counts, if its monitor wants that to be shorter than the policy has it.
+    pub ttl_ms: Option<Millis>,
 }
 
 /// Why a field was rejected. The codes are part of the API.
@@ -134,6 +136,7 @@ pub fn validate(
             samples,
             conditions: conditions(signal, source, now),
             exit: signal.exit,
+            ttl_ms: None,
         }),
         _ => Err(rejections),
     }
@@ -147,7 +150,7 @@ fn quoted(text: &str) -> String {
     text.chars().take(QUOTED).collect()
 }
 
-fn check_time(observed: Millis, now: Millis, rules: &Freshness) -> Option<Rejection> {
+pub(super) fn check_time(observed: Millis, now: Millis, rules: &Freshness) -> Option<Rejection> {
     let (code, rule) = if observed > now.saturating_add(rules.future_ms) {
         (Code::ClockSkew, format!("must be at most {} ms in the future", rules.future_ms))
     } else if observed.saturating_add(rules.past_ms) < now {
@@ -158,7 +161,7 @@ fn check_time(observed: Millis, now: Millis, rules: &Freshness) -> Option<Reject
     Some(rejection(code, "observed", &observed.to_string(), rule))
 }
 
-fn check_instance(slot: u32) -> Option<Rejection> {
+pub(super) fn check_instance(slot: u32) -> Option<Rejection> {
     let rule = || format!("must be below {}", Instances::LIMIT);
     let outside = slot >= Instances::LIMIT;
     outside.then(|| rejection(Code::OutOfRange, "instance", &slot.to_string(), rule()))
@@ -189,7 +192,7 @@ fn check_metrics(
     samples
 }
 
-fn to_micro(metric: Metric, value: f64) -> Result<i64, (Code, String)> {
+pub(super) fn to_micro(metric: Metric, value: f64) -> Result<i64, (Code, String)> {
     if !value.is_finite() {
         return Err((Code::NotFinite, "must be a finite number".to_owned()));
     }
@@ -244,7 +247,7 @@ fn check_conditions(conditions: &BTreeMap<String, bool>, rejections: &mut Vec<Re
     }
 }
 
-fn is_condition_name(name: &str) -> bool {
+pub(super) fn is_condition_name(name: &str) -> bool {
     let inner = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'_';
     name.len() <= 64
         && name.as_bytes().first().is_some_and(u8::is_ascii_lowercase)

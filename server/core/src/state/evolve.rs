@@ -1,12 +1,12 @@
 //! The only mutation of the state.
 
 use crate::app::{AppSpec, Millis};
-use crate::choose::{Lesson, Taught, ccq};
+use crate::choose::Taught;
 use crate::detect::FindingKind;
 use crate::graduation;
 use crate::plan::Operation;
 use crate::policy::Policy;
-use crate::record::{Body, Calibrated, Concluded, Decided, Observation, Record, Request};
+use crate::record::{Body, Concluded, Decided, Observation, Record, Request};
 use crate::signal::Exit;
 use crate::uptime;
 use crate::verdict::Ruling;
@@ -90,6 +90,7 @@ pub(crate) fn evolve_app(app: &mut AppState, record: &Record, policy: &Policy) {
                 Taught::Rejected => {}
             }
         }
+        Body::LearningSkipped { relapse: true, .. } => app.healed = None,
         Body::ApprovalRequested(approval) => app.approval = Some(approval.seq),
         Body::ApprovalAnswered { approval, .. } | Body::ApprovalEnded { approval, .. } => {
             app.approval = app.approval.filter(|pending| pending != approval);
@@ -97,18 +98,6 @@ pub(crate) fn evolve_app(app: &mut AppState, record: &Record, policy: &Policy) {
         Body::Escalated { .. } => app.escalated = true,
         Body::SignalsExpired { .. } => app.expired_at = Some(at),
         _ => {}
-    }
-}
-
-/// Both learners learn, whichever is asked: the policy may name the other one tomorrow.
-fn learn(state: &mut State, lesson: &Lesson, calibrated: Option<&Calibrated>) {
-    state.table.learn(lesson);
-    match calibrated {
-        None => {}
-        Some(Calibrated { trial, .. }) if lesson.taught == Taught::Relapsed => {
-            state.knowledge.relapse(ccq::OWN, trial);
-        }
-        Some(Calibrated { trial, .. }) => _ = state.knowledge.learn(ccq::OWN, trial),
     }
 }
 
@@ -153,7 +142,10 @@ fn evolve_environment(state: &mut State, record: &Record) {
             settle_revision(state, record.app.as_ref(), concluded, at);
             pace(state, concluded.outcome);
         }
-        Body::Learned { lesson, calibrated, .. } => learn(state, lesson, calibrated.as_deref()),
+        Body::Learned { lesson, calibrated, candidate, .. } => {
+            let trial = calibrated.as_deref().map(|calibrated| &calibrated.trial);
+            state.learn(lesson, trial, *candidate);
+        }
         Body::Answered { request } => {
             answer(state, Some(request), record.cause.unwrap_or(record.seq));
         }
@@ -179,11 +171,19 @@ fn evolve_requests(state: &mut State, record: &Record) {
                 entry.state = *answered;
                 entry.decided_by = Some(record.actor.clone());
                 entry.comment = Some(comment.clone());
+            } else if let Some(promotion) = state.learning.settle(*approval, *answered) {
+                promotion.decided_by = Some(record.actor.clone());
+                promotion.comment = Some(comment.clone());
             }
             answer(state, request.as_ref(), record.seq);
         }
         Body::ApprovalEnded { approval, state: ended } => {
             approval_state(state, Some(*approval), *ended);
+            state.learning.settle(*approval, *ended);
+        }
+        Body::LearningChanged(change) => {
+            state.change_learning(change, record);
+            answer(state, change.request(), record.seq);
         }
         Body::PauseSet { pause, request } => {
             set_pause(state, pause);
@@ -261,10 +261,12 @@ fn observe(app: &mut AppState, slot: u32, what: &Observation, at: Millis) {
 fn remember(app: &mut AppState, decided: &Decided, seq: u64, at: Millis) {
     let action = decided.proposal.action;
     let human = decided.proposal.source.is_human();
-    let remembered = Remembered { seq, at, action, executed: false, human, outcome: None };
+    let explored = decided.proposal.explored;
+    let remembered =
+        Remembered { seq, at, action, executed: false, human, explored, outcome: None };
     // What was carried out is what the gates count: refusals make room first.
     if app.decisions.len() >= DECISIONS
-        && let Some(unexecuted) = app.decisions.iter().position(|d| !d.executed)
+        && let Some(unexecuted) = app.decisions.iter().position(|d| !d.executed && !d.explored)
     {
         app.decisions.remove(unexecuted);
     }

@@ -1,8 +1,9 @@
 //! From a reading to a ruling.
 
 use crate::action::Action;
+use crate::app::Millis;
 use crate::choose::ccq::{Beliefs, Expectation};
-use crate::choose::{self, Choice, Grant, Proposal, Row, Source};
+use crate::choose::{self, Choice, Grant, Leeway, Proposal, Row, Source};
 use crate::detect::{self, Finding, FindingKind, Signature, View};
 use crate::gates::{self, Case, PendingPlan, Surroundings};
 use crate::graduation;
@@ -47,6 +48,7 @@ pub(super) fn consider(ctx: &mut Context<'_>, app: &mut AppState, reading: &Read
         return;
     }
     let (row, beliefs) = learned(ctx, app, reading, &seen);
+    let leeway = leeway(ctx, app);
     let proposal = choose::choose(&Choice {
         app,
         policy: ctx.policy,
@@ -55,6 +57,7 @@ pub(super) fn consider(ctx: &mut Context<'_>, app: &mut AppState, reading: &Read
         row: &row,
         beliefs: &beliefs,
         frozen: ctx.state.mode.frozen,
+        leeway: leeway.as_ref(),
         now: ctx.now,
         seq: ctx.next_decision(),
     });
@@ -148,13 +151,39 @@ fn learned(
     (row.unwrap_or_default(), beliefs.unwrap_or_default())
 }
 
+/// Time in which the downtime of an app adds up against its error budget.
+const BUDGET_MS: Millis = 30 * 24 * 60 * 60 * 1_000;
+
+/// What forbids to explore, beside the app itself; not looked at where nothing is explored anyway.
+fn leeway(ctx: &Context<'_>, app: &AppState) -> Option<Leeway> {
+    if ctx.policy.learning.exploration_ppm == 0 || ctx.state.mode.frozen {
+        return None;
+    }
+    let name = &app.profile.name;
+    let others = ctx.state.apps.iter().filter(|(other, _)| *other != name);
+    let elsewhere = others.filter(|(_, other)| other.is_unhealthy()).count();
+    let since = ctx.now.saturating_sub(BUDGET_MS);
+    let down_ms = ctx.state.ledgers.get(name).map_or(0, |l| l.report(since, ctx.now).down_ms);
+    let share = u64::try_from(ctx.policy.statistics.error_budget).unwrap_or(0);
+    // Without a budget there is nothing to spend.
+    let allowed = BUDGET_MS / 1_000_000 * share;
+    let pending = pending(ctx.state, app);
+    Some(Leeway {
+        budget_spent: share > 0 && down_ms > allowed,
+        elsewhere: u32::try_from(elsewhere).unwrap_or(u32::MAX),
+        waits: pending.is_some(),
+    })
+}
+
 /// The same plan waits for a human already: their votes are kept, nothing new is asked.
 fn is_retained(ctx: &Context<'_>, app: &AppState, proposal: &Proposal) -> bool {
     let pending = app.approval.and_then(|seq| ctx.state.approvals.get(&seq));
     match (pending, &proposal.plan) {
         (Some(pending), Some(plan)) => {
+            // What was drawn to explore is not taken back because the next draw is another one.
+            let explores = pending.explored && pending.because == proposal.because;
             pending.state == ApprovalState::Pending
-                && plan.digest(&ctx.state.policy_digest) == pending.plan_digest
+                && (explores || plan.digest(&ctx.state.policy_digest) == pending.plan_digest)
         }
         _ => false,
     }
@@ -198,6 +227,7 @@ pub(super) fn decide(
         around,
         row,
         beliefs,
+        leeway: leeway(ctx, app).filter(|_| trigger == Trigger::Reading),
     };
     if is_repeat(ctx, app, &decided) {
         ctx.repeats = app.last_decision.as_ref().map(|last| (app.profile.name.clone(), last.seq));
@@ -340,7 +370,7 @@ fn supersede(ctx: &mut Context<'_>, app: &mut AppState, seq: u64, action: Action
     if !watched.human && !watched.trigger.is_empty() {
         // Whatever becomes of the app now, nobody can tell which of the two it was.
         let why = std::borrow::Cow::Borrowed("confounded");
-        ctx.write_app(app, Some(concluded), Body::LearningSkipped { why });
+        ctx.write_app(app, Some(concluded), Body::LearningSkipped { why, relapse: false });
     }
 }
 
@@ -376,6 +406,8 @@ fn held(ctx: &mut Context<'_>, app: &mut AppState, seq: u64, decided: &Decided, 
         state: ApprovalState::Pending,
         decided_by: None,
         comment: None,
+        diagnosis: decided.proposal.diagnosis.clone(),
+        explored: decided.proposal.explored,
     };
     ctx.write_app(app, Some(seq), Body::ApprovalRequested(Box::new(approval)));
 }

@@ -1,7 +1,7 @@
 //! What is kept of the log: snapshots, exports, and what may be pruned.
 
 use crate::app::Millis;
-use crate::record::{Body, Exported, Pruned, Snapshotted};
+use crate::record::{Body, Exported, HandedOver, Pruned, Snapshotted};
 use crate::state::Kept;
 use crate::tlog::tree::TILE_WIDTH;
 
@@ -17,6 +17,8 @@ pub struct Prune {
     pub reason: String,
     /// When the newest record was made that would go; `None` if there is none.
     pub newest_at: Option<Millis>,
+    /// What the records that would go say about keys of the log.
+    pub keys: Vec<HandedOver>,
 }
 
 impl Prune {
@@ -118,6 +120,7 @@ pub(super) fn prune(ctx: &mut Context<'_>, wish: &Prune, by: &By) {
         upto: wish.upto(),
         exported,
         reason: clip(&wish.reason, 1_024),
+        keys: wish.keys.clone(),
         request: request_of(by),
     });
     let seq = ctx.write_as(by.principal.clone(), None, Some(exported_seq), body);
@@ -170,7 +173,7 @@ mod tests {
     }
 
     fn export(world: &mut World, size: u64) -> Reply {
-        let export = Exported { size, root: GENESIS, request: None };
+        let export = Exported { first: 1, size, root: GENESIS, request: None };
         world.give(&Input::Exported { export, by: World::by("adam") })
     }
 
@@ -182,7 +185,7 @@ mod tests {
 
     fn prune(world: &mut World, before: u64, by: By) -> Reply {
         let newest_at = world.log.get(usize::try_from(before).unwrap_or(0)).map(|r| r.at);
-        let wish = Prune { before, reason: "disk".to_owned(), newest_at };
+        let wish = Prune { before, reason: "disk".to_owned(), newest_at, keys: Vec::new() };
         world.give(&Input::Prune { wish, by })
     }
 

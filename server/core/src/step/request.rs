@@ -1,14 +1,15 @@
 //! What humans ask for: actions, approvals, switches.
 
 use crate::action::{Action, Requested};
-use crate::app::Override;
+use crate::app::{Millis, Override};
+use crate::choose::ccq::{Expectation, Trial};
 use crate::choose::{self, Grant, Lesson, Params, Proposal, Source, Taught};
 use crate::plan::{Operation, Plan};
 use crate::record::{Body, Request, Trigger};
 use crate::signal::Reading;
 use crate::state::{AppState, Approval, ApprovalState, Mode, Pause, Scope};
 
-use super::{By, Context, Failure, Input, Reply, decide, lifecycle, verify};
+use super::{By, Context, Failure, Input, Reply, decide, learning, lifecycle, verify};
 
 /// Answers a repeated request id. `true` when there is nothing left to do.
 pub(super) fn is_answered(ctx: &mut Context<'_>, by: &By) -> bool {
@@ -124,15 +125,23 @@ pub(super) fn settle(
 /// Finds a pending approval, or says why there is none to answer.
 fn pending<'s>(ctx: &Context<'s>, approval: u64, by: &By) -> Result<&'s Approval, Failure> {
     let entry = ctx.state.approvals.get(&approval).ok_or(Failure::NoSuchApproval(approval))?;
+    answerable(ctx, (approval, entry.state, entry.expires_at), by)?;
+    Ok(entry)
+}
+
+/// Whether an approval, which is in that state until then, can be answered, and by them.
+pub(super) fn answerable(
+    ctx: &Context<'_>,
+    (approval, state, expires_at): (u64, ApprovalState, Millis),
+    by: &By,
+) -> Result<(), Failure> {
     if !by.human {
         return Err(Failure::NotHuman(by.principal.clone()));
     }
-    match entry.state {
-        ApprovalState::Pending if entry.expires_at <= ctx.now => {
-            Err(Failure::ApprovalExpired(approval))
-        }
+    match state {
+        ApprovalState::Pending if expires_at <= ctx.now => Err(Failure::ApprovalExpired(approval)),
         ApprovalState::Expired => Err(Failure::ApprovalExpired(approval)),
-        ApprovalState::Pending => Ok(entry),
+        ApprovalState::Pending => Ok(()),
         state => {
             let state = format!("{state:?}").to_lowercase();
             Err(Failure::ApprovalClosed { approval, state })
@@ -145,6 +154,9 @@ pub(super) fn approve(ctx: &mut Context<'_>, input: &Input) {
     let Input::Approve { approval, plan_digest, comment, reading, by } = input else { return };
     if is_answered(ctx, by) {
         return;
+    }
+    if let Some(promotion) = ctx.state.learning.promotion(*approval) {
+        return learning::approve(ctx, promotion, plan_digest.as_deref(), comment, by);
     }
     let entry = match pending(ctx, *approval, by) {
         Ok(entry) => entry.clone(),
@@ -202,6 +214,8 @@ fn execute_approved(
     };
     let mut proposal = proposal_with(action, replanned, source, None);
     proposal.because.clone_from(&entry.because);
+    // What comes of it is compared with what was expected of it when it was proposed.
+    proposal.diagnosis.clone_from(&entry.diagnosis);
     proposal.grant = Some(Grant {
         approval: entry.seq,
         approver: by.principal.clone(),
@@ -241,6 +255,9 @@ pub(super) fn reject(ctx: &mut Context<'_>, approval: u64, comment: &str, by: &B
     if is_answered(ctx, by) {
         return;
     }
+    if let Some(promotion) = ctx.state.learning.promotion(approval) {
+        return learning::reject(ctx, promotion, comment, by);
+    }
     let entry = match pending(ctx, approval, by) {
         Ok(entry) => entry.clone(),
         Err(failure) => {
@@ -262,9 +279,14 @@ pub(super) fn reject(ctx: &mut Context<'_>, approval: u64, comment: &str, by: &B
         && !entry.human
         && !ctx.state.mode.frozen
     {
-        let lesson =
-            Lesson { finding, action: entry.plan.action, taught: Taught::Rejected, took_ms: 0 };
-        verify::teach(ctx, &mut app.clone(), seq, lesson, None);
+        let action = entry.plan.action;
+        let lesson = Lesson { finding, action, taught: Taught::Rejected, took_ms: 0 };
+        let trial = entry.diagnosis.as_ref().and_then(|diagnosis| {
+            let Expectation { chance, cost0 } = diagnosis.expected?;
+            let signature = diagnosis.signature;
+            Some(Trial { signature, action, resolved: false, cost: cost0, chance, cost0 })
+        });
+        verify::teach(ctx, &mut app.clone(), seq, lesson, trial);
     }
 }
 

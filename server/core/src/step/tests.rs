@@ -577,7 +577,8 @@ fn learning_stands_still_while_frozen_and_says_so() {
     world.crash(&app, 0);
     world.pass(2 * MINUTE);
     assert_eq!(world.state.table.digest(), table);
-    let skipped = |r: &Record| matches!(&r.body, Body::LearningSkipped { why } if why == "frozen");
+    let skipped =
+        |r: &Record| matches!(&r.body, Body::LearningSkipped { why, .. } if why == "frozen");
     assert!(world.log.iter().any(skipped));
     world.assert_replays();
 }

@@ -4,12 +4,13 @@ use crate::policy::Policy;
 use crate::record::{Body, Started};
 use crate::state::ApprovalState;
 
-use super::{Context, rules};
+use super::{Context, learning, rules};
 
 /// Time passed.
 pub(super) fn tick(ctx: &mut Context<'_>) {
     expire_pauses(ctx);
     expire_approvals(ctx);
+    learning::expire(ctx);
     storm(ctx);
 }
 

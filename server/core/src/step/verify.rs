@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use crate::app::{AppName, Millis};
-use crate::choose::ccq::{Catalogue, Change, Expectation, Fixed, OWN, Trial, position};
-use crate::choose::{Lesson, Taught};
+use crate::choose::ccq::{Catalogue, Change, Expectation, Fixed, Trial, position};
+use crate::choose::{Lesson, Lessons, Taught};
 use crate::detect::{FindingKind, View, claim_of, fresh_run, is_fresh, is_fresh_value};
 use crate::plan::{Fence, Operation};
 use crate::record::{Body, Calibrated, Concluded, Observation};
@@ -246,7 +246,11 @@ fn learn(ctx: &mut Context<'_>, app: &mut AppState, attempt: &Attempt, learned: 
         let action = attempt.plan.action;
         return teach(ctx, app, cause, Lesson { finding, action, taught, took_ms }, trial);
     };
-    ctx.write_app(app, Some(cause), Body::LearningSkipped { why: Cow::Borrowed(why) });
+    ctx.write_app(
+        app,
+        Some(cause),
+        Body::LearningSkipped { why: Cow::Borrowed(why), relapse: false },
+    );
 }
 
 /// Why an outcome teaches nothing; `None` when it does.
@@ -269,12 +273,13 @@ pub(super) fn teach(
     lesson: Lesson,
     trial: Option<Trial>,
 ) {
-    let (before, after) = ctx.state.table.clone().learn(&lesson);
-    let calibrated = trial.map(|trial| {
-        let Change { before, after, drifted } = ctx.state.knowledge.clone().learn(OWN, &trial);
+    let Lessons { before, after, change } = ctx.state.taught().learn(&lesson, trial.as_ref());
+    let calibrated = trial.zip(change).map(|(trial, Change { before, after, drifted })| {
         Box::new(Calibrated { trial, before, after, drifted })
     });
-    ctx.write_app(app, Some(cause), Body::Learned { lesson, before, after, calibrated });
+    let candidate = ctx.state.promotes();
+    let body = Body::Learned { lesson, before, after, calibrated, candidate };
+    ctx.write_app(app, Some(cause), body);
 }
 
 /// The incident is back that an attempt was taken to have ended: what was learned from that is corrected. The outcome stays what it
@@ -285,17 +290,11 @@ pub(super) fn correct(ctx: &mut Context<'_>, app: &mut AppState, kind: FindingKi
     let Some(healed) = app.healed.as_deref().filter(undone).cloned() else { return };
     if ctx.state.mode.frozen {
         let why = Cow::Borrowed("frozen");
-        ctx.write_app(app, Some(raised), Body::LearningSkipped { why });
+        ctx.write_app(app, Some(raised), Body::LearningSkipped { why, relapse: true });
         return;
     }
     let lesson = Lesson { taught: Taught::Relapsed, ..healed.lesson };
-    let (before, after) = ctx.state.table.clone().learn(&lesson);
-    let calibrated = healed.trial.map(|trial| {
-        let Change { before, after, drifted } = ctx.state.knowledge.clone().relapse(OWN, &trial);
-        Box::new(Calibrated { trial, before, after, drifted })
-    });
-    let body = Body::Learned { lesson, before, after, calibrated };
-    ctx.write_app(app, Some(healed.seq), body);
+    teach(ctx, app, healed.seq, lesson, healed.trial);
 }
 
 /// What an outcome can teach.

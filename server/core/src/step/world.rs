@@ -64,6 +64,13 @@ impl World {
         self.give(&Input::Started { started, policy, bytes_cut: None });
     }
 
+    /// The server is one of prod from here on, with the apps it has: nothing is onboarded into prod.
+    pub(crate) fn turn_prod(&mut self) {
+        self.state.env = Env::Prod;
+        self.policy = Policy::default_for(Env::Prod);
+        self.start_agent();
+    }
+
     /// One step, committed, its permits obeyed.
     pub(crate) fn give(&mut self, input: &Input) -> Reply {
         let (reply, permits) = self.judge(input);
@@ -201,6 +208,17 @@ impl World {
         };
         let window = self.windows.entry(app.clone()).or_insert_with(|| Window::new(app.clone()));
         window.push(&sample);
+    }
+
+    /// What monitors say about an app for a while, second by second.
+    pub(crate) fn hear(&mut self, app: &AppName, span: Millis, says: &[(Metric, i64)]) {
+        for _ in 0..span / 1_000 {
+            self.now += 1_000;
+            self.give(&Input::Tick);
+            says.iter().for_each(|(metric, micro)| self.say(app, "monitor", *metric, *micro));
+            let reading = self.close(app);
+            self.give(&Input::Reading(reading));
+        }
     }
 
     pub(crate) fn by(principal: &str) -> By {

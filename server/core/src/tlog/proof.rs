@@ -8,7 +8,7 @@ use std::fmt::{self, Write as _};
 
 use super::checkpoint::{self, Checkpoint};
 use super::note::{Note, VerifierKey};
-use super::tree::{empty_root, node_hash};
+use super::tree::{Frontier, empty_root, node_hash};
 use super::{decimal, decode, decode_hash, encode};
 use crate::chain::{Hash, LINE_BYTES_MAX, leaf_hash};
 
@@ -175,14 +175,32 @@ impl ProofFile {
         self.extra.as_deref().filter(|entry| entry.len() <= LINE_BYTES_MAX)
     }
 
+    /// The tree over the entries before the one it is about, in the tree of `size` entries that it is about; `None` if it has not as many
+    /// hashes as that tree asks for.
+    #[must_use]
+    pub fn tree_before(&self, size: u64) -> Option<Frontier> {
+        let spans = super::tree::inclusion(self.index, size)?;
+        let path = spans.iter().zip(&self.hashes).filter(|(span, _)| span.to <= self.index);
+        let left: Vec<Hash> = path.map(|(_, hash)| *hash).collect();
+        (spans.len() == self.hashes.len()).then(|| Frontier::of_path(self.index, &left)).flatten()
+    }
+
     /// Checks that `entry` stands at the index, in the tree that `key` signed; answers that tree.
     ///
     /// # Errors
     /// Why it does not show that.
     pub fn verify(&self, entry: &[u8], key: &VerifierKey) -> Result<Checkpoint, Error> {
+        self.verify_leaf(leaf_hash(entry), key)
+    }
+
+    /// As [`ProofFile::verify`], for an entry of which the leaf hash is known.
+    ///
+    /// # Errors
+    /// Why it does not show that.
+    pub fn verify_leaf(&self, leaf: Hash, key: &VerifierKey) -> Result<Checkpoint, Error> {
         let checkpoint = Checkpoint::open(&self.checkpoint, key)?;
         let Checkpoint { size, root, .. } = checkpoint;
-        verify_inclusion(leaf_hash(entry), self.index, size, &self.hashes, root)?;
+        verify_inclusion(leaf, self.index, size, &self.hashes, root)?;
         Ok(checkpoint)
     }
 }

@@ -12,29 +12,75 @@ use super::*;
 use crate::chain::{Hash, leaf_hash};
 
 mod other {
-    //! A second implementation of RFC 6962, by its own types.
+    //! A second implementation of RFC 6962, by its own types, on SHA-256 from `sha2`.
 
-    use ct_merkle::{ConsistencyProof, InclusionProof, RootHash};
-    use sha2::Sha256;
+    use sha2::{Digest as _, Sha256};
+    use sigstore_crypto::provider::{CryptoProvider, HashContext, install_default_provider};
+    use sigstore_crypto::{Error, Result, SigningScheme};
+    use sigstore_merkle::{hash_leaf, verify_consistency_proof, verify_inclusion_proof};
+    use sigstore_types::{HashAlgorithm, Sha256Hash};
 
     use super::Hash;
 
+    #[derive(Debug)]
+    struct Sha2;
+
+    struct Context(Sha256);
+
+    impl HashContext for Context {
+        fn update(&mut self, data: &[u8]) {
+            self.0.update(data);
+        }
+
+        fn finalize(self: Box<Self>) -> Vec<u8> {
+            self.0.finalize().to_vec()
+        }
+    }
+
+    impl CryptoProvider for Sha2 {
+        fn hash(&self, algorithm: HashAlgorithm) -> Result<Box<dyn HashContext>> {
+            assert_eq!(algorithm, HashAlgorithm::Sha2256);
+            Ok(Box::new(Context(Sha256::new())))
+        }
+
+        fn verify_raw(&self, scheme: SigningScheme, _: &[u8], _: &[u8], _: &[u8]) -> Result<()> {
+            Err(unsigned(scheme))
+        }
+
+        fn verify_prehashed(
+            &self,
+            scheme: SigningScheme,
+            _: &[u8],
+            _: &[u8],
+            _: &[u8],
+        ) -> Result<()> {
+            Err(unsigned(scheme))
+        }
+    }
+
+    /// A tree of hashes has nothing that is signed.
+    fn unsigned(scheme: SigningScheme) -> Error {
+        Error::UnsupportedAlgorithm(format!("{scheme:?}"))
+    }
+
     pub(super) fn inclusion(entry: &[u8], at: u64, size: u64, proof: &[Hash], root: Hash) -> bool {
-        let proof = InclusionProof::<Sha256>::from_bytes(bytes(proof));
-        root_of(size, root).verify_inclusion(&entry.to_vec(), at, &proof).is_ok()
+        // Whoever is second finds the same provider there.
+        let _ = install_default_provider(&Sha2);
+        verify_inclusion_proof(&hash_leaf(entry), at, size, &theirs(proof), &their(root)).is_ok()
     }
 
     pub(super) fn consistency(old: (u64, Hash), new: (u64, Hash), proof: &[Hash]) -> bool {
-        let proof = ConsistencyProof::<Sha256>::try_from_bytes(bytes(proof)).unwrap();
-        root_of(new.0, new.1).verify_consistency(&root_of(old.0, old.1), &proof).is_ok()
+        let _ = install_default_provider(&Sha2);
+        let (before, after) = (their(old.1), their(new.1));
+        verify_consistency_proof(old.0, new.0, &theirs(proof), &before, &after).is_ok()
     }
 
-    fn root_of(size: u64, root: Hash) -> RootHash<Sha256> {
-        RootHash::new((*root.as_bytes()).into(), size)
+    fn their(hash: Hash) -> Sha256Hash {
+        Sha256Hash::new(*hash.as_bytes())
     }
 
-    fn bytes(proof: &[Hash]) -> Vec<u8> {
-        proof.iter().flat_map(|hash| *hash.as_bytes()).collect()
+    fn theirs(proof: &[Hash]) -> Vec<Sha256Hash> {
+        proof.iter().copied().map(their).collect()
     }
 }
 

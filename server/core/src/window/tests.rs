@@ -139,6 +139,27 @@ fn a_value_that_nobody_looked_at_gives_way_and_is_counted() {
 }
 
 #[test]
+fn a_shorter_life_ends_sooner_and_counts_for_an_app_that_is_younger_than_the_difference() {
+    let ttl = rules().freshness.ttl_ms;
+    let mut signal = accepted();
+    signal.samples = vec![sample("a", None, 50, NOW)];
+    let condition = Condition { value: true, source: "a".to_owned(), at: NOW };
+    signal.conditions.insert("warm".to_owned(), condition);
+    let known = |ttl_ms, after: Millis| {
+        let mut window = window();
+        window.absorb(&Accepted { ttl_ms, ..signal.clone() });
+        // Onboarded in the millisecond in which it was first heard of.
+        let reading = window.close(NOW + after, &rules(), NOW);
+        let sources = reading.metrics.get(&CPU).map_or(0, |series| series.sources.len());
+        (sources, reading.conditions.len(), reading.stale.get(&CPU).copied())
+    };
+    assert_eq!(known(Some(2_000), 2_000), (1, 1, None));
+    assert_eq!(known(Some(2_000), 2_001), (0, 0, Some(NOW + 2_000)));
+    assert_eq!(known(Some(10 * ttl), ttl), (1, 1, None));
+    assert_eq!(known(Some(10 * ttl), ttl + 1), (0, 0, Some(NOW + ttl)), "never longer");
+}
+
+#[test]
 fn an_earlier_life_under_the_same_name_is_not_inherited() {
     let mut window = window();
     window.push(&sample("a", None, 50, NOW));
@@ -204,6 +225,7 @@ fn accepted() -> Accepted {
         samples: Vec::new(),
         conditions: BTreeMap::new(),
         exit: None,
+        ttl_ms: None,
     }
 }
 

@@ -11,6 +11,6 @@ fn act(case: &Case<'_>) -> Option<u64> {
     enforce(case, 7).permit.map(obey)
 }
 
-fn main() {
+pub(crate) fn main() {
     let _ = act;
 }

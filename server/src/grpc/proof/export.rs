@@ -10,9 +10,12 @@ use super::super::log::{self, Log};
 use super::super::status::Violation;
 use super::super::{Services, status};
 use crate::journal::Entry;
+use crate::tlog::Tlog;
 
 /// Bytes after which a chunk is sent.
 const CHUNK_BYTES: usize = 128 << 10;
+/// Leaf hashes in one chunk.
+const CHUNK_HASHES: u64 = 4_096;
 
 /// Starts an export.
 pub(super) async fn export(
@@ -21,6 +24,10 @@ pub(super) async fn export(
 ) -> Result<Outlet<v1::ExportProofResponse>, Status> {
     let mut violations = Vec::new();
     let filter = ProofFilter::parse(request.filter, &mut violations);
+    if request.pruned_as_hashes && !filter.is_everything() {
+        let rule = "must be false beside a filter: a hash alone matches nothing";
+        violations.push(Violation::new("pruned_as_hashes", "true", rule));
+    }
     let log = Log::of(services);
     let (oldest, newest) = (log.oldest(), log.durable());
     let first = if request.first_seq == 0 { oldest } else { request.first_seq };
@@ -32,7 +39,7 @@ pub(super) async fn export(
     if !violations.is_empty() {
         return Err(status::invalid(&violations));
     }
-    if first < oldest {
+    if first < oldest && !request.pruned_as_hashes {
         let cursor = log.cursor_before(oldest).await;
         let message = format!("records before {oldest} are no longer kept");
         return Err(status::out_of_range("WATCH_COMPACTED", &message, &cursor));
@@ -45,8 +52,11 @@ pub(super) async fn export(
         return Err(status::out_of_range("AHEAD_OF_HEAD", &message, &cursor));
     }
     let until = last.min(newest);
+    let tlog = services.tlog.clone();
     feed::stream(services, "export-proof", move |inlet| async move {
-        send(&log, &inlet, &filter, first, until).await?;
+        let pruned = until.min(oldest.saturating_sub(1));
+        send_hashes(&tlog, &inlet, first, pruned).await?;
+        send(&log, &inlet, &filter, first.max(oldest), until).await?;
         match damaged {
             Some(damage) => {
                 let text = damage.to_string();
@@ -54,6 +64,42 @@ pub(super) async fn export(
             }
             None => Ok(()),
         }
+    })
+}
+
+/// The hashes of the entries `first` to `last`, which are pruned.
+async fn send_hashes(
+    tlog: &Tlog,
+    inlet: &Inlet<v1::ExportProofResponse>,
+    first: u64,
+    last: u64,
+) -> Result<(), Ended> {
+    let mut next = first;
+    while next <= last {
+        let (tlog, from, count) = (tlog.clone(), next, CHUNK_HASHES.min(last - next + 1));
+        let read = tokio::task::spawn_blocking(move || tlog.leaf_hashes(from, count)).await;
+        let read = read.map_err(|_panicked| Ended::With(status::internal("export-proof")))?;
+        let leaf_hashes = read.map_err(|error| {
+            let text = format!("the hashes of the proof log cannot be read: {error}");
+            Ended::With(status::unavailable("LOG_UNPUBLISHED", &text, None))
+        })?;
+        let last_seq = next + count - 1;
+        let part = v1::ExportProofResponse { last_seq, leaf_hashes, ..Default::default() };
+        hand_over(inlet, part, next).await?;
+        next = last_seq + 1;
+    }
+    Ok(())
+}
+
+/// Sends a part that begins with entry `first`: where to go on if nobody takes it.
+async fn hand_over(
+    inlet: &Inlet<v1::ExportProofResponse>,
+    part: v1::ExportProofResponse,
+    first: u64,
+) -> Result<(), Ended> {
+    inlet.send(part).await.map_err(|ended| match ended {
+        Ended::Stalled => Ended::With(feed::stalled("first_seq", &first.to_string())),
+        other => other,
     })
 }
 
@@ -142,15 +188,8 @@ impl Chunk {
         }
         let (lines, last_seq) = (std::mem::take(&mut self.lines), self.last_seq);
         let bodies = std::mem::take(&mut self.bodies);
-        inlet.send(v1::ExportProofResponse { lines, last_seq, bodies }).await.map_err(|ended| {
-            match ended {
-                Ended::Stalled => {
-                    let next = self.sent.saturating_add(1).to_string();
-                    Ended::With(feed::stalled("first_seq", &next))
-                }
-                other => other,
-            }
-        })?;
+        let part = v1::ExportProofResponse { lines, last_seq, bodies, ..Default::default() };
+        hand_over(inlet, part, self.sent.saturating_add(1)).await?;
         self.sent = last_seq;
         Ok(())
     }

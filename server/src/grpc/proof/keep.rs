@@ -51,13 +51,20 @@ pub(super) async fn record_export(
 ) -> Result<v1::RecordExportResponse, Status> {
     let id = std::mem::take(&mut wire.request_id);
     let by = outcome::by(extensions, EXPORT, &id, &wire, false)?;
-    let export = signed(services, &wire.checkpoint).await?;
+    let export = signed(services, wire.first_seq.max(1), &wire.checkpoint).await?;
     let seq = done(services.agent.ask(Ask::Exported(export), by).await)?;
     Ok(v1::RecordExportResponse { exported_upto: kept(services).await?.exported, seq })
 }
 
-/// What a checkpoint of this log covers.
-async fn signed(services: &Services, note: &[u8]) -> Result<Exported, Status> {
+/// What an export has from `first` on that leads to a checkpoint of this log.
+async fn signed(services: &Services, first: u64, note: &[u8]) -> Result<Exported, Status> {
+    let oldest = Log::of(services).oldest();
+    if first > oldest {
+        // What lies in between would be in no export at all.
+        let rule =
+            format!("must be {oldest} or less: the export has to have all that is kept here");
+        return Err(status::invalid(&[Violation::new("first_seq", first.to_string(), rule)]));
+    }
     let refused = |rule: &str| status::invalid(&[Violation::new("checkpoint", "the note", rule)]);
     let opened =
         Note::parse(note).ok().and_then(|note| Checkpoint::open(&note, services.tlog.key()).ok());
@@ -67,7 +74,7 @@ async fn signed(services: &Services, note: &[u8]) -> Result<Exported, Status> {
     let tlog = services.tlog.clone();
     let own = tokio::task::spawn_blocking(move || tlog.root(size)).await;
     match own {
-        Ok(Ok(Some(own))) if own == root => Ok(Exported { size, root, request: None }),
+        Ok(Ok(Some(own))) if own == root => Ok(Exported { first, size, root, request: None }),
         Ok(Ok(_)) => Err(refused("must be a checkpoint of this log as it is")),
         Ok(Err(error)) => {
             let text = format!("the hashes of the proof log cannot be read: {error}");
@@ -93,21 +100,21 @@ pub(super) async fn prune(
     };
     let (before, reason) = from_proto::both(before, from_proto::reason(&wire.reason))?;
     let log = Log::of(services);
-    let mut wish = Prune { before, reason, newest_at: None };
-    wish.newest_at = log.record(wish.upto()).await?.map(|found| found.record.at);
-    take_snapshot(services, &wish, &by).await?;
-    let answer = services.agent.ask(Ask::Prune(wish.clone()), by).await;
-    // The snapshot that is missing would be taken.
-    if let (true, Ok(Ok(Reply::Failed(Failure::Unprunable { unmet, .. })))) =
-        (wire.validate_only, &answer)
-        && matches!(unmet[..], [Unmet::NoSnapshot { .. }])
-    {
-        return Ok(v1::PruneProofResponse { oldest_seq: wish.upto().saturating_add(1), seq: 0 });
+    let mut wish = Prune { before, reason, newest_at: None, keys: Vec::new() };
+    let upto = wish.upto();
+    wish.newest_at = log.record(upto).await?.map(|found| found.record.at);
+    // Only asked at first: a prune that is refused leaves nothing behind, not even a snapshot.
+    let asked = By { validate_only: true, ..by.clone() };
+    let answer = services.agent.ask(Ask::Prune(wish.clone()), asked).await;
+    if !lacks_only_a_snapshot(&answer) {
+        done(answer)?;
     }
-    let seq = done(answer)?;
     if wire.validate_only {
-        return Ok(v1::PruneProofResponse { oldest_seq: wish.upto().saturating_add(1), seq: 0 });
+        return Ok(v1::PruneProofResponse { oldest_seq: upto.saturating_add(1), seq: 0 });
     }
+    secure_snapshot(services, upto).await?;
+    wish.keys = log.reading(move |reader| retention::handed_over(reader, upto)).await?;
+    let seq = done(services.agent.ask(Ask::Prune(wish), by).await)?;
     let oldest_seq = kept(services).await?.oldest();
     let journal = services.journal.clone();
     let _ = failpoint::hit("prune.recorded");
@@ -123,13 +130,17 @@ pub(super) async fn prune(
     Ok(v1::PruneProofResponse { oldest_seq, seq })
 }
 
-/// Sees that the snapshot that the prune needs is there, if nothing else stands against it yet.
-async fn take_snapshot(services: &Services, wish: &Prune, by: &By) -> Result<(), Status> {
-    let Kept { exported, pruned, .. } = kept(services).await?;
-    let (upto, head) = (wish.upto(), Log::of(services).durable());
-    if by.validate_only || exported < upto || upto <= pruned || wish.before > head {
-        return Ok(());
-    }
+/// What a prune was answered with.
+type Answer = Result<Result<Reply, crate::agent::Unavailable>, crate::agent::Gone>;
+
+/// The one thing that can be made up for.
+fn lacks_only_a_snapshot(answer: &Answer) -> bool {
+    let Ok(Ok(Reply::Failed(Failure::Unprunable { unmet, .. }))) = answer else { return false };
+    matches!(unmet[..], [Unmet::NoSnapshot { .. }])
+}
+
+/// Sees that the snapshot that the prune needs is there, whatever the records say about it.
+async fn secure_snapshot(services: &Services, upto: u64) -> Result<(), Status> {
     let (agent, journal) = (services.agent.clone(), services.journal.clone());
     let taken = Taker::new(agent, journal, services.tlog.clone()).secure(upto).await;
     taken.map_err(|error| {
@@ -139,9 +150,7 @@ async fn take_snapshot(services: &Services, wish: &Prune, by: &By) -> Result<(),
 }
 
 /// The record that answered, 0 for none.
-fn done(
-    answer: Result<Result<Reply, crate::agent::Unavailable>, crate::agent::Gone>,
-) -> Result<u64, Status> {
+fn done(answer: Answer) -> Result<u64, Status> {
     match outcome::answer(answer)? {
         Reply::Done { seq } => Ok(seq.unwrap_or(0)),
         Reply::Repeated { seq } => Ok(seq),
@@ -179,7 +188,7 @@ mod tests {
     async fn export(server: &Harness) {
         let published = server.services.tlog.publish_all().await.unwrap();
         let checkpoint = published.note.to_string().into_bytes();
-        let request = v1::RecordExportRequest { request_id: String::new(), checkpoint };
+        let request = v1::RecordExportRequest { checkpoint, ..Default::default() };
         let request = Harness::ask(Role::Operator, request);
         Service(server.services.clone()).record_export(request).await.unwrap();
     }

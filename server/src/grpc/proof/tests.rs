@@ -323,7 +323,11 @@ proptest! {
                 let _ = book.proof().watch_proof_entries(Request::new(request)).await;
             }
             let request =
-                v1::ExportProofRequest { first_seq: number, last_seq: number, filter: None };
+                v1::ExportProofRequest {
+                    first_seq: number,
+                    last_seq: number,
+                    ..Default::default()
+                };
             let _ = exported(&book, request).await;
         });
     }

@@ -30,13 +30,13 @@ async fn find(services: &Services, seq: u64) -> Result<Arc<Entry>, Status> {
         return Err(status::invalid(&[Violation::new("seq", "0", rule)]));
     }
     let log = Log::of(services);
-    if seq < log.oldest() {
-        let cursor = log.cursor_before(log.oldest()).await;
-        let message = format!("records before {} are no longer kept", log.oldest());
-        return Err(status::out_of_range("WATCH_COMPACTED", &message, &cursor));
-    }
     let found = log.record(seq).await?;
-    found.ok_or_else(|| status::not_found("entry", &seq.to_string()))
+    let oldest = log.oldest();
+    let missing = || match seq < oldest {
+        true => status::pruned(seq, oldest),
+        false => status::not_found("entry", &seq.to_string()),
+    };
+    found.ok_or_else(missing)
 }
 
 /// The newest checkpoint, and at least one over `min_size` entries.
@@ -73,7 +73,9 @@ pub(super) async fn inclusion(
     request: v1::GetInclusionProofRequest,
 ) -> Result<v1::GetInclusionProofResponse, Status> {
     let v1::GetInclusionProofRequest { seq, tree_size } = request;
-    let entry = find(services, seq).await?;
+    // Of an entry that was pruned there is the hash: that is what a proof is about.
+    let is_pruned = seq > 0 && seq < Log::of(services).oldest();
+    let entry = if is_pruned { None } else { Some(find(services, seq).await?) };
     let index = leaf_index(seq).unwrap_or_default();
     if tree_size != 0 && tree_size < seq {
         let rule = "must be 0, or not less than `seq`";
@@ -83,8 +85,12 @@ pub(super) async fn inclusion(
     let published = published(services, tree_size.max(seq)).await?;
     let size = if tree_size == 0 { published.checkpoint.size } else { tree_size };
     let hashes = reading(services, move |tlog| tlog.inclusion(index, size)).await?;
+    let leaf_hash = match &entry {
+        Some(entry) => entry.hash.as_bytes().to_vec(),
+        None => reading(services, move |tlog| tlog.leaf_hashes(seq, 1).map(Some)).await?,
+    };
     let file = (tree_size == 0).then(|| ProofFile {
-        extra: Some(entry.line.to_vec()),
+        extra: entry.map(|entry| entry.line.to_vec()),
         index,
         hashes: hashes.clone(),
         checkpoint: published.note.clone(),
@@ -92,7 +98,7 @@ pub(super) async fn inclusion(
     Ok(v1::GetInclusionProofResponse {
         leaf_index: index,
         tree_size: size,
-        leaf_hash: entry.hash.as_bytes().to_vec(),
+        leaf_hash,
         hashes: wire(&hashes),
         tlog_proof: file.map(|file| file.to_string().into_bytes()).unwrap_or_default(),
     })
@@ -120,9 +126,10 @@ fn wire(hashes: &[Hash]) -> Vec<Vec<u8>> {
 }
 
 /// Does `work` where it may block.
-async fn reading<F>(services: &Services, work: F) -> Result<Vec<Hash>, Status>
+async fn reading<T, F>(services: &Services, work: F) -> Result<T, Status>
 where
-    F: FnOnce(&Tlog) -> io::Result<Option<Vec<Hash>>> + Send + 'static,
+    T: Send + 'static,
+    F: FnOnce(&Tlog) -> io::Result<Option<T>> + Send + 'static,
 {
     let tlog = services.tlog.clone();
     match tokio::task::spawn_blocking(move || work(&tlog)).await {

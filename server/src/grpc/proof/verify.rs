@@ -13,6 +13,7 @@ use super::super::log::{self, Log};
 use super::super::{Services, status, to_proto};
 use crate::index::{self, Compared, Index};
 use crate::journal::{self, Damage, Journal, Reader};
+use crate::tlog::PlainLines;
 
 /// Verifications at once in this process: each reads the whole log, so more would only be slower.
 static VERIFYING: Semaphore = Semaphore::const_new(1);
@@ -27,10 +28,13 @@ pub(super) async fn verify(
     let (log, env) = (Log::of(services), services.env);
     let journal = services.journal.clone();
     let index = asked_index(services, request)?;
+    // What is published is in the lines too, and stays there.
+    let plain = services.tlog.progress().borrow().size();
+    let mut lines = PlainLines::of_log(services.journal.dir());
     let started = Instant::now();
     let result = log.reading(move |reader| {
         let mut report = check(&journal, reader)?;
-        check_bodies(reader, &mut report)?;
+        check_beside(reader, (&mut lines, plain), &mut report)?;
         if request.recheck_decisions {
             judge_again(reader, env, &mut report)?;
         }
@@ -138,9 +142,11 @@ fn fault(damage: &Damage) -> v1::ProofFault {
     }
 }
 
-/// Checks what is kept beside the log. A body that is gone leaves the chain as it is: the first one is named.
-fn check_bodies(
+/// Checks what is kept beside the log: bodies, and the plain lines up to record `plain`. What is gone or altered leaves the chain as it is:
+/// the first one is named.
+fn check_beside(
     reader: &Reader,
+    (lines, plain): (&mut PlainLines, u64),
     report: &mut v1::VerifyProofResponse,
 ) -> Result<(), journal::Error> {
     let (mut next, end) = (report.first_seq.max(1), report.last_seq);
@@ -148,10 +154,20 @@ fn check_bodies(
         let entries = log::read_sound(reader, next, log::READ_RECORDS)?;
         let Some(last) = entries.last().map(|entry| entry.seq) else { break };
         for entry in entries.iter().filter(|entry| entry.seq <= end) {
-            let Err(error) = reader.blobs().check(&entry.line) else { continue };
+            let seq = entry.seq;
+            let body = reader.blobs().check(&entry.line).map_err(|error| error.to_string());
+            let line = if seq <= plain { lines.check(seq, &entry.line) } else { Ok(()) };
+            let (reason, summary) = match (body, line) {
+                (Ok(()), Ok(())) => continue,
+                // Pruned while it was looked at.
+                _ if seq < reader.oldest_seq() => {
+                    return Err(journal::Error::Pruned { oldest: reader.oldest_seq() });
+                }
+                (Err(error), _) => ("BODY_LOST", format!("entry {seq}: {error}")),
+                (Ok(()), Err(error)) => ("LINES_DIFFER", error.to_string()),
+            };
             report.valid = false;
-            let (seq, reason) = (entry.seq, "BODY_LOST".to_owned());
-            let summary = format!("entry {seq}: {error}");
+            let reason = reason.to_owned();
             let fault = v1::ProofFault { seq, reason, summary, ..v1::ProofFault::default() };
             report.fault.get_or_insert(fault);
             return Ok(());

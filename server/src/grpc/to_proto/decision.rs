@@ -5,7 +5,7 @@ use std::sync::Arc;
 use agentctl_api::v1;
 use agentd_core::action::{Action, Requested};
 use agentd_core::app::{Env, Millis};
-use agentd_core::choose::{Candidate, Proposal, Source};
+use agentd_core::choose::{Candidate, Proposal, Resolves, Source};
 use agentd_core::explain;
 use agentd_core::reason::Reason;
 use agentd_core::record::{Body, Concluded, Decided, GATES_PASSED, Record};
@@ -74,6 +74,7 @@ pub fn judged(decided: &Decided, subject: &Subject) -> v1::Decision {
         cause_seq: subject.cause,
         shadow: around.dry_run || is_shadow(decided),
         trace_id: String::new(),
+        p_resolve: chosen_resolution(proposal),
     }
 }
 
@@ -177,9 +178,22 @@ fn candidates(proposal: &Proposal, weighed: &[String]) -> Vec<v1::Candidate> {
             chosen,
             origin: origin.to_owned(),
             summary: sentence.clone(),
+            p_resolve: candidate.resolves.map(resolution),
         }
     })
     .collect()
+}
+
+/// How likely the proposed action ends the incident, as far as the learner says.
+fn chosen_resolution(proposal: &Proposal) -> Option<v1::Resolution> {
+    let chosen = proposal.candidates.first().filter(|first| first.action == proposal.action)?;
+    chosen.resolves.map(resolution)
+}
+
+fn resolution(resolves: Resolves) -> v1::Resolution {
+    let Resolves { chance, low, high } = resolves;
+    let [chance, low, high] = [chance, low, high].map(super::share);
+    v1::Resolution { chance, low, high }
 }
 
 /// What the agent saw, source by source, with its age at the decision.

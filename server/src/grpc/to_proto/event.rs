@@ -3,7 +3,7 @@
 use agentctl_api::v1;
 use agentd_core::explain;
 use agentd_core::graduation::Demoted;
-use agentd_core::record::{Author, Body, Heartbeat, Observation, Record};
+use agentd_core::record::{Author, Body, Heartbeat, LearningChange, Observation, Record};
 use agentd_core::state::{Approval, Health, Pause, Scope};
 
 use super::timestamp;
@@ -149,7 +149,7 @@ fn effect(body: &Body) -> Option<String> {
             super::natural(before.q_micro),
             super::natural(after.q_micro)
         ),
-        Body::LearningSkipped { why } => format!("nothing learned: {why}"),
+        Body::LearningSkipped { why, .. } => format!("nothing learned: {why}"),
         Body::Repeated { decision, count } => {
             format!("{} came out the same {count} more times", ids::decision(*decision))
         }
@@ -170,6 +170,7 @@ fn human(record: &Record) -> Option<String> {
         Body::ApprovalEnded { approval, state } => {
             format!("{} is {}", ids::approval(*approval), verb(*state))
         }
+        Body::LearningChanged(change) => learning(change, actor),
         Body::PauseSet { pause, .. } => paused(pause),
         Body::PauseLifted { scope, reason, .. } => {
             format!("{} resumed by {actor}: {reason}", scope_name(scope))
@@ -182,6 +183,33 @@ fn human(record: &Record) -> Option<String> {
         }
         _ => return None,
     })
+}
+
+fn learning(change: &LearningChange, actor: &str) -> String {
+    let short = |digest: &str| digest.chars().take(12).collect::<String>();
+    match change {
+        LearningChange::Imported(imported) => {
+            let (what, from) = (short(&imported.snapshot), imported.from);
+            let how = if imported.weak_prior { " as a weak prior" } else { "" };
+            let into = if imported.candidate { ", for the candidate" } else { "" };
+            format!("{actor} brought {what}, learned in {from}{how}{into}: {}", imported.reason)
+        }
+        LearningChange::Forgotten(forgotten) => {
+            let what = if forgotten.acting { "what was learned" } else { "the candidate" };
+            format!("{actor} had {what} forgotten: {}", forgotten.reason)
+        }
+        LearningChange::Asked(asked) => {
+            let candidate = short(&asked.backtest.candidate);
+            format!("{actor} asks for the promotion of {candidate}: {}", asked.reason)
+        }
+        LearningChange::Refused(backtest) => {
+            let (candidate, verdict) = (short(&backtest.candidate), backtest.verdict.as_str());
+            format!("{candidate} is not promoted: {verdict}, {}", backtest.because())
+        }
+        LearningChange::Promoted(promoted) => {
+            format!("{} is in force from here on", short(&promoted.digest))
+        }
+    }
 }
 
 fn verb(state: agentd_core::state::ApprovalState) -> String {

@@ -203,17 +203,17 @@ fn signed(lines: &[Bytes]) -> (usize, Hash) {
     (lines.len(), tree.root())
 }
 
-#[test]
-fn after_every_crash_the_log_leads_to_every_root_that_was_signed() {
+/// So many crashes of logs that `seed` leads to; crashes, checkpoints that were kept, records that were kept.
+fn crash(runs: u64, seed: u64) -> [u64; 3] {
     let (mut crashes, mut checkpoints, mut records) = (0, 0, 0);
-    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = seed;
     let mut next = |below: u64| {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
         random % below
     };
-    while crashes < crash_runs() {
+    while crashes < runs {
         // A log of its own every few crashes: each start reads all of it.
         let (mut world, mut promised) = (World::new(), Vec::new());
         for _ in 0..20 {
@@ -234,9 +234,24 @@ fn after_every_crash_the_log_leads_to_every_root_that_was_signed() {
             }
             crashes += 1;
         }
-        checkpoints += promised.len();
-        records += world.acknowledged.len();
+        checkpoints += promised.len() as u64;
+        records += world.acknowledged.len() as u64;
     }
+    [crashes, checkpoints, records]
+}
+
+#[test]
+fn after_every_crash_the_log_leads_to_every_root_that_was_signed() {
+    const SEEDS: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03];
+    let [crashes, checkpoints, records] = std::thread::scope(|scope| {
+        let runs = crash_runs().div_ceil(SEEDS.len() as u64);
+        let workers = SEEDS.map(|seed| scope.spawn(move || crash(runs, seed)));
+        workers
+            .map(|worker| worker.join().unwrap())
+            .into_iter()
+            .reduce(|a, b| [a[0] + b[0], a[1] + b[1], a[2] + b[2]])
+    })
+    .unwrap();
     println!("{crashes} crashes, {records} records and {checkpoints} checkpoints kept");
 }
 

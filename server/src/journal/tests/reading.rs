@@ -1,5 +1,6 @@
 //! Reading while the log is written.
 
+use super::super::index::SegmentMap;
 use super::*;
 
 #[tokio::test]
@@ -109,4 +110,33 @@ fn a_look_from_outside_beside_the_writer_finds_no_damage() {
         last = found.entries;
     }
     assert_eq!(verify_dir(dir.path()).unwrap().head.next_seq, writer.join().unwrap());
+}
+
+#[tokio::test]
+async fn a_verification_that_a_prune_overtakes_calls_nothing_damaged() {
+    let dir = TempDir::new().unwrap();
+    let mut log = Log::open(small(dir.path())).unwrap();
+    log.append_each(200).await;
+    let shared = Arc::clone(&log.journal.inner.shared);
+    let (read, head) = shared.segments();
+    let unread = |map: &SegmentMap| SegmentMap::unread(map.first_seq, map.prev, map.next_seq);
+    let (last, before) = read.split_last().unwrap();
+    let after_a_start: Vec<_> = before.iter().map(unread).chain([last.clone()]).collect();
+    // The files of what is pruned become those of what comes.
+    assert!(log.journal.release(150).unwrap() > 2);
+    log.append_each(100).await;
+    let kept = shared.segments().0[0].first_seq;
+    let at_the_edge: Vec<_> = [before.iter().rfind(|map| map.next_seq == kept).unwrap(), last]
+        .into_iter()
+        .map(unread)
+        .collect();
+    for overtaken in [read, after_a_start, at_the_edge] {
+        let found = verify::verify_segments(&shared, &overtaken, head);
+        assert!(matches!(found, Err(Error::Pruned { oldest: 150 })), "{found:?}");
+        assert_eq!(log.journal.status(), Status::Writable);
+    }
+    let verified = log.journal.verify().unwrap();
+    assert_eq!(verified.head.next_seq, 301, "what is kept is sound, to the end");
+    let reader = log.journal.reader();
+    assert!(matches!(reader.read(149, 1, 1), Err(Error::Pruned { oldest: 150 })));
 }

@@ -34,6 +34,8 @@ async fn a_kill_at_any_step_of_a_prune_is_finished_by_the_next_start() {
     let steps = [
         ("snapshot.write=kill", false),
         ("prune.recorded=kill", true),
+        ("blobs.remove=kill", true),
+        ("prune.bodies_removed=kill", true),
         ("journal.release=kill@1", true),
         ("journal.release=kill@2", true),
         ("journal.retire=kill", true),
@@ -53,6 +55,9 @@ async fn a_kill_at_any_step_of_a_prune_is_finished_by_the_next_start() {
         assert_eq!(brain.state.kept.oldest(), oldest, "{points}");
         assert_eq!(brain.journal.reader().oldest_seq(), oldest, "{points}");
         brain.journal.verify().unwrap();
+        let shelves = fs::read_dir(config.dir.join(blobs::DIR).join("sha256")).unwrap();
+        let bodies = shelves.flatten().flat_map(|shelf| fs::read_dir(shelf.path()).unwrap());
+        assert_eq!(bodies.count(), usize::from(!recorded), "{points}: the body of a pruned record");
         let wal = fs::read_dir(config.dir.join("wal")).unwrap().flatten();
         let firsts = wal.filter_map(|file| {
             file.file_name().to_str()?.strip_suffix(".seg")?.parse::<u64>().ok()

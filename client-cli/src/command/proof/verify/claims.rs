@@ -22,6 +22,8 @@ pub(super) struct Claims {
     open: Vec<Checkpoint>,
     /// Sizes of those over fewer leaves than are not at hand.
     uncompared: Vec<u64>,
+    /// The first entry that is at hand, where nothing says which tree came before it: no root can be computed then.
+    rootless: Option<u64>,
     /// The largest one that holds.
     pub(super) good: Option<Checkpoint>,
 }
@@ -43,12 +45,27 @@ impl Claims {
         self.reached()
     }
 
-    /// Refuses to call a log sound beside a checkpoint that it could not be held against, unless something else is wrong with it.
-    pub(super) fn all_compared(&self, wrong: bool) -> Result<(), Failure> {
-        let Some(size) = self.uncompared.first().filter(|_| !wrong && self.finish().is_none())
-        else {
+    /// Goes on behind `before` leaves of which nothing is at hand, not even their tree.
+    pub(super) fn lose_beginning(&mut self, before: u64) -> Option<FaultView> {
+        self.rootless = Some(before.saturating_add(1));
+        None
+    }
+
+    /// Refuses to call a log that ends with entry `last` sound beside a checkpoint that it could not be held against.
+    pub(super) fn all_compared(&self, last: u64) -> Result<(), Failure> {
+        if self.finish(last).is_some() {
             return Ok(());
-        };
+        }
+        if let (Some(first), Some(claim)) = (self.rootless, self.open.first()) {
+            let size = claim.size;
+            let text = format!(
+                "the checkpoint over {size} entries cannot be compared: nothing shows the tree before entry #{first}"
+            );
+            return Err(Failure::usage(text).hint(format!(
+                "`agentctl proof export --file` keeps that beside the lines; `agentctl proof prove {first} --file FILE.tlog-proof` too"
+            )));
+        }
+        let Some(size) = self.uncompared.first() else { return Ok(()) };
         let text = format!(
             "the checkpoint over {size} entries cannot be compared: entries behind it are pruned"
         );
@@ -94,11 +111,12 @@ impl Claims {
         fault
     }
 
-    /// The fault of a promise that goes beyond the end.
-    pub(super) fn finish(&self) -> Option<FaultView> {
+    /// The fault of a promise that goes beyond the end, which is entry `last`.
+    pub(super) fn finish(&self, last: u64) -> Option<FaultView> {
         let claim = self.open.last()?;
-        let (size, there) = (claim.size, self.frontier.size());
-        Some(FaultView {
+        let there = if self.rootless.is_some() { last } else { self.frontier.size() };
+        let size = claim.size;
+        (size > there).then(|| FaultView {
             seq: there.saturating_add(1),
             reason: "CUT_SHORT".to_owned(),
             summary: format!("{size} entries were signed, {there} are there: the end was cut off"),

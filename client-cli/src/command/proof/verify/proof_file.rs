@@ -1,9 +1,12 @@
 //! A `.tlog-proof`: one entry, checked with nothing but the public key of its log.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 use agentd_core::tlog::Checkpoint;
-use agentd_core::tlog::proof::{Error, ProofFile};
+use agentd_core::tlog::proof::{Error, FILE_BYTES_MAX, ProofFile};
+use agentd_core::tlog::tree::Frontier;
 use serde::Serialize;
 
 use super::claims::{Belief, Trust, trust};
@@ -51,6 +54,15 @@ impl ProofFileView {
             }
         }
     }
+}
+
+/// The tree over the `before` entries in front of the one that the file at `path` is about. A wrong one leads to no root that was signed.
+pub(super) fn tree_before(path: &Path, before: u64) -> Option<Frontier> {
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    File::open(path).ok()?.take(limit).read_to_end(&mut bytes).ok()?;
+    let file = ProofFile::parse(&bytes).ok().filter(|file| file.index == before)?;
+    file.tree_before(Checkpoint::parse(file.checkpoint.text()).ok()?.size)
 }
 
 /// True for the text of such a file.

@@ -1,5 +1,8 @@
 //! A log as a tree of files (C2SP tlog-tiles): every entry against its leaf hash, every hash against the ones below it, the root
 //! against the signed checkpoint.
+//!
+//! Bundles may be missing that a record in the tree says were pruned: their hashes stand in for them. Any other one that is missing is
+//! a fault.
 
 use std::fs;
 use std::io;
@@ -7,6 +10,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use agentd_core::chain::{Hash, leaf_hash};
+use agentd_core::record::Pruned;
 use agentd_core::tlog::tile::{self, Kind, Tile, stored};
 use agentd_core::tlog::tree::TILE_WIDTH;
 
@@ -17,7 +21,7 @@ use crate::view::proof::{FaultView, VerificationView};
 
 /// True for a directory that holds such a tree. One without entries has no tiles; the directory of a log has a checkpoint too, and its
 /// identity beside it.
-pub(super) fn is_one(dir: &Path) -> bool {
+pub(in super::super) fn is_one(dir: &Path) -> bool {
     dir.join("checkpoint").is_file() && !dir.join("meta.json").exists()
 }
 
@@ -33,10 +37,9 @@ pub(super) fn verify(
     let size = known.checkpoint.size;
     let check = Check::new(replay).against(vec![known.checkpoint.clone()]);
     let mut check = check.with(Bodies::of_log(dir));
-    let mut above: Vec<Vec<Hash>> = Vec::new();
-    for index in 0..size.div_ceil(TILE_WIDTH) {
-        let width = (size - index * TILE_WIDTH).min(TILE_WIDTH);
-        if !bundle(dir, index, width, &mut check, &mut above) {
+    let (pruned, mut above) = (pruned_upto(dir, size), Vec::new());
+    for bundle in bundles(size) {
+        if !take(dir, bundle, pruned, &mut check, &mut above) {
             break;
         }
     }
@@ -54,30 +57,73 @@ pub(super) fn verify(
     Ok(view)
 }
 
-/// One bundle of entries and the tile of their hashes; false if the check cannot go on.
-fn bundle(
+/// The bundles that a tree of `size` entries has.
+fn bundles(size: u64) -> impl Iterator<Item = Tile> {
+    (0..size.div_ceil(TILE_WIDTH)).filter_map(move |index| {
+        Tile::new(Kind::Entries, index, (size - index * TILE_WIDTH).min(TILE_WIDTH))
+    })
+}
+
+/// The last entry that the tree says was pruned; 0 for one with all of its bundles. What it says is checked with everything else.
+fn pruned_upto(dir: &Path, size: u64) -> u64 {
+    let missing =
+        |bundle: Tile| read(dir, bundle).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+    if !bundles(size).any(missing) {
+        return 0;
+    }
+    let said = bundles(size).filter_map(|bundle| {
+        let bytes = read(dir, bundle).ok()?;
+        sound_entries(&bytes).into_iter().filter_map(Pruned::upto_in_line).max()
+    });
+    said.max().unwrap_or(0)
+}
+
+/// One bundle of entries and the tile of their hashes; false if the check cannot go on. It may be missing if it is pruned.
+fn take(
     dir: &Path,
-    index: u64,
-    width: u64,
+    entries: Tile,
+    pruned: u64,
     check: &mut Check,
     above: &mut Vec<Vec<Hash>>,
 ) -> bool {
-    let first = index * TILE_WIDTH + 1;
+    let (first, width) = (entries.first() + 1, entries.width());
     let missing = |seq: u64, name: String, why: &str| FaultView {
         seq,
         reason: "TILE_MISSING".to_owned(),
         summary: format!("`{name}` {why}"),
         ..FaultView::default()
     };
-    let (Some(entries), Some(hashes)) =
-        (Tile::new(Kind::Entries, index, width), Tile::new(Kind::Hashes(0), index, width))
-    else {
+    let Some(hashes) = Tile::new(Kind::Hashes(0), entries.first() / TILE_WIDTH, width) else {
         return false;
     };
-    let (Ok(bytes), Ok(leaves)) = (read(dir, entries), read(dir, hashes)) else {
-        let name = if read(dir, entries).is_err() { entries } else { hashes };
-        check.fault = Some(missing(first, name.to_string(), "is missing"));
-        return false;
+    let mut keep = |level: u8, hash: Hash| {
+        let Some(row) = usize::from(level).checked_sub(1) else { return };
+        if above.len() <= row {
+            above.push(Vec::new());
+        }
+        if let Some(row) = above.get_mut(row) {
+            row.push(hash);
+        }
+    };
+    let (bytes, leaves) = match (read(dir, entries), read(dir, hashes)) {
+        (Ok(bytes), Ok(leaves)) => (bytes, leaves),
+        (Err(_), Ok(leaves)) if first + width - 1 <= pruned => {
+            for at in 0..width {
+                let Some(leaf) = hash_at(&leaves, at) else {
+                    check.fault = Some(missing(first + at, hashes.to_string(), "is cut short"));
+                    return false;
+                };
+                if !check.hash(leaf, &mut keep) {
+                    return false;
+                }
+            }
+            return true;
+        }
+        (bytes, _) => {
+            let name = if bytes.is_err() { entries } else { hashes };
+            check.fault = Some(missing(first, name.to_string(), "is missing"));
+            return false;
+        }
     };
     // As far as the bundle can be read: what is sound before the cut is checked first.
     let lines = sound_entries(&bytes);
@@ -88,15 +134,6 @@ fn bundle(
             check.fault = Some(differs(seq, &hashes, stored, computed));
             return false;
         }
-        let mut keep = |level: u8, hash: Hash| {
-            let Some(row) = usize::from(level).checked_sub(1) else { return };
-            if above.len() <= row {
-                above.push(Vec::new());
-            }
-            if let Some(row) = above.get_mut(row) {
-                row.push(hash);
-            }
-        };
         if !check.leaf(line, &mut keep) {
             return false;
         }

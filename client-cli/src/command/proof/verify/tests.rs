@@ -1,9 +1,11 @@
 //! Files that verify, and every way in which one does not.
 
-use agentd_core::chain::{GENESIS, Hash, leaf_hash};
+use agentd_core::chain::{GENESIS, Hash, LINE_BYTES_MAX, leaf_hash};
+use agentd_core::tlog::Checkpoint;
 
 use super::*;
 
+mod pruned;
 mod quorum;
 mod tamper;
 
@@ -128,12 +130,12 @@ fn a_checkpoint_over_entries_that_are_pruned_is_compared_or_named() {
         (sound, check)
     };
     let (sound, check) = against(vec![promise(10, root(10).root()), promise(20, root(20).root())]);
-    assert!(sound && check.claims.all_compared(false).is_ok());
+    assert!(sound && check.all_compared().is_ok());
     let (sound, check) = against(vec![promise(10, GENESIS)]);
     assert!(!sound, "where the log begins it can be compared");
     assert_eq!(check.fault.unwrap().reason, "ROOT_DIFFERS");
     let (sound, check) = against(vec![promise(4, GENESIS), promise(20, root(20).root())]);
     assert!(sound);
-    let refused = check.claims.all_compared(false).unwrap_err().to_string();
+    let refused = check.all_compared().unwrap_err().to_string();
     assert!(refused.contains("over 4 entries cannot be compared"), "{refused}");
 }

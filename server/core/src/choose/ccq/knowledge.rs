@@ -36,6 +36,8 @@ const SURPRISE_MAX: Fixed = Fixed::whole(8);
 const COST_KEPT: Fixed = Fixed::micro(200_000);
 /// What another environment's experience weighs here.
 const FOREIGN: Fixed = Fixed::micro(200_000);
+/// Its outcomes that count as one here.
+const FOREIGN_OUTCOMES: u32 = 5;
 
 /// One agent's own experience with one action under one signature.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -46,6 +48,9 @@ pub struct Cell {
     /// Outcomes that were taken back afterwards; they count among the trials, and not as resolved.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub corrected: u32,
+    /// Plans of the kind that a human said no to; no outcomes, and of two versions with as many of those the one with more is newer.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rejected: u32,
     /// Outcomes that ended the incident.
     pub resolved: u32,
     /// Precision that these outcomes add to the prior's.
@@ -63,6 +68,50 @@ pub struct Cell {
     /// Surprise that it helped less often than expected, added up.
     pub below: Fixed,
 }
+
+impl Cell {
+    /// What in it no outcomes can have led to: the field, its value, and what must hold. The limits are those of the formulas above,
+    /// with room for what they round.
+    #[must_use]
+    pub fn flaws(&self) -> Vec<(&'static str, String, &'static str)> {
+        let mut found = Vec::new();
+        let mut must = |holds: bool, field, value: String, rule| {
+            if !holds {
+                found.push((field, value, rule));
+            }
+        };
+        let count = i32::try_from(self.trials.saturating_add(self.rejected)).unwrap_or(i32::MAX);
+        let lessons = Fixed::whole(count.min(LESSONS_MAX)).plus(Fixed::whole(2));
+        let within = |number: Fixed, most: Fixed| number <= most && number >= most.negated();
+        let shown = |number: Fixed| number.to_micro().to_string();
+        let positive = |number: Fixed| number >= Fixed::ZERO;
+        must(count <= LESSONS_MAX, "trials", count.to_string(), "must be at most 10000000");
+        let resolved = self.resolved;
+        must(resolved <= self.trials, "resolved", resolved.to_string(), "must be at most `trials`");
+        let corrected = self.corrected;
+        let rule = "must be at most `trials`";
+        must(corrected <= self.trials, "corrected", corrected.to_string(), rule);
+        let precision = positive(self.precision) && self.precision <= lessons;
+        let rule = "millionths must be 0 to 1 for each outcome";
+        must(precision, "precision", shown(self.precision), rule);
+        let rule = "millionths must be within 4 for each outcome";
+        let most = lessons.times(Fixed::whole(4));
+        must(within(self.information, most), "information", shown(self.information), rule);
+        must(within(self.base, OFFSET), "base", shown(self.base), "millionths must be within 6");
+        let rule = "millionths must be within 160 for each outcome";
+        let most = lessons.times(Fixed::whole(160));
+        must(within(self.cost, most), "cost", shown(self.cost), rule);
+        must(within(self.cost0, most), "cost0", shown(self.cost0), rule);
+        let limit = DRIFT_LIMIT.plus(SURPRISE_MAX);
+        let rule = "millionths must be 0 to 15";
+        must(positive(self.above) && self.above <= limit, "above", shown(self.above), rule);
+        must(positive(self.below) && self.below <= limit, "below", shown(self.below), rule);
+        found
+    }
+}
+
+/// More outcomes than any agent lives to see, and few enough that sums over them stay far from the limits.
+const LESSONS_MAX: i32 = 10_000_000;
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
 const fn is_zero(n: &u32) -> bool {
@@ -231,6 +280,22 @@ impl Knowledge {
         self.changed(origin, trial, before)
     }
 
+    /// A human said no to what would have been tried: they do not expect it to help, and know more than the signals tell. The offset
+    /// moves as after a failure; nothing was tried, so neither the trials nor the costs nor the watch for drifts take notice.
+    pub fn reject(&mut self, origin: &str, trial: &Trial) -> Change {
+        let before = self.beliefs(trial.signature).get(trial.action);
+        let epoch = self.epoch(trial.signature);
+        let row = self.own(origin, trial.signature);
+        if row.epoch < epoch {
+            *row = Row { epoch, cells: BTreeMap::new() };
+        }
+        let cell = row.cells.entry(trial.action).or_default();
+        cell.rejected = cell.rejected.saturating_add(1);
+        cell.move_offset(&before, trial.chance, Fixed::ZERO);
+        let after = self.beliefs(trial.signature).get(trial.action);
+        Change { before, after, drifted: false }
+    }
+
     /// What is believed now, after a drift was noticed if there was one.
     fn changed(&mut self, origin: &str, trial: &Trial, before: Learned) -> Change {
         let row = self.own(origin, trial.signature);
@@ -269,14 +334,25 @@ impl Knowledge {
         signed
     }
 
-    /// The experience of another environment as a weak prior for this one, under the name of `origin`.
+    /// The same, with what is under the name of `agent` as the own experience: the other way round than [`Knowledge::signed`].
+    #[must_use]
+    pub fn adopted(&self, agent: &str) -> Self {
+        let mut adopted = self.clone();
+        if let Some(own) = adopted.origins.remove(agent) {
+            own.iter().for_each(|(signature, row)| join(adopted.own(OWN, *signature), row));
+        }
+        adopted
+    }
+
+    /// The experience of another environment as a weak prior for this one, under the name of `origin`: a fifth of its outcomes, and of
+    /// the epoch before any drift, so that it never outlives what was experienced here.
     #[must_use]
     pub fn weakened(&self, origin: &str) -> Self {
         let rows = Signature::ALL.into_iter().filter_map(|signature| {
             let beliefs = self.beliefs(signature);
             let cells: BTreeMap<_, _> =
                 beliefs.iter().map(|(action, learned)| (action, weak(&learned))).collect();
-            let row = Row { epoch: self.epoch(signature), cells };
+            let row = Row { epoch: 0, cells };
             (!row.cells.is_empty()).then_some((signature, row))
         });
         Self { origins: BTreeMap::from([(origin.to_owned(), rows.collect())]) }
@@ -304,6 +380,7 @@ impl Knowledge {
             let cell = Cell {
                 trials: old.trials,
                 corrected: old.corrected,
+                rejected: old.rejected,
                 resolved: old.resolved,
                 base: learned.offset,
                 cost: old.cost.times(COST_KEPT),
@@ -319,16 +396,10 @@ impl Knowledge {
 impl Cell {
     /// One outcome more, seen from what all agents together believed before it.
     fn take(&mut self, before: &Learned, trial: &Trial) {
-        let chance = trial.chance.clamp(CHANCE_MIN, CHANCE_MAX);
         let outcome = if trial.resolved { Fixed::ONE } else { Fixed::ZERO };
-        let (error, variance) = (outcome.minus(chance), chance.times(Fixed::ONE.minus(chance)));
-        let precision = before.precision.plus(variance);
-        let offset = before.offset.plus(error.over(precision)).clamp(OFFSET.negated(), OFFSET);
-        let gained = offset.times(precision).minus(before.offset.times(before.precision));
+        let (error, variance) = self.move_offset(before, trial.chance, outcome);
         self.trials = self.trials.saturating_add(1);
         self.resolved = self.resolved.saturating_add(u32::from(trial.resolved));
-        self.precision = self.precision.plus(variance);
-        self.information = self.information.plus(gained);
         self.cost = self.cost.plus(trial.cost);
         self.cost0 = self.cost0.plus(trial.cost0);
         let surprise = error.over(variance.sqrt()).clamp(SURPRISE_MAX.negated(), SURPRISE_MAX);
@@ -336,9 +407,19 @@ impl Cell {
         self.above = add(self.above, surprise);
         self.below = add(self.below, surprise.negated());
     }
-}
 
-impl Cell {
+    /// Moves the offset towards `outcome`, which was given that chance. Gives how far off the chance was, and its variance.
+    fn move_offset(&mut self, before: &Learned, chance: Fixed, outcome: Fixed) -> (Fixed, Fixed) {
+        let chance = chance.clamp(CHANCE_MIN, CHANCE_MAX);
+        let (error, variance) = (outcome.minus(chance), chance.times(Fixed::ONE.minus(chance)));
+        let precision = before.precision.plus(variance);
+        let offset = before.offset.plus(error.over(precision)).clamp(OFFSET.negated(), OFFSET);
+        let gained = offset.times(precision).minus(before.offset.times(before.precision));
+        self.precision = self.precision.plus(variance);
+        self.information = self.information.plus(gained);
+        (error, variance)
+    }
+
     fn take_back(&mut self, trial: &Trial) {
         let chance = trial.chance.clamp(CHANCE_MIN, CHANCE_MAX);
         let deviation = chance.times(Fixed::ONE.minus(chance)).sqrt();
@@ -409,9 +490,10 @@ fn join(ours: &mut Row, theirs: &Row) {
 fn weak(learned: &Learned) -> Cell {
     let precision = learned.precision.minus(PRECISION).times(FOREIGN);
     let ratio = COST_WEIGHT.times(FOREIGN);
+    let share = |count: u32| count / FOREIGN_OUTCOMES;
     Cell {
-        trials: learned.trials,
-        resolved: learned.resolved,
+        trials: share(learned.trials),
+        resolved: share(learned.resolved),
         precision,
         information: learned.offset.times(precision),
         cost: learned.cost.times(ratio),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::app::Env;
+use crate::policy::Learner;
 use crate::record::Observation;
 use crate::signal::{Exit, MICRO, Metric};
 use crate::step::world::{AGENT, World};
@@ -48,15 +49,16 @@ fn the_same_state_gives_the_same_bytes_however_often_and_teaches_nothing() {
     assert_eq!(known(&world), before);
 }
 
-/// An app that is slow, where there are two remedies, under rules that explore whenever they may.
-fn slow(frozen: bool) -> (World, Input) {
+/// An app whose memory fills up, where there are two remedies, under rules that explore whenever they may.
+fn full(frozen: bool) -> (World, Input) {
     let mut world = world(Env::Dev, frozen);
     let app = world.onboard("web", 1);
+    world.policy.learning.learner = Learner::Q;
     world.policy.learning.exploration_ppm = 1_000_000;
     let mut reading = world.close(&app);
     for _ in 0..5 {
         world.now += 1_000;
-        world.say(&app, "edge", Metric::LatencyP99, 3 * MICRO);
+        world.say(&app, "edge", Metric::MemoryUtilization, MICRO / 100 * 95);
         reading = world.close(&app);
     }
     (world, Input::Reading(reading))
@@ -64,8 +66,8 @@ fn slow(frozen: bool) -> (World, Input) {
 
 #[test]
 fn what_is_frozen_draws_nothing_and_what_is_not_does() {
-    let (frozen, input) = slow(true);
+    let (frozen, input) = full(true);
     assert_eq!(outputs(&frozen, &input, true), 1);
-    let (free, input) = slow(false);
+    let (free, input) = full(false);
     assert!(outputs(&free, &input, true) > 1, "the test can tell");
 }

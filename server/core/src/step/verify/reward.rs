@@ -6,7 +6,7 @@ use crate::choose::Taught;
 use crate::choose::ccq::Learned;
 use crate::detect::{FindingKind, Signature};
 use crate::policy::Learner;
-use crate::record::{Body, Concluded};
+use crate::record::{Body, Concluded, Record};
 use crate::replay::Replay;
 use crate::signal::{MICRO, Metric};
 use crate::state::Outcome;
@@ -15,17 +15,6 @@ use crate::step::world::World;
 
 const MINUTE: Millis = 60_000;
 const PERCENT: i64 = MICRO / 100;
-
-/// What monitors say for a while, second by second.
-fn hear(world: &mut World, app: &AppName, span: Millis, says: &[(Metric, i64)]) {
-    for _ in 0..span / 1_000 {
-        world.now += 1_000;
-        world.give(&Input::Tick);
-        says.iter().for_each(|(metric, micro)| world.say(app, "monitor", *metric, *micro));
-        let reading = world.close(app);
-        world.give(&Input::Reading(reading));
-    }
-}
 
 fn outcomes(world: &World, action: Action) -> Vec<Outcome> {
     let concluded = world.log.iter().filter_map(|record| match &record.body {
@@ -109,14 +98,83 @@ fn frozen_learning_is_not_corrected_either() {
     assert_rebuilt(&world);
 }
 
+#[test]
+fn a_relapse_while_learning_is_frozen_is_told_once() {
+    let mut world = World::new(Env::Stage);
+    world.policy.stability.crash_loop_exits = 2;
+    world.start_agent();
+    let app = world.onboard("web", 1);
+    world.pass(40 * MINUTE);
+    world.crash(&app, 0);
+    world.pass(4 * MINUTE);
+    assert_eq!(lessons(&world), [Taught::Outcome(Outcome::Verified)]);
+    let by = World::by("olivia");
+    world.give(&Input::Freeze { frozen: true, reason: "drill".to_owned(), by });
+    // The second end within ten minutes is a crash and a crash loop: two findings, and one relapse.
+    world.crash(&app, 0);
+    let raised = world.count("FINDING_RAISED");
+    assert_eq!(raised, 3);
+    let told = |r: &&Record| matches!(r.body, Body::LearningSkipped { relapse: true, .. });
+    assert_eq!(world.log.iter().filter(told).count(), 1);
+    world.pass(4 * MINUTE);
+    assert_rebuilt(&world);
+}
+
+/// An app in prod, onboarded when its server was one of stage.
+fn prod() -> (World, AppName) {
+    let mut world = World::new(Env::Stage);
+    let app = world.onboard("web", 1);
+    world.turn_prod();
+    world.pass(40 * MINUTE);
+    (world, app)
+}
+
+fn restart(world: &World) -> Learned {
+    world.state.taught().knowledge.beliefs(Signature::Down).get(Action::Restart)
+}
+
+#[test]
+fn what_a_human_approves_teaches_both_learners_when_it_is_known_how_it_ended() {
+    let (mut world, app) = prod();
+    world.crash(&app, 0);
+    let approval = world.app(&app).approval.expect("prod asks");
+    assert!(lessons(&world).is_empty());
+    world.approve(approval, None, World::by("ann"));
+    world.pass(4 * MINUTE);
+    assert_eq!(outcomes(&world, Action::Restart), [Outcome::Verified]);
+    assert_eq!(lessons(&world), [Taught::Outcome(Outcome::Verified)]);
+    let learned = restart(&world);
+    assert_eq!((learned.trials, learned.resolved), (1, 1));
+    assert!(learned.offset > Learned::default().offset);
+    let table = world.state.taught().table;
+    assert_eq!(table.row(FindingKind::Crash).get(Action::Restart).verified, 1);
+    assert_rebuilt(&world);
+}
+
+#[test]
+fn what_a_human_rejects_teaches_both_learners_at_once() {
+    let (mut world, app) = prod();
+    world.crash(&app, 0);
+    let approval = world.app(&app).approval.expect("prod asks");
+    let (comment, by) = ("the disk is broken".to_owned(), World::by("ann"));
+    world.give(&Input::Reject { approval, comment, by });
+    assert_eq!(lessons(&world), [Taught::Rejected]);
+    let learned = restart(&world);
+    assert_eq!((learned.trials, learned.resolved), (0, 0), "nothing was tried");
+    assert!(learned.offset < Learned::default().offset);
+    let table = world.state.taught().table;
+    assert_eq!(table.row(FindingKind::Crash).get(Action::Restart).rejected, 1);
+    assert_rebuilt(&world);
+}
+
 /// An overload that is answered by one more instance, up to the moment after that.
 fn overloaded() -> (World, AppName) {
     let mut world = World::new(Env::Stage);
     let app = world.onboard("web", 2);
     let cpu = |percent| [(Metric::CpuUtilization, percent * PERCENT), (Metric::RequestRate, MICRO)];
-    hear(&mut world, &app, 5 * MINUTE, &cpu(40));
+    world.hear(&app, 5 * MINUTE, &cpu(40));
     while world.app(&app).attempt.is_none() {
-        hear(&mut world, &app, 1_000, &cpu(97));
+        world.hear(&app, 1_000, &cpu(97));
     }
     (world, app)
 }
@@ -124,7 +182,7 @@ fn overloaded() -> (World, AppName) {
 #[test]
 fn one_more_instance_that_helps_is_learned() {
     let (mut world, app) = overloaded();
-    hear(&mut world, &app, 6 * MINUTE, &[(Metric::CpuUtilization, 40 * PERCENT)]);
+    world.hear(&app, 6 * MINUTE, &[(Metric::CpuUtilization, 40 * PERCENT)]);
     assert_eq!(outcomes(&world, Action::ScaleUp), [Outcome::Verified]);
     assert_eq!(lessons(&world).len(), 1);
 }
@@ -134,7 +192,7 @@ fn nothing_is_gained_from_a_monitor_that_dies_or_a_metric_that_is_muted() {
     let others = [(Metric::RequestRate, MICRO)];
     for says in [&[][..], &others[..]] {
         let (mut world, app) = overloaded();
-        hear(&mut world, &app, 8 * MINUTE, says);
+        world.hear(&app, 8 * MINUTE, says);
         assert_eq!(outcomes(&world, Action::ScaleUp), [Outcome::Inconclusive], "{says:?}");
         assert!(lessons(&world).is_empty());
     }
@@ -145,9 +203,9 @@ fn nothing_is_gained_from_a_metric_that_falls_and_is_muted_before_it_can_rise_ag
     let (mut world, app) = overloaded();
     let calm = [(Metric::CpuUtilization, 40 * PERCENT), (Metric::RequestRate, MICRO)];
     while world.app(&app).open.contains_key(&FindingKind::CpuOverload) {
-        hear(&mut world, &app, 1_000, &calm);
+        world.hear(&app, 1_000, &calm);
     }
-    hear(&mut world, &app, 8 * MINUTE, &calm[1..]);
+    world.hear(&app, 8 * MINUTE, &calm[1..]);
     assert!(!outcomes(&world, Action::ScaleUp).contains(&Outcome::Verified));
     assert!(lessons(&world).is_empty());
 }
@@ -159,11 +217,11 @@ fn failing(rate: i64) -> World {
     world.start_agent();
     let app = world.onboard("web", 2);
     let says = |errors, rate| [(Metric::ErrorRatio, errors), (Metric::RequestRate, rate)];
-    hear(&mut world, &app, 5 * MINUTE, &says(0, 50 * MICRO));
+    world.hear(&app, 5 * MINUTE, &says(0, 50 * MICRO));
     while world.app(&app).attempt.is_none() {
-        hear(&mut world, &app, 1_000, &says(60 * PERCENT, 50 * MICRO));
+        world.hear(&app, 1_000, &says(60 * PERCENT, 50 * MICRO));
     }
-    hear(&mut world, &app, 8 * MINUTE, &says(0, rate));
+    world.hear(&app, 8 * MINUTE, &says(0, rate));
     world
 }
 

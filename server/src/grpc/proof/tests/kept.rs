@@ -1,7 +1,9 @@
 //! What is kept of the log over the wire: exports on record, and pruning.
 
 use agentd_core::app::Env;
+use agentd_core::chain::{Hash, leaf_hash};
 use agentd_core::step::By;
+use agentd_core::tlog::proof::ProofFile;
 
 use super::*;
 use crate::agent::Ask;
@@ -35,7 +37,7 @@ async fn prune(
 
 async fn record(server: &Harness, checkpoint: &[u8]) -> Result<v1::RecordExportResponse, Status> {
     let checkpoint = checkpoint.to_vec();
-    let request = v1::RecordExportRequest { request_id: String::new(), checkpoint };
+    let request = v1::RecordExportRequest { checkpoint, ..Default::default() };
     let answer = service(server).record_export(Harness::ask(Role::Operator, request)).await;
     answer.map(Response::into_inner)
 }
@@ -102,20 +104,111 @@ async fn whoever_asks_for_what_is_pruned_is_told_where_the_log_begins() {
     prune(&server, 600, false).await.unwrap();
     let compacted = (Code::OutOfRange, "WATCH_COMPACTED".to_owned());
     let entry = Request::new(v1::GetProofEntryRequest { seq: 512 });
-    assert_eq!(why(&service(&server).get_proof_entry(entry).await.unwrap_err()), compacted);
+    let gone = (Code::NotFound, "ENTRY_PRUNED".to_owned());
+    assert_eq!(why(&service(&server).get_proof_entry(entry).await.unwrap_err()), gone);
     let entry = Request::new(v1::GetProofEntryRequest { seq: 513 });
     service(&server).get_proof_entry(entry).await.unwrap();
-    let export = v1::ExportProofRequest { first_seq: 1, last_seq: 600, filter: None };
+    let export = v1::ExportProofRequest { first_seq: 1, last_seq: 600, ..Default::default() };
     let export = service(&server).export_proof(Request::new(export)).await;
     assert_eq!(why(&export.err().unwrap()), compacted);
     let watch =
         v1::WatchProofEntriesRequest { start: Some(From::AfterSeq(5)), ..Default::default() };
     let watch = service(&server).watch_proof_entries(Request::new(watch)).await;
-    assert_eq!(why(&watch.err().unwrap()), compacted);
+    let status = watch.err().unwrap();
+    assert_eq!(why(&status), compacted);
+    let oldest = status.get_details_error_info().unwrap().metadata["oldest_cursor"].clone();
+    let watch =
+        v1::WatchProofEntriesRequest { start: Some(From::Cursor(oldest)), ..Default::default() };
+    let watch = service(&server).watch_proof_entries(Request::new(watch)).await;
+    let mut watch = watch.unwrap().into_inner();
+    let first = loop {
+        let item = tokio::time::timeout(std::time::Duration::from_secs(60), watch.next()).await;
+        let item = item.expect("it comes").expect("the watch goes on").unwrap();
+        if let Some(v1::watch_proof_entries_response::Item::Entry(entry)) = item.item {
+            break entry.seq;
+        }
+    };
+    assert_eq!(first, 513, "the cursor that came with the error is one to go on from");
     // What is kept is sound, judged again, and proven together with what is gone.
     let verify = v1::VerifyProofRequest { recheck_decisions: true, check_index: false };
     let verified = service(&server).verify_proof(Request::new(verify)).await.unwrap().into_inner();
     assert!(verified.valid && verified.first_seq == 513, "{verified:?}");
-    let proof = v1::GetInclusionProofRequest { seq: 520, tree_size: 0 };
-    service(&server).get_inclusion_proof(Request::new(proof)).await.unwrap();
+    let key = server.services.tlog.key().clone();
+    for (seq, is_kept) in [(1, false), (512, false), (513, true), (520, true)] {
+        let proof = v1::GetInclusionProofRequest { seq, tree_size: 0 };
+        let proof = service(&server).get_inclusion_proof(Request::new(proof)).await.unwrap();
+        let proof = proof.into_inner();
+        let file = ProofFile::parse(&proof.tlog_proof).unwrap();
+        assert_eq!(file.entry().is_some(), is_kept, "{seq}");
+        let leaf = Hash::from_bytes(proof.leaf_hash.as_slice().try_into().unwrap());
+        file.verify_leaf(leaf, &key).unwrap();
+    }
+}
+
+/// What an export answers with: hashes and lines, in the order in which they came.
+async fn exported(server: &Harness, request: v1::ExportProofRequest) -> (Vec<Hash>, Vec<String>) {
+    let first = request.first_seq;
+    let stream = service(server).export_proof(Request::new(request)).await.unwrap();
+    let (mut hashes, mut lines) = (Vec::new(), Vec::new());
+    let mut stream = stream.into_inner();
+    while let Some(part) = stream.next().await {
+        let part = part.unwrap();
+        assert!(part.leaf_hashes.is_empty() || lines.is_empty(), "hashes come first");
+        hashes.extend(part.leaf_hashes.as_chunks().0.iter().map(|hash| Hash::from_bytes(*hash)));
+        let text = String::from_utf8(part.lines).unwrap();
+        lines.extend(text.lines().map(str::to_owned));
+        assert_eq!(part.last_seq, first + (hashes.len() + lines.len()) as u64 - 1);
+    }
+    (hashes, lines)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_export_of_all_that_was_has_the_hashes_of_what_is_pruned() {
+    let server = Harness::start(Env::Stage);
+    live(&server, 700).await;
+    record(&server, &checkpoint(&server, 700).await).await.unwrap();
+    let all = v1::ExportProofRequest { first_seq: 1, last_seq: 700, ..Default::default() };
+    let (_, before) = exported(&server, all.clone()).await;
+    prune(&server, 600, false).await.unwrap();
+    for first_seq in [1, 256, 300, 512, 513, 600] {
+        let wanted = v1::ExportProofRequest { first_seq, pruned_as_hashes: true, ..all.clone() };
+        let (hashes, lines) = exported(&server, wanted).await;
+        let was: Vec<Hash> = before[first_seq as usize - 1..]
+            .iter()
+            .map(|line| leaf_hash(line.as_bytes()))
+            .take(hashes.len())
+            .collect();
+        assert_eq!(hashes, was, "{first_seq}");
+        assert_eq!(hashes.len() as u64, 513_u64.saturating_sub(first_seq));
+        assert_eq!(lines, before[first_seq.max(513) as usize - 1..], "{first_seq}");
+    }
+    let (apps, pruned_as_hashes) = (vec!["web".to_owned()], true);
+    let filter = Some(v1::ProofFilter { apps, ..Default::default() });
+    let filtered = v1::ExportProofRequest { filter, pruned_as_hashes, ..all };
+    let refused = service(&server).export_proof(Request::new(filtered)).await.err().unwrap();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_export_that_lacks_what_is_kept_is_no_reason_to_prune_it() {
+    let server = Harness::start(Env::Stage);
+    live(&server, 700).await;
+    record(&server, &checkpoint(&server, 700).await).await.unwrap();
+    prune(&server, 600, false).await.unwrap();
+    live(&server, 300).await;
+    let note = checkpoint(&server, 1_000).await;
+    let from = |first_seq| {
+        let request =
+            v1::RecordExportRequest { checkpoint: note.clone(), first_seq, ..Default::default() };
+        let service = service(&server);
+        async move { service.record_export(Harness::ask(Role::Operator, request)).await }
+    };
+    for late in [514, 769, u64::MAX] {
+        let refused = from(late).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{late}");
+        assert!(refused.message().contains("`first_seq` must be 513 or less"), "{refused}");
+    }
+    assert_eq!(why(&prune(&server, 900, false).await.unwrap_err()).1, "NOT_PRUNABLE");
+    assert!(from(513).await.unwrap().into_inner().seq > 0);
+    assert_eq!(prune(&server, 900, false).await.unwrap().oldest_seq, 769);
 }

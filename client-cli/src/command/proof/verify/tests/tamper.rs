@@ -20,7 +20,7 @@ pub(super) struct Tree {
     lines: Vec<String>,
 }
 
-fn signed(key: &SignerKey, lines: &[String]) -> Known {
+pub(super) fn signed(key: &SignerKey, lines: &[String]) -> Known {
     let mut tree = Frontier::new();
     for line in lines {
         tree.push(leaf_hash(line.as_bytes()), &mut |_, _| {});
@@ -45,7 +45,7 @@ impl Tree {
     }
 
     fn write(&self, lines: &[String], dir: &Path) {
-        let mut writer = TileWriter::create(dir).unwrap();
+        let mut writer = TileWriter::open(dir, self.key.verifier().name()).unwrap();
         for line in lines {
             writer.push(line.as_bytes()).unwrap();
         }
@@ -230,7 +230,9 @@ fn lines_are_held_against_every_checkpoint_at_hand() {
     let late = signed(&key, &lines).checkpoint;
     let check = |lines: &[String], claims: Vec<Checkpoint>| {
         let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
-        Check::new(false).against(claims).all(&mut text.as_bytes()).unwrap()
+        let mut check = Check::new(false).against(claims);
+        check.all(&mut text.as_bytes()).unwrap();
+        check.finish("file", None, Instant::now())
     };
     let view = check(&lines, vec![late.clone(), early.clone()]);
     assert_eq!((view.valid, view.last_good_checkpoint), (true, Some(40)));

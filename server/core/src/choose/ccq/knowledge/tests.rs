@@ -188,3 +188,54 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_rejection_moves_the_belief_as_a_failure_does_and_is_no_outcome() {
+    let (mut failed, mut rejected) = (Knowledge::default(), Knowledge::default());
+    let said_no = trial(Signature::Down, Action::Restart, false, 800_000);
+    failed.learn("a", &said_no);
+    let change = rejected.reject("a", &said_no);
+    assert!(change.after.offset < change.before.offset && !change.drifted);
+    let (failed, after) = (restart(&failed), restart(&rejected));
+    assert_eq!((failed.offset, failed.precision), (after.offset, after.precision));
+    assert_eq!((after.trials, after.resolved, after.cost), (0, 0, Fixed::ONE));
+    // However often it is said, it is nothing the world did.
+    let drifts = (0..200).filter(|_| rejected.reject("a", &said_no).drifted).count();
+    assert_eq!(drifts, 0);
+    // Who knows it as it was before does not bring that back.
+    let (stale, mut news) = (rejected.clone(), rejected.clone());
+    news.reject("a", &said_no);
+    let mut merged = news.clone();
+    merged.merge(&stale).unwrap();
+    assert_eq!(merged, news);
+}
+
+#[test]
+fn what_another_environment_went_through_never_ends_what_is_known_here() {
+    let (mut stage, mut prod) = (Knowledge::default(), Knowledge::default());
+    restarts(&mut stage, "a", (0..200).map(|n| n % 5 != 0));
+    let drifts = restarts(&mut stage, "a", (0..20).map(|_| false));
+    assert!(drifts >= 1, "their world changed");
+    restarts(&mut prod, "b", (0..50).map(|n| n % 5 != 0));
+    let before = restart(&prod);
+    prod.merge(&stage.weakened("stage")).unwrap();
+    let after = restart(&prod);
+    assert!(after.trials >= before.trials && after.precision > before.precision, "{after:?}");
+    // A fifth of their outcomes: not enough to be trusted where the own ones were not.
+    assert!(after.trials - before.trials <= restart(&stage).trials / 5);
+}
+
+#[test]
+fn what_was_signed_comes_home_under_the_own_name() {
+    let mut own = Knowledge::default();
+    restarts(&mut own, OWN, (0..9).map(|n| n % 3 != 0));
+    let signed = own.signed("agent-1");
+    assert_ne!(signed, own);
+    assert_eq!(signed.adopted("agent-1"), own);
+    let mut again = own.clone();
+    again.merge(&signed.adopted("agent-1")).unwrap();
+    assert_eq!(again, own, "nothing counts twice");
+    // The bug this would be: taken for another agent's, the same outcomes would count twice.
+    again.merge(&signed.adopted("agent-2")).unwrap();
+    assert_eq!(restart(&again).trials, 18);
+}

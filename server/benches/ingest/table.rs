@@ -1,0 +1,72 @@
+//! Ratios of passes that alternate, and whether they meet a goal.
+
+/// How far the middle half of a reference may move before nothing is said about what is compared with it.
+const SPREAD_MAX: f64 = 0.25;
+
+/// The same figure of many passes.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Passes(Vec<f64>);
+
+impl Passes {
+    pub(crate) fn push(&mut self, value: f64) {
+        self.0.push(value);
+    }
+
+    fn at(&self, share: f64) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let last = sorted.len().saturating_sub(1);
+        sorted.get((last as f64 * share).round() as usize).copied().unwrap_or(f64::NAN)
+    }
+
+    pub(crate) fn median(&self) -> f64 {
+        self.at(0.5)
+    }
+
+    /// The middle half of the passes, as a share of the median.
+    pub(crate) fn spread(&self) -> f64 {
+        (self.at(0.75) - self.at(0.25)) / self.median()
+    }
+
+    /// This by that, pass by pass: what the machine did to one of a pair it did to the other.
+    pub(crate) fn over(&self, reference: &Self) -> Self {
+        Self(self.0.iter().zip(&reference.0).map(|(a, b)| a / b).collect())
+    }
+}
+
+pub(crate) fn header(figure: &str) {
+    println!(
+        "{:<58} {:>10} {:>10} {:>22} {:>8} {:>5}",
+        "case", figure, "reference", "ratio (least to most)", "goal", "met"
+    );
+}
+
+/// One line; `true` if the goal is met and the reference stood still.
+pub(crate) fn compare(case: &str, own: &Passes, reference: &Passes, goal: f64) -> bool {
+    let ratios = own.over(reference);
+    let (ratio, noisy) = (ratios.median(), reference.spread() > SPREAD_MAX);
+    let met = match (noisy, ratio <= goal) {
+        (true, _) => "noisy",
+        (false, true) => "yes",
+        (false, false) => "NO",
+    };
+    let range = format!("{ratio:.2} ({:.2} to {:.2})", ratios.at(0.0), ratios.at(1.0));
+    println!(
+        "{case:<58} {:>10.3} {:>10.3} {range:>22} {goal:>8.2} {met:>5}",
+        own.median(),
+        reference.median()
+    );
+    if noisy {
+        let percent = 100.0 * reference.spread();
+        println!(
+            "  failed: the reference itself moved by {percent:.0} % in this run; run it again"
+        );
+    }
+    met == "yes"
+}
+
+/// One figure beside its goal.
+pub(crate) fn limit(case: &str, figure: f64, goal: f64, unit: &str) {
+    let met = if figure <= goal { "yes" } else { "NO" };
+    println!("{case:<58} {figure:>10.2} {unit:<12} goal <= {goal:<8.2} {met}");
+}
