@@ -20,6 +20,7 @@ use std::path::Path;
 mod bed;
 mod crowd;
 mod fan;
+mod faults;
 mod heal;
 mod nats;
 mod overload;
@@ -30,8 +31,9 @@ mod wire;
 
 type Table = (&'static str, fn(&Path, &Path));
 
-const TABLES: [Table; 8] = [
+const TABLES: [Table; 9] = [
     ("heal", heal::measure),
+    ("faults", faults::measure),
     ("wire", wire::measure),
     ("reaction", reaction::measure),
     ("crowd", crowd::measure),
@@ -54,6 +56,9 @@ fn main() {
         ["serve", file] => heal::serve(Path::new(file)),
         ["server", dir] => scale::server(Path::new(dir)),
         ["flood", address, tokens] => overload::flood(address, Path::new(tokens)),
+        ["patient", file, dependency] => {
+            faults::patient::run(Path::new(file), dependency.parse().unwrap())
+        }
         _ => {}
     }
     let me = std::env::current_exe().unwrap();

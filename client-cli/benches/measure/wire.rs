@@ -128,7 +128,7 @@ impl Monitor {
         self.say(vec![signal]).await;
     }
 
-    async fn say(&mut self, signals: Vec<v1::Signal>) {
+    pub(crate) async fn say(&mut self, signals: Vec<v1::Signal>) {
         self.seq += 1;
         let batch = v1::SignalBatch { seq: self.seq, signals, ..Default::default() };
         self.send(push::Message::Batch(batch)).await;

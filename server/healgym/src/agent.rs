@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use agentd_core::choose::ccq::{
-    ACTIONS, Backup, Catalogue, Fixed, Knowledge, Signature, Trial, Tried, position, rank,
+    ACTIONS, Backup, Catalogue, Draws, Fixed, Knowledge, Signature, Trial, Tried, position, rank,
 };
 use agentd_core::choose::{Lesson, Taught, ValueTable};
 use agentd_core::detect::FindingKind;
+use agentd_core::policy::Confidence;
 use agentd_core::state::Outcome;
 
 use crate::exact::{Move, Situation};
@@ -16,8 +17,6 @@ use crate::rules;
 const STEP_MS: u64 = 30_000;
 /// Share of decisions that explore.
 pub const EXPLORATION: f64 = 0.05;
-/// Nothing is explored whose confidence is below this, in permille.
-const EXPLORABLE: u32 = 300;
 /// Outcomes a value of `q` needs before it may outrank the rule; the default of the policy.
 const TRUST: u32 = 5;
 
@@ -64,20 +63,29 @@ pub struct Ccq {
     /// Whether it learns at all.
     frozen: bool,
     backups: BTreeMap<Signature, Backup>,
-    hopeful: BTreeMap<(Signature, Tried), Vec<usize>>,
+    draws: BTreeMap<Signature, Draws>,
+    /// The best in a situation, and what may be explored in it.
+    judged: BTreeMap<(Signature, Tried), (usize, Vec<usize>)>,
 }
 
 impl Ccq {
     /// One that knows the catalogue and `knowledge`.
     #[must_use]
     pub fn new(name: &str, knowledge: Knowledge) -> Self {
+        Self::believing(Catalogue::builtin(), name, knowledge)
+    }
+
+    /// One that believes another catalogue.
+    #[must_use]
+    pub fn believing(catalogue: Catalogue, name: &str, knowledge: Knowledge) -> Self {
         Self {
             name: name.to_owned(),
-            catalogue: Catalogue::builtin(),
+            catalogue,
             knowledge,
             frozen: false,
             backups: BTreeMap::new(),
-            hopeful: BTreeMap::new(),
+            draws: BTreeMap::new(),
+            judged: BTreeMap::new(),
         }
     }
 
@@ -97,32 +105,44 @@ impl Ccq {
         self.backups.get(&at.signature)
     }
 
-    fn hopeful(&mut self, at: &Situation) -> Vec<usize> {
+    /// What it expects an action to cost, and the best ever after.
+    pub fn value(&mut self, at: &Situation, action: usize) -> Option<f64> {
+        Some(float(self.backup(at)?.expected(&at.tried)[action]?.value))
+    }
+
+    /// The best of what the gate of confidence lets through under any policy, and what of that may be explored: what is too uncertain
+    /// is not done, and nothing is done instead.
+    fn judged(&mut self, at: &Situation) -> (usize, Vec<usize>) {
         let key = (at.signature, at.tried);
-        if let Some(known) = self.hopeful.get(&key) {
+        if let Some(known) = self.judged.get(&key) {
             return known.clone();
         }
         let beliefs = self.knowledge.beliefs(at.signature);
-        let Some(backup) = self.backup(at) else { return Vec::new() };
-        let ranked = rank(backup, &beliefs, &at.tried).into_iter();
-        let hopeful = ranked.filter(|judged| judged.beats_noop >= EXPLORABLE);
-        let positions = hopeful.filter_map(|judged| position(judged.action));
-        let hopeful: Vec<usize> = positions.filter(|action| may_be_explored(*action)).collect();
-        self.hopeful.insert(key, hopeful.clone());
-        hopeful
+        let draws = self.draws.entry(at.signature).or_insert_with(|| Draws::of(&beliefs)).clone();
+        let Some(backup) = self.backup(at) else { return (0, Vec::new()) };
+        let ranked: Vec<(usize, u32)> = rank(backup, &beliefs, &draws, &at.tried)
+            .into_iter()
+            .filter_map(|judged| Some((position(judged.action)?, judged.beats_noop)))
+            .collect();
+        let sure = |(action, sure): &&(usize, u32)| *action == 0 || *sure >= Confidence::FLOOR;
+        let best = ranked.iter().find(sure).map_or(0, |(action, _)| *action);
+        let hopeful = ranked.iter().filter(|(_, sure)| *sure >= Confidence::FLOOR);
+        let hopeful = hopeful.map(|(action, _)| *action).filter(|a| may_be_explored(*a)).collect();
+        self.judged.insert(key, (best, hopeful));
+        self.judged[&key].clone()
     }
 }
 
 impl Learner for Ccq {
     fn best(&mut self, at: &Situation) -> usize {
-        self.backup(at).and_then(|backup| backup.greedy(&at.tried)).unwrap_or(0)
+        self.judged(at).0
     }
 
     fn explorable(&mut self, at: &Situation) -> Vec<usize> {
         if self.frozen {
             return Vec::new();
         }
-        self.hopeful(at)
+        self.judged(at).1
     }
 
     fn chance(&mut self, at: &Situation, action: usize) -> Option<f64> {
@@ -146,7 +166,8 @@ impl Learner for Ccq {
         };
         let change = self.knowledge.learn(&self.name, &trial);
         self.backups.remove(&at.signature);
-        self.hopeful.retain(|(signature, _), _| *signature != at.signature);
+        self.draws.remove(&at.signature);
+        self.judged.retain(|(signature, _), _| *signature != at.signature);
         change.drifted
     }
 }

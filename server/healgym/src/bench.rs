@@ -1,13 +1,14 @@
 //! The public table: what every policy and learner is worth, in the published world and in others.
 
-use agentd_core::choose::ccq::Knowledge;
+use agentd_core::choose::ccq::{Knowledge, position};
 
 use crate::agent::{Ccq, Learner, Q, Rules};
-use crate::exact::{self, Policy, evaluate_all};
-use crate::life::{Calibration, Life, Prediction, Scale, calibration, live, worth};
+use crate::exact::{self, Optimum, Policy, Situation, evaluate_all};
+use crate::life::{Calibration, Life, Prediction, Scale, calibration, live, live_measured, worth};
+use crate::parallel;
 use crate::random::Random;
 use crate::rules;
-use crate::world::{Shield, World};
+use crate::world::{Shield, World, reference, reference_values};
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +17,38 @@ pub struct Extent {
     pub worlds: u32,
     /// Incidents in each.
     pub incidents: u32,
+    /// Lives through a world that changes.
+    pub lives: u32,
+    /// Logs that are tested back.
+    pub logs: u32,
+}
+
+/// The largest distance between a value of the published file and the same value here.
+///
+/// # Errors
+/// When the file does not say what it should.
+pub fn published_error(world: &World) -> Result<f64, String> {
+    let mut largest = 0.0_f64;
+    for shield in [Shield::On, Shield::Off] {
+        for (name, value) in [
+            ("bayes_optimal", exact::optimal(world, shield)),
+            ("random", evaluate_all(world, shield, &mut exact::random)),
+            ("noop", evaluate_all(world, shield, &mut exact::noop)),
+            ("restart_always", evaluate_all(world, shield, &mut exact::restart_always)),
+        ] {
+            let ours = [value.cost, value.success, value.steps, value.harmful];
+            let apart = ours.into_iter().zip(reference(shield, name)?).map(|(a, b)| (a - b).abs());
+            largest = apart.fold(largest, f64::max);
+        }
+        for (signature, action, value) in reference_values(shield)? {
+            let first = Situation::first(world, signature, shield);
+            let values = Optimum::new(world, &first).values(&first);
+            let ours = values.into_iter().find(|(known, _)| position(action) == Some(*known));
+            let (_, ours) = ours.ok_or_else(|| format!("{action} is not permitted"))?;
+            largest = largest.max((ours - value).abs());
+        }
+    }
+    Ok(largest)
 }
 
 /// A policy in the published world.
@@ -64,6 +97,8 @@ pub struct Over {
     pub regret: f64,
     /// Harmful actions per incident, in the first 500.
     pub harmful: f64,
+    /// Of the optimum, for comparison: harmful actions per incident.
+    pub least_harmful: f64,
     /// Worlds in which it regrets less than the rules.
     pub better_than_rules: u32,
     /// How good its predictions were, if it makes any.
@@ -76,9 +111,9 @@ pub const ASKED: [u32; 4] = [0, 50, 100, 500];
 /// Rules, `q` and `ccq` in perturbed worlds.
 #[must_use]
 pub fn perturbed(nominal: &World, extent: Extent) -> Vec<Over> {
-    let rules = lives(nominal, extent, &mut || Box::new(Rules));
-    let q = lives(nominal, extent, &mut || Box::new(Q::default()));
-    let ccq = lives(nominal, extent, &mut || Box::new(Ccq::new("gym", Knowledge::default())));
+    let rules = lives(nominal, extent, &|| Box::new(Rules));
+    let q = lives(nominal, extent, &|| Box::new(Q::default()));
+    let ccq = lives(nominal, extent, &|| Box::new(Ccq::new("gym", Knowledge::default())));
     vec![
         over("ccq", &ccq, &rules, extent),
         over("q", &q, &rules, extent),
@@ -91,12 +126,15 @@ fn numbered(nominal: &World, number: u32) -> (World, Random) {
     (nominal.perturbed(number.into()), Random::new(1_000 + u64::from(number)))
 }
 
-fn lives(nominal: &World, extent: Extent, new: &mut dyn FnMut() -> Box<dyn Learner>) -> Vec<Life> {
-    let life = |number| {
+fn lives(
+    nominal: &World,
+    extent: Extent,
+    new: &(dyn Fn() -> Box<dyn Learner> + Sync),
+) -> Vec<Life> {
+    parallel::each(extent.worlds, |number| {
         let (world, mut random) = numbered(nominal, number);
-        live(&world, new().as_mut(), extent.incidents, &ASKED, &mut random)
-    };
-    (1..=extent.worlds).map(life).collect()
+        live_measured(&world, new().as_mut(), extent.incidents, &ASKED, &mut random)
+    })
 }
 
 fn over(name: &'static str, lives: &[Life], rules: &[Life], extent: Extent) -> Over {
@@ -113,6 +151,7 @@ fn over(name: &'static str, lives: &[Life], rules: &[Life], extent: Extent) -> O
         worst: lives.iter().map(|life| life.score(last)).fold(f64::INFINITY, f64::min),
         regret: mean(&|life| life.regret),
         harmful: mean(&|life| life.harmful),
+        least_harmful: mean(&|life| life.least_harmful),
         better_than_rules: u32::try_from(better).unwrap_or(u32::MAX),
         calibration: (!predictions.is_empty()).then(|| calibration(predictions)),
     }
@@ -132,29 +171,31 @@ pub struct Merged {
 /// Measures the merge.
 #[must_use]
 pub fn merge(nominal: &World, extent: Extent) -> Merged {
-    let mut sum = Merged { one: 0.0, together: 0.0, alone: 0.0 };
-    let worlds = f64::from(extent.worlds);
-    for number in 1..=extent.worlds {
-        let (world, _) = numbered(nominal, number);
-        let scale = Scale::of(&world);
-        let lived = |name: &str, incidents, seed| {
-            let mut agent = Ccq::new(name, Knowledge::default());
-            live(&world, &mut agent, incidents, &[], &mut Random::new(seed));
-            agent
-        };
-        let score = |agent: &mut Ccq| scale.score(worth(&world, agent).cost) / worlds;
-        let mut knowledge = Knowledge::default();
-        for agent in 1..=4_u32 {
-            let seed = u64::from(10 * number + agent);
-            let mut lived = lived(&agent.to_string(), extent.incidents / 4, seed);
-            sum.one += score(&mut lived) / 4.0;
-            // Four agents are far below the limit.
-            let _ = knowledge.merge(&lived.knowledge);
-        }
-        sum.together += score(&mut Ccq::new("reader", knowledge));
-        sum.alone += score(&mut lived("alone", extent.incidents, u64::from(10 * number)));
+    let all = parallel::each(extent.worlds, |number| merge_in(nominal, extent, number));
+    let mean = |of: fn(&Merged) -> f64| all.iter().map(of).sum::<f64>() / all.len().max(1) as f64;
+    Merged { one: mean(|m| m.one), together: mean(|m| m.together), alone: mean(|m| m.alone) }
+}
+
+fn merge_in(nominal: &World, extent: Extent, number: u32) -> Merged {
+    let (world, _) = numbered(nominal, number);
+    let scale = Scale::of(&world);
+    let lived = |name: &str, incidents, seed| {
+        let mut agent = Ccq::new(name, Knowledge::default());
+        live(&world, &mut agent, incidents, &[], &mut Random::new(seed));
+        agent
+    };
+    let score = |agent: &mut Ccq| scale.score(worth(&world, agent).cost);
+    let (mut one, mut knowledge) = (0.0, Knowledge::default());
+    for agent in 1..=4_u32 {
+        let seed = u64::from(10 * number + agent);
+        let mut lived = lived(&agent.to_string(), extent.incidents / 4, seed);
+        one += score(&mut lived) / 4.0;
+        // Four agents are far below the limit.
+        let _ = knowledge.merge(&lived.knowledge);
     }
-    sum
+    let together = score(&mut Ccq::new("reader", knowledge));
+    let alone = score(&mut lived("alone", extent.incidents, u64::from(10 * number)));
+    Merged { one, together, alone }
 }
 
 /// What happens when somebody changes the world.
@@ -170,28 +211,30 @@ pub struct Shift {
     pub false_alarms: usize,
 }
 
+/// After so many incidents in the changed world the score is asked for.
+const SHIFTED: [u32; 5] = [0, 50, 100, 300, 1_000];
+
 /// Measures the shift: 500 incidents before, 1,000 after it; means over `seeds` lives.
 #[must_use]
 pub fn shift(nominal: &World, seeds: u32) -> Shift {
-    let after = nominal.shifted();
-    let asked = [0, 50, 100, 300, 1_000];
-    let mut mean: Vec<(u32, f64)> = asked.iter().map(|n| (*n, 0.0)).collect();
-    let (mut before, mut false_alarms, mut notices) = (0.0, 0, Vec::new());
-    for seed in 1..=seeds {
+    let changed = nominal.shifted();
+    let lives = parallel::each(seeds, |seed| {
         let mut agent = Ccq::new("gym", Knowledge::default());
         let mut random = Random::new(500 + u64::from(seed));
-        let life = live(nominal, &mut agent, 500, &[500], &mut random);
-        before += life.score(500) / f64::from(seeds);
-        false_alarms += life.drifts.len();
-        let life = live(&after, &mut agent, 1_000, &asked, &mut random);
-        for (n, sum) in &mut mean {
-            *sum += life.score(*n) / f64::from(seeds);
-        }
-        notices.extend(noticed(&life));
-    }
+        let before = live(nominal, &mut agent, 500, &[500], &mut random);
+        (before, live(&changed, &mut agent, 1_000, &SHIFTED, &mut random))
+    });
+    let mean = |of: &dyn Fn(&(Life, Life)) -> f64| {
+        lives.iter().map(of).sum::<f64>() / lives.len().max(1) as f64
+    };
+    let notices: Vec<f64> = lives.iter().flat_map(|(_, after)| noticed(after)).collect();
     let noticed = notices.iter().sum::<f64>() / notices.len() as f64;
-    let noticed = (!notices.is_empty()).then_some(noticed);
-    Shift { before, after: mean, noticed, false_alarms }
+    Shift {
+        before: mean(&|(before, _)| before.score(500)),
+        after: SHIFTED.map(|n| (n, mean(&|(_, after)| after.score(n)))).into(),
+        noticed: (!notices.is_empty()).then_some(noticed),
+        false_alarms: lives.iter().map(|(before, _)| before.drifts.len()).sum(),
+    }
 }
 
 /// For the first drift of each signature: incidents that looked like it until then.

@@ -8,10 +8,12 @@
 #![expect(clippy::indexing_slicing, reason = "a simulation over arrays of fixed length")]
 
 pub mod agent;
+pub mod backtest;
 pub mod bench;
 pub mod exact;
 pub mod life;
 pub mod nab;
+pub mod parallel;
 pub mod random;
 pub mod rules;
 pub mod world;

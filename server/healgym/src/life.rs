@@ -23,10 +23,12 @@ pub struct Prediction {
 pub struct Life {
     /// Score of the best policy after so many incidents.
     pub scores: Vec<(u32, f64)>,
-    /// What the policy in force cost more than the optimum, per incident, in the first 500.
+    /// What the policy in force cost more than the optimum, per incident, in the first 500, if it was measured.
     pub regret: f64,
-    /// Harmful actions per incident, in the first 500.
+    /// Harmful actions per incident, in the first 500, if it was measured.
     pub harmful: f64,
+    /// Those of the optimum.
+    pub least_harmful: f64,
     /// Every prediction.
     pub predictions: Vec<Prediction>,
     /// Incidents after which the world was taken for changed, and their signature.
@@ -83,8 +85,30 @@ pub fn live(
     asked: &[u32],
     random: &mut Random,
 ) -> Life {
+    pass(world, learner, incidents, asked, false, random)
+}
+
+/// The same, and after every incident it is measured what the policy in force, with its exploration, costs more than the optimum.
+pub fn live_measured(
+    world: &World,
+    learner: &mut dyn Learner,
+    incidents: u32,
+    asked: &[u32],
+    random: &mut Random,
+) -> Life {
+    pass(world, learner, incidents, asked, true, random)
+}
+
+fn pass(
+    world: &World,
+    learner: &mut dyn Learner,
+    incidents: u32,
+    asked: &[u32],
+    measured: bool,
+    random: &mut Random,
+) -> Life {
     let scale = Scale::of(world);
-    let mut life = Life::default();
+    let mut life = Life { least_harmful: scale.optimal.harmful, ..Life::default() };
     // Only what was learned about changes what a policy is worth.
     let mut in_force: BTreeMap<Signature, Value> = BTreeMap::new();
     let score = |learner: &mut dyn Learner, n: u32, life: &mut Life| {
@@ -94,7 +118,7 @@ pub fn live(
     };
     score(learner, 0, &mut life);
     for n in 1..=incidents {
-        if n <= EARLY.min(incidents) {
+        if measured && n <= EARLY.min(incidents) {
             let mut total = Value::default();
             for signature in SIGNATURES {
                 let value = *in_force.entry(signature).or_insert_with(|| {

@@ -82,7 +82,7 @@ impl BurnRate {
         let lasts = self.times(&of_late, of_late.span) >= limit;
         let counts = all.failed / MICRO.unsigned_abs() >= FAILED;
         self.standing = counts && lasts && value >= limit;
-        self.standing.then(|| Deviation {
+        self.standing.then_some(Deviation {
             test: if self.rule.pages { Test::BurnPage } else { Test::BurnTicket },
             value,
             low: 0,
