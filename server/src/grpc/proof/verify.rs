@@ -28,8 +28,12 @@ pub(super) async fn verify(
     let (log, env) = (Log::of(services), services.env);
     let journal = services.journal.clone();
     let index = asked_index(services, request)?;
-    // What is published is in the lines too, and stays there.
-    let plain = services.tlog.progress().borrow().size();
+    // What is published is in the lines too, once the first turn after a start has added what they lacked.
+    let progress = services.tlog.progress();
+    let plain = {
+        let now = progress.borrow();
+        now.size().min(now.integrated)
+    };
     let mut lines = PlainLines::of_log(services.journal.dir());
     let started = Instant::now();
     let result = log.reading(move |reader| {
