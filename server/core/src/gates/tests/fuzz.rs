@@ -5,12 +5,12 @@
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 
-use super::arbitrary::any_scene;
-use super::scene::Scene;
-use super::{GATES, Gate, enforce_with};
 use crate::action::{Level, ceiling};
 use crate::app::Env;
 use crate::choose::Source;
+use crate::gates::arbitrary::any_scene;
+use crate::gates::scene::Scene;
+use crate::gates::{GATES, Gate, enforce_with};
 use crate::policy::Confidence;
 use crate::state::Scope;
 use crate::verdict::Ruling;
