@@ -52,7 +52,8 @@ const LAWS: [Law; 16] = [
         s.proposal.action.is_selectable() && paused
     }),
     ("environment", |s| s.policy.env != s.around.env),
-    ("protected", |s| s.app.profile.protected),
+    // A change of settings touches nothing, and takes the label away.
+    ("protected", |s| s.app.profile.protected && s.proposal.action.is_selectable()),
     ("autonomy", |s| {
         let level = s.policy.levels.get(&s.proposal.action).copied().unwrap_or(Level::Off);
         let level = level.min(ceiling(s.proposal.action));
