@@ -399,8 +399,6 @@ fn count(n: usize) -> Fact {
 #[cfg(test)]
 pub(crate) mod arbitrary;
 #[cfg(test)]
-mod fuzz;
-#[cfg(test)]
 pub(crate) mod scene;
 #[cfg(test)]
 mod tests;

@@ -5,12 +5,12 @@
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 
-use super::arbitrary::any_scene;
-use super::scene::Scene;
-use super::{GATES, Gate, enforce_with};
 use crate::action::{Level, ceiling};
 use crate::app::Env;
 use crate::choose::Source;
+use crate::gates::arbitrary::any_scene;
+use crate::gates::scene::Scene;
+use crate::gates::{GATES, Gate, enforce_with};
 use crate::policy::Confidence;
 use crate::state::Scope;
 use crate::verdict::Ruling;
@@ -52,7 +52,8 @@ const LAWS: [Law; 16] = [
         s.proposal.action.is_selectable() && paused
     }),
     ("environment", |s| s.policy.env != s.around.env),
-    ("protected", |s| s.app.profile.protected),
+    // A change of settings touches nothing, and takes the label away.
+    ("protected", |s| s.app.profile.protected && s.proposal.action.is_selectable()),
     ("autonomy", |s| {
         let level = s.policy.levels.get(&s.proposal.action).copied().unwrap_or(Level::Off);
         let level = level.min(ceiling(s.proposal.action));
