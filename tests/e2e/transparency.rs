@@ -98,8 +98,10 @@ fn the_log_is_exported_as_tiles_and_verified_from_every_side() {
         (&11.into(), &"CUT_SHORT".into())
     );
 
-    // One byte of one entry: the first bad entry is named.
-    let bundle = fs::read_dir(tiles.join("tile/entries/000.p")).unwrap().flatten().next().unwrap();
+    // One byte of one entry: the first bad entry is named. The widest of the partial bundles is the log's, the others are older.
+    let bundles = fs::read_dir(tiles.join("tile/entries/000.p")).unwrap().flatten();
+    let width = |file: &fs::DirEntry| file.file_name().to_str().unwrap().parse::<u32>().unwrap();
+    let bundle = bundles.max_by_key(width).unwrap();
     let mut bytes = fs::read(bundle.path()).unwrap();
     let third: usize = tile::entries(&bytes).unwrap()[..2].iter().map(|e| e.len() + 2).sum();
     bytes[third + 20] ^= 1;

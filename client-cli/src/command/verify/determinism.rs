@@ -119,11 +119,33 @@ fn compare(first: &[String], second: &[String]) -> (String, bool) {
         return ("no decision was made".to_owned(), false);
     }
     if let Some(at) = first.iter().zip(second).position(|(one, other)| one != other) {
-        return (format!("decision {} of {} differs", at + 1, first.len()), false);
+        let body = |run: &[String]| -> Option<Value> { serde_json::from_str(run.get(at)?).ok() };
+        let (one, other) = (body(first).unwrap_or_default(), body(second).unwrap_or_default());
+        let what = difference("body", &one, &other);
+        return (format!("decision {} of {} differs: {what}", at + 1, first.len()), false);
     }
     let bytes: usize = first.iter().map(String::len).sum();
     let got = format!("{} and {} decisions, {bytes} bytes", first.len(), second.len());
     (got, first.len() == second.len())
+}
+
+/// The first place below `path` where two bodies say different things, and what.
+fn difference(path: &str, one: &Value, other: &Value) -> String {
+    let deeper = match (one, other) {
+        (Value::Object(a), Value::Object(b)) if a.keys().eq(b.keys()) => a
+            .iter()
+            .zip(b.values())
+            .find(|((_, a), b)| a != b)
+            .map(|((name, a), b)| difference(&format!("{path}.{name}"), a, b)),
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => a
+            .iter()
+            .zip(b)
+            .enumerate()
+            .find(|(_, (a, b))| a != b)
+            .map(|(at, (a, b))| difference(&format!("{path}[{at}]"), a, b)),
+        _ => None,
+    };
+    deeper.unwrap_or_else(|| format!("{path} is {one}, then {other}"))
 }
 
 #[cfg(test)]
@@ -156,7 +178,8 @@ mod tests {
             actions.iter().map(|a| choice(&decided(1, a)).to_string()).collect::<Vec<_>>()
         };
         let (got, same) = compare(&run(&["RESTART", "OBSERVE"]), &run(&["RESTART", "NOOP"]));
-        assert_eq!((got.as_str(), same), ("decision 2 of 2 differs", false));
+        let told = "decision 2 of 2 differs: body.proposal.action is \"OBSERVE\", then \"NOOP\"";
+        assert_eq!((got.as_str(), same), (told, false));
         assert!(!compare(&run(&["RESTART"]), &run(&["RESTART", "NOOP"])).1);
         assert!(compare(&run(&["RESTART"]), &run(&["RESTART"])).1);
         assert!(!compare(&[], &[]).1);
