@@ -11,7 +11,7 @@ use agentd_core::reason::Reason;
 use agentd_core::record::{Body, Record};
 use bytes::Bytes;
 
-use super::{micros, per_second, percentile, row};
+use super::table::{Table, per_second, percentile};
 
 const ENTRIES: u64 = 400_000;
 const APPS: u64 = 100;
@@ -32,7 +32,7 @@ fn record(seq: u64) -> Record {
     Record { seq, at, env, app: Some(app), cause: Some(seq - 1), actor, trace: None, body }
 }
 
-pub(super) async fn run(dir: &std::path::Path) {
+pub(crate) async fn run(table: &mut Table, dir: &std::path::Path) {
     let config = journal::Config::new(dir.to_owned());
     let journal = journal::open(config, &mut |_, _| {}).unwrap().journal;
     let (mut prev, mut seq) = (GENESIS, 1);
@@ -49,11 +49,11 @@ pub(super) async fn run(dir: &std::path::Path) {
     let started = Instant::now();
     let index = Index::start(dir, &journal).unwrap();
     index.progress().wait_for(|progress| progress.upto == ENTRIES).await.unwrap();
-    let count = usize::try_from(ENTRIES).unwrap();
-    row("index, made from the log", &per_second(count, started.elapsed()), "", "80,000/s");
+    let rate = |started: Instant| ENTRIES as f64 / started.elapsed().as_secs_f64();
+    table.rate("index, made from the log", rate(started), 80_000.0);
     let started = Instant::now();
     assert_eq!(index.compare().unwrap().difference, None);
-    row("index, compared with the log", &per_second(count, started.elapsed()), "", "");
+    table.note("index, compared with the log", &per_second(rate(started)), "", None);
     let mut times: Vec<Duration> = (0..2_000)
         .map(|turn| {
             let wanted = Wanted { apps: vec![format!("app-{}", turn % APPS)], ..Wanted::default() };
@@ -62,6 +62,6 @@ pub(super) async fn run(dir: &std::path::Path) {
             started.elapsed()
         })
         .collect();
-    times.sort();
-    row("index, last 50 of an app, p99", &micros(percentile(&times, 990)), "", "1 ms");
+    let p99 = percentile(&mut times, 990);
+    table.time("index, last 50 of an app, p99", p99, Duration::from_millis(1));
 }
