@@ -41,7 +41,7 @@ impl DecisionService for Service {
         request: Request<v1::WatchDecisionsRequest>,
     ) -> Result<Response<Self::WatchDecisionsStream>, Status> {
         // For callers in this process; over the wire the bytes go as they are, see [`wire`].
-        let items = watch::watch(&self.0, request.into_inner()).await?.map(|item| {
+        let items = watch::watch(&self.0, request).await?.map(|item| {
             let decoded = v1::WatchDecisionsResponse::decode(item?);
             decoded.map_err(|_what| status::internal("stream"))
         });

@@ -22,6 +22,7 @@ use super::status::Violation;
 use super::{Services, status};
 use crate::clock::Clock;
 use crate::journal;
+use crate::listen::Leaving;
 use crate::publish::{Published, WATCHERS};
 use crate::tasks::OnFailure;
 
@@ -50,6 +51,8 @@ pub(super) enum Ended {
     Draining,
     /// The reader takes nothing.
     Stalled,
+    /// The connection is old, which has this status.
+    Old(Status),
     /// Something else.
     With(Status),
 }
@@ -166,7 +169,7 @@ where
                 metrics.stream_dropped(name);
                 Err(stalled("cursor", ""))
             }
-            Err(Ended::With(status)) => Err(status),
+            Err(Ended::With(status) | Ended::Old(status)) => Err(status),
         };
         let _ = told.send(result);
         drop((items, place));
@@ -273,6 +276,7 @@ pub(super) struct Feed {
     stop: CancellationToken,
     position: Position,
     bookmarks: Duration,
+    leaving: Option<Leaving>,
 }
 
 /// What woke a watcher.
@@ -282,13 +286,19 @@ enum Woken {
 }
 
 impl Feed {
-    pub(super) fn new(services: &Services, position: Position, bookmarks: Duration) -> Self {
+    pub(super) fn new(
+        services: &Services,
+        position: Position,
+        bookmarks: Duration,
+        leaving: Option<Leaving>,
+    ) -> Self {
         Self {
             log: Log::of(services),
             clock: Arc::clone(&services.clock),
             stop: services.tasks.stopping(),
             position,
             bookmarks,
+            leaving,
         }
     }
 
@@ -307,6 +317,11 @@ impl Feed {
                 Err(Ended::Draining)
             }
             Err(Ended::Stalled) => Err(Ended::With(stalled("cursor", &self.cursor().to_string()))),
+            // It goes on over another one, behind all that was looked at, whether or not it matched.
+            Err(Ended::Old(why)) => {
+                inlet.offer(show.bookmark(&self.cursor(), &self.mark(self.phase())));
+                Err(Ended::With(why))
+            }
             other => other,
         }
     }
@@ -345,9 +360,7 @@ impl Feed {
                 if due { Woken::Bookmark } else { Woken::Records }
             };
             if matches!(woken, Woken::Bookmark) {
-                let at_head = self.position.seq >= *head.borrow();
-                let phase = if at_head { Phase::Live } else { Phase::Replay };
-                inlet.send(show.bookmark(&self.cursor(), &self.mark(phase))).await?;
+                inlet.send(show.bookmark(&self.cursor(), &self.mark(self.phase()))).await?;
                 next_bookmark = Instant::now() + self.bookmarks;
             }
         }
@@ -361,9 +374,16 @@ impl Feed {
         health: &mut tokio::sync::watch::Receiver<journal::Status>,
         next_bookmark: Instant,
     ) -> Result<Woken, Ended> {
+        let old = async {
+            match &self.leaving {
+                Some(leaving) => leaving.over().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             () = self.stop.cancelled() => Err(Ended::Draining),
+            why = old => Err(Ended::Old(why)),
             changed = head.changed() => match changed {
                 Ok(()) => Ok(Woken::Records),
                 Err(_closed) => Err(Ended::Draining),
@@ -412,6 +432,11 @@ impl Feed {
             }
             Some(_) | None => Ok(()),
         }
+    }
+
+    fn phase(&self) -> Phase {
+        let at_head = self.position.seq >= self.log.publisher.newest();
+        if at_head { Phase::Live } else { Phase::Replay }
     }
 
     fn cursor(&self) -> Cursor {

@@ -34,7 +34,7 @@ impl ProofService for Service {
         &self,
         request: Request<v1::WatchProofEntriesRequest>,
     ) -> Result<Response<Self::WatchProofEntriesStream>, Status> {
-        watch::watch(&self.0, request.into_inner()).await.map(Response::new)
+        watch::watch(&self.0, request).await.map(Response::new)
     }
 
     async fn verify_proof(

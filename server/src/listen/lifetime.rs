@@ -25,10 +25,25 @@ const COME_BACK: Duration = Duration::from_millis(10);
 pub struct Leaving(CancellationToken);
 
 impl Leaving {
-    /// Whether it has fired.
+    /// That of a request; `None` for one that came over no connection, as in a test.
     #[must_use]
-    pub fn is_now(&self) -> bool {
-        self.0.is_cancelled()
+    pub fn of(extensions: &http::Extensions) -> Option<Self> {
+        extensions.get().cloned()
+    }
+
+    /// One, and what fires it.
+    #[cfg(test)]
+    pub(crate) fn pair() -> (Self, CancellationToken) {
+        let leaving = Self::default();
+        let leave = leaving.0.clone();
+        (leaving, leave)
+    }
+
+    /// Waits until it fires; what to end with.
+    pub async fn over(&self) -> Status {
+        self.0.cancelled().await;
+        let message = "the connection is old; go on over a new one, from the last cursor or number";
+        status::unavailable("CONNECTION_AGE", message, Some(COME_BACK))
     }
 }
 
@@ -98,13 +113,16 @@ pub(super) fn ends(stay: Option<Stay>, leaving: Leaving) -> Ends {
                 None => std::future::pending().await,
             }
         };
+        let leaves = async {
+            let why = leaving.over().await;
+            // A service that has something to say at the end says it first.
+            sleep(LAST_WORD / 2).await;
+            why
+        };
         tokio::select! {
             biased;
             why = stays => why,
-            () = leaving.0.cancelled() => {
-                let message = "the connection is old; go on over a new one, from the last cursor or number";
-                status::unavailable("CONNECTION_AGE", message, Some(COME_BACK))
-            }
+            why = leaves => why,
         }
     })
 }
@@ -134,6 +152,10 @@ mod tests {
         life.is_useful();
         assert_eq!(life.over(&limits).await, Over::Old);
         assert!(began.elapsed() >= limits.max_connection_age * 4 / 5);
-        assert!(!life.leaving().is_now(), "its requests have their grace");
+        let leaving = life.leaving();
+        let none = tokio::time::timeout(Duration::ZERO, leaving.over()).await;
+        assert!(none.is_err(), "its requests have their grace");
+        life.leave();
+        assert_eq!(leaving.over().await.code(), tonic::Code::Unavailable);
     }
 }

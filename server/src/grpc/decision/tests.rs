@@ -346,7 +346,7 @@ async fn watch_bytes(services: &Services, filter: Option<v1::DecisionFilter>) ->
     let start = Some(Start::Beginning(true));
     let request =
         v1::WatchDecisionsRequest { start, filter, include_events: true, ..Default::default() };
-    watch::watch(services, request).await.unwrap()
+    watch::watch(services, Request::new(request)).await.unwrap()
 }
 
 /// What a watcher is sent of the records up to `last`: the number of each, and where its bytes are.

@@ -11,7 +11,7 @@ use agentd_core::app::AppName;
 use agentd_core::record::Record;
 use bytes::Bytes;
 use prost::Message as _;
-use tonic::Status;
+use tonic::{Request, Status};
 
 use super::super::feed::{
     self, Ended, Feed, Inlet, Mark, Outlet, Phase, Position, Show, Shown, Start,
@@ -23,6 +23,7 @@ use super::super::status::Violation;
 use super::super::to_proto::{self, Aftermath};
 use super::super::{Services, outcome, status};
 use crate::journal;
+use crate::listen::Leaving;
 use crate::publish::Published;
 
 /// Most items of a `tail`.
@@ -35,8 +36,10 @@ const SNAPSHOT_APPS: usize = 64;
 /// Starts a watch.
 pub(super) async fn watch(
     services: &Services,
-    request: v1::WatchDecisionsRequest,
+    request: Request<v1::WatchDecisionsRequest>,
 ) -> Result<Outlet<Bytes>, Status> {
+    let leaving = Leaving::of(request.extensions());
+    let request = request.into_inner();
     let mut violations = Vec::new();
     let interval = request.bookmark_interval.as_ref();
     let interval = feed::bookmark_interval(interval, &mut violations);
@@ -56,7 +59,7 @@ pub(super) async fn watch(
     };
     let opened = opened(&log, position);
     let snapshot = matches!(from, From::Snapshot);
-    let follow = Feed::new(services, position, interval);
+    let follow = Feed::new(services, position, interval, leaving);
     let from_services = services.clone();
     feed::stream(services, "watch-decisions", move |inlet| async move {
         inlet.send(bytes(&opened)).await?;

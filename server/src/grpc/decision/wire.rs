@@ -76,9 +76,7 @@ impl ServerStreamingService<v1::WatchDecisionsRequest> for Watch {
 
     fn call(&mut self, request: Request<v1::WatchDecisionsRequest>) -> Self::Future {
         let Service(services) = self.0.clone();
-        Box::pin(
-            async move { watch::watch(&services, request.into_inner()).await.map(Response::new) },
-        )
+        Box::pin(async move { watch::watch(&services, request).await.map(Response::new) })
     }
 }
 

@@ -324,7 +324,7 @@ async fn a_reader_that_takes_nothing_is_let_go_with_the_cursor_to_go_on_from() {
     book.write(100).await;
     let log = Log::of(&book.services);
     let position = position(&log, Start::Beginning).await.unwrap();
-    let feed = Feed::new(&book.services, position, BOOKMARK);
+    let feed = Feed::new(&book.services, position, BOOKMARK, None);
     let stall = Duration::from_millis(50);
     let mut stream = stream_with(&book.services, "test", stall, move |inlet| async move {
         feed.run(inlet, Everything).await
@@ -397,6 +397,37 @@ async fn a_drain_ends_the_stream_with_a_bookmark_and_a_time_to_come_back() {
     assert_eq!((status.code(), reason(&status)), (Code::Unavailable, "DRAINING".to_owned()));
     let retry = status.get_details_retry_info().expect("a RetryInfo").retry_delay.unwrap();
     assert!(retry < Duration::from_secs(2), "{retry:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_connection_ends_the_stream_with_a_bookmark_behind_all_that_was_looked_at() {
+    let mut book = Book::open();
+    book.write(7).await;
+    let position = position(&Log::of(&book.services), Start::Beginning).await.unwrap();
+    let (leaving, leave) = Leaving::pair();
+    let feed = Feed::new(&book.services, position, BOOKMARK, Some(leaving));
+    let watch = move |inlet| async move { feed.run(inlet, Nothing).await };
+    let mut stream = stream(&book.services, "test", watch).unwrap();
+    assert_eq!(next(&mut stream).await, 7, "it has caught up, and nothing matched");
+    leave.cancel();
+    assert_eq!(next(&mut stream).await, 7);
+    let status = end(&mut stream, 0).await;
+    assert_eq!((status.code(), reason(&status)), (Code::Unavailable, "CONNECTION_AGE".to_owned()));
+}
+
+/// Shows no record, and the number of each bookmark.
+struct Nothing;
+
+impl Show for Nothing {
+    type Item = u64;
+
+    fn show(&self, _: &Cursor, _: &Published, _: &[Arc<Published>]) -> Shown<u64> {
+        Shown::Skip
+    }
+
+    fn bookmark(&self, _: &Cursor, mark: &Mark) -> u64 {
+        mark.seq
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use agentctl_api::v1;
 use agentctl_api::v1::watch_proof_entries_request::Start as Asked;
 use agentctl_api::v1::watch_proof_entries_response::Item;
-use tonic::Status;
+use tonic::{Request, Status};
 
 use super::super::feed::{self, Feed, Mark, Outlet, Phase, Position, Show, Shown, Start};
 use super::super::filter::ProofFilter;
@@ -14,6 +14,7 @@ use super::super::opaque::Cursor;
 use super::super::status::Violation;
 use super::super::{Services, status, to_proto};
 use crate::journal;
+use crate::listen::Leaving;
 use crate::publish::Published;
 
 /// Most entries of a `tail`.
@@ -24,8 +25,10 @@ const TAIL_RECORDS: usize = 100_000;
 /// Starts a watch.
 pub(super) async fn watch(
     services: &Services,
-    request: v1::WatchProofEntriesRequest,
+    request: Request<v1::WatchProofEntriesRequest>,
 ) -> Result<Outlet<v1::WatchProofEntriesResponse>, Status> {
+    let leaving = Leaving::of(request.extensions());
+    let request = request.into_inner();
     let mut violations = Vec::new();
     let interval = request.bookmark_interval.as_ref();
     let interval = feed::bookmark_interval(interval, &mut violations);
@@ -54,7 +57,7 @@ pub(super) async fn watch(
     };
     let position = feed::position(&log, start).await?;
     let first = first(&log, &show, position);
-    let follow = Feed::new(services, position, interval);
+    let follow = Feed::new(services, position, interval, leaving);
     feed::stream(services, "watch-proof", move |inlet| async move {
         inlet.send(first).await?;
         follow.run(inlet, show).await
