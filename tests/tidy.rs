@@ -284,6 +284,7 @@ mod tidy {
             "NOT_EXECUTABLE",
             "NOT_READABLE",
             "POST",
+            "PROMOTE_LEARNING",
             "REQUIRED",
         ];
         let events = codes(&program["server/core/src/record/event.rs"]);
