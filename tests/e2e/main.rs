@@ -23,6 +23,7 @@ mod isolation;
 #[cfg(test)]
 mod kills;
 #[cfg(test)]
+mod learning;
 mod lifecycle;
 #[cfg(test)]
 mod metrics;
