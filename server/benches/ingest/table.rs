@@ -58,7 +58,9 @@ pub(crate) fn compare(case: &str, own: &Passes, reference: &Passes, goal: f64) -
     );
     if noisy {
         let percent = 100.0 * reference.spread();
-        println!("  failed: the reference itself moved by {percent:.0} % in this run; run it again");
+        println!(
+            "  failed: the reference itself moved by {percent:.0} % in this run; run it again"
+        );
     }
     met == "yes"
 }
