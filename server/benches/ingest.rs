@@ -28,6 +28,10 @@ mod bed;
 mod load;
 #[path = "ingest/native.rs"]
 mod native;
+#[path = "ingest/otlp.rs"]
+mod otlp;
+#[path = "ingest/scale.rs"]
+mod scale;
 #[path = "ingest/server.rs"]
 mod server;
 #[path = "ingest/table.rs"]
@@ -35,7 +39,8 @@ mod table;
 
 type Table = (&'static str, fn(&[String]));
 
-const TABLES: [Table; 1] = [("native", native::measure)];
+const TABLES: [Table; 3] =
+    [("native", native::measure), ("otlp", otlp::measure), ("scale", scale::measure)];
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
