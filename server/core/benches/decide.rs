@@ -238,11 +238,7 @@ const REPEATS: usize = 10_000;
 fn frozen() -> (usize, usize) {
     let (bench, app) = prepared(Learner::Ccq, true);
     let healthy = reading(&app, bench.now, MICRO / 3);
-    let known = || {
-        let (table, knowledge) = (&bench.state.table, &bench.state.knowledge);
-        agentd_core::choose::snapshot::Snapshot::new(Env::Stage, "bench", 0, table, knowledge)
-            .digest
-    };
+    let known = || bench.state.acting().digest();
     let (mut outputs, mut tables) = (BTreeSet::new(), BTreeSet::new());
     for n in 0..REPEATS {
         outputs.insert(crash(&bench, &app, &healthy));
