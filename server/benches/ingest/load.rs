@@ -85,8 +85,7 @@ impl Batch {
         let time = split(now());
         let signals = apps.iter().map(|app| signal(app, time)).collect();
         let batch = v1::SignalBatch { seq: FIRST, sent_time: None, signals };
-        let bytes =
-            v1::PushSignalsRequest { message: Some(Wire::Batch(batch)) }.encode_to_vec();
+        let bytes = v1::PushSignalsRequest { message: Some(Wire::Batch(batch)) }.encode_to_vec();
         let mut seq = vec![8, 0, 0, 0, 0];
         put_varint(&mut seq[1..], FIRST);
         let mut stamp = vec![8, 0, 0, 0, 0, 0, 16, 0, 0, 0, 0, 0];
@@ -218,5 +217,102 @@ impl Lane {
         let request = say(&monitor(self.number), tokio_stream::iter(all));
         let answer: Bytes = grpc.client_streaming(request, path, Raw).await.unwrap().into_inner();
         v1::PushSignalsResponse::decode(answer).unwrap()
+    }
+}
+
+/// One sender of OpenTelemetry metrics.
+pub(crate) struct Export {
+    channel: Channel,
+    number: usize,
+    bytes: Mutex<(Vec<u8>, u64)>,
+    times: Vec<usize>,
+}
+
+impl Export {
+    /// The monitor `number`, whose exports hold a resource with six gauges for each app.
+    pub(crate) async fn open(address: &str, number: usize, apps: &[String]) -> Self {
+        const TIME: u64 = 0x1122_3344_5566_7788;
+        let resource_metrics = apps.iter().map(|app| otlp::resource(app, TIME)).collect();
+        let bytes = otlp::Request { resource_metrics }.encode_to_vec();
+        let times = places(&bytes, &TIME.to_le_bytes());
+        assert_eq!(times.len(), 6 * apps.len());
+        let at = Mutex::new((bytes, 0));
+        Self { channel: connect(address).await, number, bytes: at, times }
+    }
+
+    fn next(&self) -> Bytes {
+        let (bytes, at) = &mut *self.bytes.lock().unwrap();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        *at = (*at + 1_000_000).max(u64::try_from(now.as_nanos()).unwrap());
+        for time in &self.times {
+            bytes[*time..time + 8].copy_from_slice(&at.to_le_bytes());
+        }
+        Bytes::copy_from_slice(bytes)
+    }
+
+    /// Sends so many exports, one after the other.
+    pub(crate) async fn push(&self, exports: usize) {
+        const EXPORT: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+        let mut grpc = tonic::client::Grpc::new(self.channel.clone());
+        for _ in 0..exports {
+            grpc.ready().await.unwrap();
+            let request = say(&monitor(self.number), self.next());
+            let path = PathAndQuery::from_static(EXPORT);
+            let answer: Bytes = grpc.unary(request, path, Raw).await.unwrap().into_inner();
+            assert!(answer.is_empty(), "nothing was refused: {answer:?}");
+        }
+    }
+}
+
+/// Metrics as the conventions name them.
+mod otlp {
+    use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+    use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
+    use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+    use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+    use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
+    use opentelemetry_proto::tonic::metrics::v1::{
+        Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics,
+    };
+    use opentelemetry_proto::tonic::resource::v1::Resource;
+
+    pub(super) type Request = ExportMetricsServiceRequest;
+
+    const GAUGES: [(&str, &str, f64); 6] = [
+        ("process.cpu.utilization", "1", 0.25),
+        ("container.memory.working_set", "By", 512e6),
+        ("k8s.container.memory.limit", "By", 1024e6),
+        ("k8s.container.restart.count", "{restart}", 2.0),
+        ("k8s.container.cpu.limit", "{cpu}", 2.0),
+        ("process.uptime", "s", 86_400.0),
+    ];
+
+    fn text(key: &str, value: &str) -> KeyValue {
+        let value = Some(AnyValue { value: Some(Any::StringValue(value.to_owned())) });
+        KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
+    }
+
+    pub(super) fn resource(app: &str, time_unix_nano: u64) -> ResourceMetrics {
+        let metrics = GAUGES.map(|(name, unit, value)| {
+            let value = Some(Value::AsDouble(value));
+            let point = NumberDataPoint { time_unix_nano, value, ..NumberDataPoint::default() };
+            Metric {
+                name: name.to_owned(),
+                unit: unit.to_owned(),
+                data: Some(Data::Gauge(Gauge { data_points: vec![point] })),
+                ..Metric::default()
+            }
+        });
+        let named = [
+            ("service.name", app),
+            ("deployment.environment.name", "stage"),
+            ("service.instance.id", "0"),
+        ];
+        let attributes = named.map(|(key, value)| text(key, value)).to_vec();
+        ResourceMetrics {
+            resource: Some(Resource { attributes, ..Resource::default() }),
+            scope_metrics: vec![ScopeMetrics { metrics: metrics.to_vec(), ..Default::default() }],
+            ..ResourceMetrics::default()
+        }
     }
 }

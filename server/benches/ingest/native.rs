@@ -37,7 +37,7 @@ async fn pass(server: &mut Process, lanes: &[Lane], size: usize, signals: usize)
 }
 
 /// All of them at once, on this thread.
-async fn join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+pub(crate) async fn join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut waiting: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
     std::future::poll_fn(|cx| {
         let mut ready = true;

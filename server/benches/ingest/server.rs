@@ -203,8 +203,7 @@ fn services(
         metrics: Arc::clone(&metrics),
         tasks: tasks.clone(),
     };
-    let restored =
-        Restored { state, policy: policy.clone(), head: opened.head, bytes_cut: None };
+    let restored = Restored { state, policy: policy.clone(), head: opened.head, bytes_cut: None };
     let agent = Agent::new(parts, policy, restored, inbox);
     let (health, service) = tonic_health::server::health_reporter();
     let services = Services {
@@ -253,11 +252,8 @@ fn state(apps: usize, policy: &Policy, now: u64) -> State {
         commit(state, policy, &step.records);
         at
     };
-    let begin = Input::Started {
-        started: started(),
-        policy: Box::new(policy.clone()),
-        bytes_cut: None,
-    };
+    let begin =
+        Input::Started { started: started(), policy: Box::new(policy.clone()), bytes_cut: None };
     give(&mut state, &begin, 0);
     let request = OnboardRequest {
         name: first.to_string(),

@@ -58,13 +58,9 @@ pub(crate) fn compare(case: &str, own: &Passes, reference: &Passes, goal: f64) -
     );
     if noisy {
         let percent = 100.0 * reference.spread();
-        println!("  failed: the reference itself moved by {percent:.0} % in this run; run it again");
+        println!(
+            "  failed: the reference itself moved by {percent:.0} % in this run; run it again"
+        );
     }
     met == "yes"
-}
-
-/// One figure beside its goal.
-pub(crate) fn limit(case: &str, figure: f64, goal: f64, unit: &str) {
-    let met = if figure <= goal { "yes" } else { "NO" };
-    println!("{case:<58} {figure:>10.2} {unit:<12} goal <= {goal:<8.2} {met}");
 }

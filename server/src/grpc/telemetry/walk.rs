@@ -72,6 +72,7 @@ pub(super) struct Walked {
 
 impl<'a> Drafts<'a> {
     /// The same room for what lies elsewhere.
+    #[expect(clippy::unnecessary_filter_map, reason = "the items are of another lifetime")]
     pub(super) fn emptied<'b>(self) -> Drafts<'b> {
         let Self { mut signals, mut conditions } = self;
         signals.clear();
