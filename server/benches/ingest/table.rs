@@ -64,9 +64,3 @@ pub(crate) fn compare(case: &str, own: &Passes, reference: &Passes, goal: f64) -
     }
     met == "yes"
 }
-
-/// One figure beside its goal.
-pub(crate) fn limit(case: &str, figure: f64, goal: f64, unit: &str) {
-    let met = if figure <= goal { "yes" } else { "NO" };
-    println!("{case:<58} {figure:>10.2} {unit:<12} goal <= {goal:<8.2} {met}");
-}
