@@ -1,13 +1,12 @@
 //! Monitors that send as fast as they are read: messages that are encoded once, with their numbers and times written into the bytes.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use agentctl_api::v1;
 use agentctl_api::v1::push_signals_request::Message as Wire;
 use bytes::{Buf as _, BufMut as _, Bytes};
 use prost::Message as _;
-use tokio_stream::StreamExt as _;
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
@@ -205,17 +204,8 @@ impl Lane {
         message.encode_to_vec().into()
     }
 
-    /// Sends so many messages as fast as they are read, and gives what became of them.
+    /// Sends so many messages, and gives what became of them.
     pub(crate) async fn push(&self, messages: usize) -> v1::PushSignalsResponse {
-        self.push_at(messages, Duration::ZERO).await
-    }
-
-    /// The same with a pause after each.
-    pub(crate) async fn push_at(
-        &self,
-        messages: usize,
-        pause: Duration,
-    ) -> v1::PushSignalsResponse {
         let bye = v1::PushSignalsRequest { message: Some(Wire::Bye(v1::Bye::default())) };
         let bye = Bytes::from(bye.encode_to_vec());
         let source = Arc::clone(&self.source);
@@ -224,18 +214,7 @@ impl Lane {
         let mut grpc = tonic::client::Grpc::new(self.channel.clone());
         grpc.ready().await.unwrap();
         let path = PathAndQuery::from_static("/agentctl.v1.TelemetryService/PushSignals");
-        let all = tokio_stream::iter(all);
-        let mut due = tokio::time::Instant::now();
-        let paced = all.then(move |message| {
-            due += pause;
-            async move {
-                if !pause.is_zero() {
-                    tokio::time::sleep_until(due).await;
-                }
-                message
-            }
-        });
-        let request = say(&monitor(self.number), paced);
+        let request = say(&monitor(self.number), tokio_stream::iter(all));
         let answer: Bytes = grpc.client_streaming(request, path, Raw).await.unwrap().into_inner();
         v1::PushSignalsResponse::decode(answer).unwrap()
     }
