@@ -10,9 +10,6 @@ mod backtest;
 #[cfg(test)]
 mod contract;
 #[cfg(test)]
-mod tool;
-
-#[cfg(test)]
 mod docs;
 #[cfg(test)]
 mod first_value;
@@ -24,6 +21,7 @@ mod isolation;
 mod kills;
 #[cfg(test)]
 mod learning;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod metrics;
@@ -51,6 +49,8 @@ mod start;
 mod telemetry;
 #[cfg(test)]
 mod terminal;
+#[cfg(test)]
+mod tool;
 #[cfg(test)]
 mod transparency;
 #[cfg(test)]

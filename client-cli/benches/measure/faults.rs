@@ -141,6 +141,19 @@ const FAULTS: [Fault; 7] = [
     },
 ];
 
+/// Whether that is what the fault called for.
+fn is_right(fault: &Fault, done: &[Action]) -> bool {
+    let restarts = done.iter().filter(|action| **action == Action::Restart).count();
+    match fault.name {
+        "crash" => done == [Action::Restart],
+        "crash-loop" => (1..=8).contains(&restarts) && restarts == done.len(),
+        "leak" => (1..=2).contains(&restarts) && restarts == done.len(),
+        "overload" => done == [Action::ScaleUp],
+        "dependency" | "flap" => restarts <= 1 && restarts == done.len(),
+        _ => done.is_empty(),
+    }
+}
+
 impl Run {
     async fn start(
         server: &Arc<App>,
@@ -323,17 +336,8 @@ impl Run {
             }
         }
         let done = self.done(since);
-        let count = |action: Action| done.iter().filter(|done| **done == action).count();
-        let (restarts, ups) = (count(Action::Restart), count(Action::ScaleUp));
-        let good = match fault.name {
-            "crash" => done == [Action::Restart],
-            "crash-loop" => (1..=8).contains(&restarts) && restarts == done.len(),
-            "leak" => (1..=2).contains(&restarts) && restarts == done.len(),
-            "overload" => ups == 1 && done.len() == 1,
-            "dependency" | "flap" => restarts <= 1 && restarts == done.len(),
-            _ => done.is_empty(),
-        };
-        expect(good, &format!("done was {done:?}"));
+        expect(is_right(fault, &done), &format!("done was {done:?}"));
+        let restarts = done.iter().filter(|action| **action == Action::Restart).count();
         Ended { name: self.name.to_string(), wrong, restarts, actions: done.len() }
     }
 

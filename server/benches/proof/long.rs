@@ -48,7 +48,11 @@ impl Author {
     fn line(&mut self, body: Option<Body>) -> Bytes {
         let seq = self.next();
         let reason = "x".repeat(120);
-        let body = body.unwrap_or(Body::FreezeSet { frozen: seq % 2 == 0, reason, request: None });
+        let body = body.unwrap_or(Body::FreezeSet {
+            frozen: seq.is_multiple_of(2),
+            reason,
+            request: None,
+        });
         let (at, actor) = (1_795_448_641_000 + seq, "agent-0badcafe".to_owned());
         let (env, cause) = (Env::Stage, Some(seq - 1));
         let record = Record { seq, at, env, app: None, cause, actor, trace: None, body };

@@ -16,7 +16,7 @@ fn batches(server: &Server, count: u64) -> Vec<Bytes> {
             error_ratio: Some(0.001),
             request_rate: Some(120.0),
             restart_count: Some(2),
-            conditions: BTreeMap::from([("cpu_high".to_owned(), seq % 2 == 0)]),
+            conditions: BTreeMap::from([("cpu_high".to_owned(), seq.is_multiple_of(2))]),
             ttl: Some(prost_types::Duration { seconds: 10, nanos: 0 }),
             ..good(server, "web")
         });
