@@ -56,9 +56,9 @@ Examples:
 
 A probe by http, tcp or grpc (grpc.health.v1) reports response times and the share of failures over
 the last 20 looks; one of a process reports its share of one core and of the memory of the machine,
-and one of a control group what all in it use, against the limits it has. When the server is away it
-comes back by itself, and sends what it sees then: an old signal is worth nothing. A clean stop says
-goodbye, so that the server knows that the monitor left and was not lost.
+and one of a control group what all in it use, against the limits it has. When the server is away
+it comes back by itself, and sends what it sees then: an old signal is worth nothing. A clean stop
+says goodbye, so that the server knows that the monitor left and was not lost.
 
 Exit codes: 0 stopped, 2 a signal was not accepted, 4 the token may not push signals.")]
     Run(RunArgs),
