@@ -208,32 +208,46 @@ impl Still {
     /// drawn, and what the action would be worth a few steps later is drawn with it: that it may not help is no reason to do it
     /// later. What comes after the action is valued as it is expected.
     fn loses(&self, position: usize, action: &Expected, draws: &[Fixed]) -> u32 {
+        let later: Vec<_> = self.after.iter().map(|step| Later::new(step, position)).collect();
         let won = self.stays.iter().enumerate().filter(|(draw, stays)| {
             let odds = draws.get(draw * STRIDE % DRAWS).copied().unwrap_or(Fixed::ONE);
             let acting = costs(action, fails(action, odds), action.next);
-            acting < self.waiting(position, odds, stays.as_slice())
+            acting < self.waiting(&later, odds, stays.as_slice())
         });
         let won = u32::try_from(won.count()).unwrap_or(u32::MAX);
         won.saturating_mul(1_000) / u32::try_from(DRAWS).unwrap_or(u32::MAX)
     }
 
-    /// What it costs to do nothing first and the best after it, with the odds of the action at `position` multiplied and doing nothing
-    /// as good as `stays` says.
-    fn waiting(&self, position: usize, odds: Fixed, stays: &[Fixed]) -> Fixed {
+    /// What it costs to do nothing first and the best after it, with the odds of the action multiplied and doing nothing as good as
+    /// `stays` says.
+    fn waiting(&self, later: &[Later], odds: Fixed, stays: &[Fixed]) -> Fixed {
         let end = self.after.last().and_then(idling).unwrap_or(self.expected);
-        let (now, later) = stays.split_first().unwrap_or((&Fixed::ONE, &[]));
-        let best = self.after.iter().zip(later).rev().fold(end.next, |after, (step, stay)| {
-            let values = step.iter().enumerate().filter_map(|(other, expected)| {
-                let expected = expected.as_ref()?;
-                Some(match other {
-                    0 => costs(expected, *stay, after),
-                    _ if other == position => costs(expected, fails(expected, odds), expected.next),
-                    _ => expected.value,
-                })
-            });
-            values.min().unwrap_or(after)
+        let (now, stays) = stays.split_first().unwrap_or((&Fixed::ONE, &[]));
+        let best = later.iter().zip(stays).rev().fold(end.next, |after, (step, stay)| {
+            let idle = step.idle.as_ref().map(|idle| costs(idle, *stay, after));
+            let act = step.act.as_ref().map(|act| costs(act, fails(act, odds), act.next));
+            [idle, act, step.others].into_iter().flatten().min().unwrap_or(after)
         });
         costs(&self.expected, *now, best)
+    }
+}
+
+/// What can be done after some steps of waiting, seen from one action: it and doing nothing are drawn, all else is as expected.
+struct Later {
+    idle: Option<Expected>,
+    act: Option<Expected>,
+    /// The best of the others.
+    others: Option<Fixed>,
+}
+
+impl Later {
+    fn new(step: &[Option<Expected>; COUNT], position: usize) -> Self {
+        let others = step.iter().enumerate().skip(1).filter(|(other, _)| *other != position);
+        Self {
+            idle: idling(step),
+            act: step.get(position).copied().flatten().filter(|_| position != 0),
+            others: others.filter_map(|(_, expected)| Some(expected.as_ref()?.value)).min(),
+        }
     }
 }
 
