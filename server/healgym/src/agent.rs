@@ -15,6 +15,8 @@ use crate::rules;
 
 /// Length of one step.
 const STEP_MS: u64 = 30_000;
+/// Least chance to beat doing nothing of what may be explored, in permille: the limit of the agent.
+const EXPLORES_FROM: u32 = 300;
 /// Share of decisions that explore.
 pub const EXPLORATION: f64 = 0.05;
 /// Outcomes a value of `q` needs before it may outrank the rule; the default of the policy.
@@ -126,7 +128,7 @@ impl Ccq {
             .collect();
         let sure = |(action, sure): &&(usize, u32)| *action == 0 || *sure >= Confidence::FLOOR;
         let best = ranked.iter().find(sure).map_or(0, |(action, _)| *action);
-        let hopeful = ranked.iter().filter(|(_, sure)| *sure >= Confidence::FLOOR);
+        let hopeful = ranked.iter().filter(|(_, sure)| *sure >= EXPLORES_FROM);
         let hopeful = hopeful.map(|(action, _)| *action).filter(|a| may_be_explored(*a)).collect();
         self.judged.insert(key, (best, hopeful));
         self.judged[&key].clone()
