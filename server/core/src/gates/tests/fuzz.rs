@@ -5,7 +5,7 @@
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 
-use crate::action::{Level, ceiling};
+use crate::action::{Action, Level, ceiling};
 use crate::app::Env;
 use crate::choose::Source;
 use crate::gates::arbitrary::any_scene;
@@ -53,7 +53,7 @@ const LAWS: [Law; 16] = [
     }),
     ("environment", |s| s.policy.env != s.around.env),
     // A change of settings touches nothing, and takes the label away.
-    ("protected", |s| s.app.profile.protected && s.proposal.action.is_selectable()),
+    ("protected", |s| s.app.profile.protected && s.proposal.action != Action::Configure),
     ("autonomy", |s| {
         let level = s.policy.levels.get(&s.proposal.action).copied().unwrap_or(Level::Off);
         let level = level.min(ceiling(s.proposal.action));
