@@ -3,14 +3,13 @@
 //! There is no queue between a socket and this table: a stream updates its apps' windows in place, and the loop closes the windows it
 //! wants to look at. Overload sheds freshness, never order, and memory does not grow with load.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use agentd_core::app::{AppName, Env, Millis};
 use agentd_core::policy::{Freshness, Policy};
 use agentd_core::signal::{Accepted, Believed, Reading, Sample};
 use agentd_core::window::{Absorbed, Push, Window};
+use hashbrown::HashTable;
 
 /// Shards of the table: enough that streams rarely meet on one lock.
 const SHARDS: usize = 16;
@@ -25,38 +24,30 @@ pub struct Ingest {
 
 #[derive(Debug, Default)]
 struct Shard {
-    windows: HashMap<AppName, Window, Names>,
+    /// Found by the [`hash`] of the app's name.
+    windows: HashTable<Window>,
     dropped: u64,
 }
 
-/// How names of apps are found. Only names that were onboarded are in the table and they are short, so that no keyed hash is needed.
-type Names = BuildHasherDefault<NameHasher>;
-
-/// Takes a name in eight bytes at a time.
-#[derive(Debug, Default)]
-struct NameHasher(u64);
-
-impl NameHasher {
-    fn mix(&mut self, word: u64) {
-        // An odd number without a pattern: the fraction of the golden ratio.
-        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+/// What names of apps are found by. Only names that were onboarded are in the table and they are short, so that no keyed hash is
+/// needed.
+fn hash(name: &str) -> u64 {
+    // An odd number without a pattern: the fraction of the golden ratio.
+    let mix =
+        |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let (mut hash, mut rest) = (0_u64, name.as_bytes());
+    while let Some((word, more)) = rest.split_first_chunk::<8>() {
+        hash = mix(hash, u64::from_le_bytes(*word));
+        rest = more;
     }
+    let last = rest.iter().fold(rest.len() as u64, |word, byte| word << 8 | u64::from(*byte));
+    // The product is best mixed at its high end, and a table looks at the low one.
+    mix(hash, last).rotate_left(26)
 }
 
-impl Hasher for NameHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        let mut rest = bytes;
-        while let Some((word, more)) = rest.split_first_chunk::<8>() {
-            self.mix(u64::from_le_bytes(*word));
-            rest = more;
-        }
-        let last = rest.iter().fold(rest.len() as u64, |word, byte| word << 8 | u64::from(*byte));
-        self.mix(last);
-    }
-
-    fn finish(&self) -> u64 {
-        // The product is best mixed at its high end, and a table looks at the low one.
-        self.0.rotate_left(26)
+impl Shard {
+    fn get(&mut self, hash: u64, app: &str) -> Option<&mut Window> {
+        self.windows.find_mut(hash, |window| window.app().as_str() == app)
     }
 }
 
@@ -85,8 +76,7 @@ impl Ingest {
         Arc::clone(&self.rules.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn shard(&self, app: &str) -> MutexGuard<'_, Shard> {
-        let hash = Names::default().hash_one(app);
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
         // Other bits than those by which the table of the shard finds it.
         let index = usize::try_from(hash >> 32).unwrap_or(0) % SHARDS;
         // The index is below the length by construction; the first shard is a total answer, not a case that happens.
@@ -96,31 +86,43 @@ impl Ingest {
 
     /// Makes a window for an app that was just onboarded. Signals of apps without one are refused.
     pub fn attach(&self, app: &AppName) {
-        let window = || Window::new(app.clone());
-        self.shard(app.as_str()).windows.entry(app.clone()).or_insert_with(window);
-    }
-
-    /// Forgets the window of an app that was let go: signals about it are refused from here on.
-    pub fn detach(&self, app: &AppName) {
-        self.shard(app.as_str()).windows.remove(app);
+        self.add(Window::new(app.clone()));
     }
 
     /// Makes a window for an app that was onboarded before this start: its monitors get time to report again.
     pub fn resume(&self, app: &AppName, now: Millis) {
-        let window = || Window::resumed(app.clone(), now);
-        self.shard(app.as_str()).windows.entry(app.clone()).or_insert_with(window);
+        self.add(Window::resumed(app.clone(), now));
+    }
+
+    fn add(&self, window: Window) {
+        let hash_of = |window: &Window| hash(window.app().as_str());
+        let hash = hash_of(&window);
+        let is_it = |known: &Window| known.app() == window.app();
+        let mut shard = self.shard(hash);
+        let Err(absent) = shard.windows.find_entry(hash, is_it) else { return };
+        absent.into_table().insert_unique(hash, window, hash_of);
+    }
+
+    /// Forgets the window of an app that was let go: signals about it are refused from here on.
+    pub fn detach(&self, app: &AppName) {
+        let hash = hash(app.as_str());
+        if let Ok(found) = self.shard(hash).windows.find_entry(hash, |known| known.app() == app) {
+            found.remove();
+        }
     }
 
     /// Whether the app has a window, so that a signal about it is known.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<AppName> {
-        self.shard(name).windows.get_key_value(name).map(|(app, _)| app.clone())
+        let hash = hash(name);
+        self.shard(hash).get(hash, name).map(|window| window.app().clone())
     }
 
     /// Does something to the window of an app and counts what was dropped; `None` if it has none.
     fn with(&self, app: &str, change: impl FnOnce(&mut Window) -> Absorbed) -> Option<Absorbed> {
-        let mut shard = self.shard(app);
-        let absorbed = shard.windows.get_mut(app).map(change)?;
+        let hash = hash(app);
+        let mut shard = self.shard(hash);
+        let absorbed = shard.get(hash, app).map(change)?;
         shard.dropped = shard.dropped.saturating_add(u64::from(absorbed.dropped));
         Some(absorbed)
     }
@@ -154,7 +156,8 @@ impl Ingest {
         policy: &Policy,
         onboarded_at: Millis,
     ) -> Reading {
-        match self.shard(app.as_str()).windows.get_mut(app) {
+        let hash = hash(app.as_str());
+        match self.shard(hash).get(hash, app.as_str()) {
             Some(window) => window.close(now, policy, onboarded_at),
             None => Reading::silent(app.clone(), now, None),
         }
