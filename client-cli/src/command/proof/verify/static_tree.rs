@@ -148,7 +148,7 @@ fn take(
     // What nobody signed has no place in the files either.
     let longer = [&bundle, &leaves].into_iter().find(|found| found.goes_on());
     if let Some(Found { tile, .. }) = longer {
-        check.fault = Some(fault("TILE_DIFFERS", first + width - 1, tile, GOES_ON));
+        check.fault = Some(fault("TILE_DIFFERS", first + width, tile, GOES_ON));
     }
     longer.is_none()
 }
@@ -173,7 +173,7 @@ fn upper(dir: &Path, level: u8, size: u64, computed: &[Hash]) -> Option<FaultVie
         let width = (count - index * TILE_WIDTH).min(TILE_WIDTH);
         let tile = Tile::new(Kind::Hashes(level), index, width)?;
         let found = read(dir, tile).unwrap_or(Found { bytes: Vec::new(), tile });
-        let last = (index * TILE_WIDTH + width) << (8 * u32::from(level));
+        let behind = (index * TILE_WIDTH + width) << (8 * u32::from(level));
         for at in 0..width {
             let place = index * TILE_WIDTH + at;
             let wanted = computed.get(usize::try_from(place).ok()?)?;
@@ -184,7 +184,7 @@ fn upper(dir: &Path, level: u8, size: u64, computed: &[Hash]) -> Option<FaultVie
             }
         }
         if found.goes_on() {
-            return Some(fault("TILE_DIFFERS", last.min(size), &found.tile, GOES_ON));
+            return Some(fault("TILE_DIFFERS", behind + 1, &found.tile, GOES_ON));
         }
     }
     None

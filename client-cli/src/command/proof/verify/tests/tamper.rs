@@ -145,25 +145,26 @@ fn a_tree_cut_within_an_entry_or_without_a_tile_names_where_it_ends() {
 
 #[test]
 fn what_stands_behind_the_end_of_a_tile_is_not_overlooked() {
-    for (name, last) in [
-        ("tile/entries/000", 256),
-        ("tile/entries/002.p/88", 600),
-        ("tile/0/001", 512),
-        ("tile/0/002.p/88", 600),
-        ("tile/1/000.p/2", 512),
+    // What is named is the place where it stands: all before it is as it was signed.
+    for (name, behind) in [
+        ("tile/entries/000", 257),
+        ("tile/entries/002.p/88", 601),
+        ("tile/0/001", 513),
+        ("tile/0/002.p/88", 601),
+        ("tile/1/000.p/2", 513),
     ] {
         for more in [&b"x"[..], &[0; 100]] {
             let tree = Tree::new();
             tree.alter(name, |bytes| [&bytes[..], more].concat());
             let fault = tree.check().unwrap().fault.expect(name);
-            assert_eq!(fault.seq, last, "{name}: {fault:?}");
+            assert_eq!(fault.seq, behind, "{name}: {fault:?}");
             assert!(fault.summary.contains(name), "{fault:?}");
         }
         // As long as the file system lets it be, it is not read as a whole.
         let tree = Tree::new();
         let file = fs::OpenOptions::new().write(true).open(tree.path().join(name)).unwrap();
         file.set_len(8 << 30).unwrap();
-        assert_eq!(tree.check().unwrap().fault.expect(name).seq, last, "{name}");
+        assert_eq!(tree.check().unwrap().fault.expect(name).seq, behind, "{name}");
     }
     // The full tile may stand for the partial one, with entries that came later.
     let tree = Tree::new();
