@@ -1,5 +1,5 @@
-//! What it costs to take signals in, beside servers that throw the same messages away: `cargo bench -p agentd --bench ingest`, and
-//! `-- native` or `-- otlp` for one of the tables only.
+//! What it costs to take signals in, beside servers that throw the same messages away and beside servers that others would send them
+//! to: `cargo bench -p agentd --bench ingest`, and `-- native`, `-- otlp` or `-- peers` for one of the tables only.
 //!
 //! Each server is a process of its own and is asked for the processor time it used. Passes alternate, because this class of machine
 //! moves by a multiple with its neighbours: it is the ratios of one run that say something, and a table whose reference moved too
@@ -30,6 +30,12 @@ mod load;
 mod native;
 #[path = "ingest/otlp.rs"]
 mod otlp;
+#[path = "ingest/peer.rs"]
+mod peer;
+#[path = "ingest/peers.rs"]
+mod peers;
+#[path = "ingest/remote.rs"]
+mod remote;
 #[path = "ingest/server.rs"]
 mod server;
 #[path = "ingest/table.rs"]
@@ -37,7 +43,8 @@ mod table;
 
 type Table = (&'static str, fn(&[String]));
 
-const TABLES: [Table; 2] = [("native", native::measure), ("otlp", otlp::measure)];
+const TABLES: [Table; 3] =
+    [("native", native::measure), ("otlp", otlp::measure), ("peers", peers::measure)];
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -62,6 +62,19 @@ fn a_crashed_app_is_restarted_and_every_step_is_seen_and_explained() {
     assert_eq!(explained["rechecked"], true, "it comes out the same when judged again");
     let page = server.ctl(&["explain", id]).ok().stdout;
     assert!(page.contains("restart") && page.contains(id), "{page}");
+
+    // How likely it was to help, with how sure that is: the same in every form.
+    let resolves = &explained["decision"]["p_resolve"];
+    let share = |name: &str| resolves[name].as_f64().unwrap_or_else(|| panic!("{explained:#}"));
+    let (low, chance, high) = (share("low"), share("chance"), share("high"));
+    assert!(0.0 < low && low < chance && chance < high && high < 1.0, "{resolves:#}");
+    let chosen = &explained["decision"]["candidates"][0];
+    assert_eq!((&chosen["chosen"], &chosen["p_resolve"]), (&Value::Bool(true), resolves));
+    let said = format!("resolves {chance:.2} ({low:.2} to {high:.2})");
+    assert!(page.contains(&said), "{said} is not in\n{page}");
+    let list = server.ctl(&["decision", "list", "-o", "json"]).ok().json();
+    let listed = list.as_array().unwrap().iter().find(|decision| decision["id"] == id);
+    assert_eq!(&listed.expect("it is in the list")["p_resolve"], resolves);
 }
 
 #[test]

@@ -14,6 +14,10 @@ use tonic::transport::{Channel, Endpoint};
 
 /// Monitors there are tokens for.
 pub(crate) const MONITORS: usize = 64;
+/// Senders that send at once, each with apps of its own.
+pub(crate) const SENDERS: usize = 8;
+/// Apps of one sender.
+pub(crate) const APPS: usize = 100;
 /// Times have a part of a second from here on: written as a varint it has five bytes then, whatever it is.
 const FRACTION: u64 = 269;
 const FRACTIONS: u64 = 1_000 - FRACTION;
@@ -22,6 +26,12 @@ const FIRST: u64 = 1 << 21;
 
 pub(crate) fn app(n: usize) -> String {
     format!("bench-app-{n:06}")
+}
+
+/// The apps that the monitor `n` speaks for, and that its token is bound to.
+pub(crate) fn apps_of(n: usize) -> Vec<String> {
+    let first = n % SENDERS * APPS;
+    (first..first + APPS).map(app).collect()
 }
 
 pub(crate) fn monitor(n: usize) -> String {
@@ -43,7 +53,8 @@ fn split(at: u64) -> (u64, u64) {
     (at / FRACTIONS, (at % FRACTIONS + FRACTION) * 1_000_000)
 }
 
-fn put_varint(into: &mut [u8], mut value: u64) {
+/// Writes a varint of as many bytes as there are.
+pub(crate) fn put_varint(into: &mut [u8], mut value: u64) {
     let last = into.len() - 1;
     for byte in &mut into[..last] {
         *byte = (value & 0x7f) as u8 | 0x80;
@@ -67,7 +78,7 @@ fn signal(app: &str, (seconds, nanos): (u64, u64)) -> v1::Signal {
     }
 }
 
-fn places(bytes: &[u8], wanted: &[u8]) -> Vec<usize> {
+pub(crate) fn places(bytes: &[u8], wanted: &[u8]) -> Vec<usize> {
     let found = bytes.windows(wanted.len()).enumerate().filter(|(_, window)| *window == wanted);
     found.map(|(at, _)| at).collect()
 }
@@ -259,14 +270,17 @@ impl Export {
             let request = say(&monitor(self.number), self.next());
             let path = PathAndQuery::from_static(EXPORT);
             let answer: Bytes = grpc.unary(request, path, Raw).await.unwrap().into_inner();
-            assert!(answer.is_empty(), "nothing was refused: {answer:?}");
+            let told = otlp::Answer::decode(answer).unwrap().partial_success.unwrap_or_default();
+            assert_eq!(told.rejected_data_points, 0, "{}", told.error_message);
         }
     }
 }
 
 /// Metrics as the conventions name them.
 mod otlp {
-    use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+    use opentelemetry_proto::tonic::collector::metrics::v1::{
+        ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+    };
     use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
     use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
     use opentelemetry_proto::tonic::metrics::v1::metric::Data;
@@ -277,6 +291,7 @@ mod otlp {
     use opentelemetry_proto::tonic::resource::v1::Resource;
 
     pub(super) type Request = ExportMetricsServiceRequest;
+    pub(super) type Answer = ExportMetricsServiceResponse;
 
     const GAUGES: [(&str, &str, f64); 6] = [
         ("process.cpu.utilization", "1", 0.25),

@@ -3,12 +3,9 @@
 use std::time::Duration;
 
 use crate::bed::Process;
-use crate::load::{self, Lane};
+use crate::load::{self, APPS, Lane, SENDERS as LANES};
 use crate::table::{self, Passes};
 
-const LANES: usize = 8;
-/// Apps of one monitor.
-const APPS: usize = 100;
 const PASSES: usize = 15;
 /// Signals of one monitor in one pass: what its principal may send at once.
 const SIGNALS: usize = 40_000;
@@ -19,7 +16,7 @@ const REST: Duration = Duration::from_millis(900);
 async fn lanes(address: &str, size: usize) -> Vec<Lane> {
     let mut lanes = Vec::new();
     for n in 0..LANES {
-        let apps: Vec<String> = (n * APPS..(n + 1) * APPS).map(load::app).collect();
+        let apps = load::apps_of(n);
         // Each size has principals of its own, and so a rate of its own.
         let number = n + if size == 1 { LANES } else { 0 };
         lanes.push(Lane::open(address, number, &apps, size).await);

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use crate::bed::Process;
-use crate::load::{self, Export};
+use crate::load::{self, APPS, Export};
 use crate::native::join;
 use crate::table::{self, Passes};
 
 const LANES: usize = 4;
-const APPS: usize = 100;
 const GAUGES: usize = 6;
 const PASSES: usize = 11;
 /// Exports of one sender in one pass: what its principal may send at once.
@@ -18,8 +17,7 @@ const REST: Duration = Duration::from_millis(400);
 async fn exports(address: &str) -> Vec<Export> {
     let mut exports = Vec::new();
     for n in 0..LANES {
-        let apps: Vec<String> = (n * APPS..(n + 1) * APPS).map(load::app).collect();
-        exports.push(Export::open(address, n, &apps).await);
+        exports.push(Export::open(address, n, &load::apps_of(n)).await);
     }
     exports
 }

@@ -158,16 +158,15 @@ pub(crate) fn agentd(dir: &Path, apps: usize) -> ! {
     std::process::exit(0)
 }
 
-/// One principal per monitor, because each may only send so much.
+/// One principal per monitor, because each may only send so much, and only about its own apps.
 fn write_tokens(path: &Path) {
     let mut options = std::fs::OpenOptions::new();
     let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(path).unwrap();
-    let monitors = (0..load::MONITORS).map(|n| (load::monitor(n), "\"monitor\""));
-    let people = [("op".to_owned(), "\"operator\", \"viewer\""), ("ap".to_owned(), "\"approver\"")];
-    for (name, roles) in monitors.chain(people) {
+    for n in 0..load::MONITORS {
+        let (name, apps) = (load::monitor(n), load::apps_of(n));
         let token = load::token(&name);
-        writeln!(file, "[[principal]]\nname = \"{name}\"\nroles = [{roles}]\ntoken = \"{token}\"")
-            .unwrap();
+        let text = format!("name = \"{name}\"\nroles = [\"monitor\"]\ntoken = \"{token}\"");
+        writeln!(file, "[[principal]]\n{text}\napps = {apps:?}").unwrap();
     }
 }
 

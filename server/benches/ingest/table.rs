@@ -36,23 +36,57 @@ impl Passes {
 
 pub(crate) fn header(figure: &str) {
     println!(
-        "{:<58} {:>10} {:>10} {:>22} {:>8} {:>5}",
+        "{:<58} {:>10} {:>10} {:>24} {:>9} {:>6}",
         "case", figure, "reference", "ratio (least to most)", "goal", "met"
     );
 }
 
-/// One line; `true` if the goal is met and the reference stood still.
-pub(crate) fn compare(case: &str, own: &Passes, reference: &Passes, goal: f64) -> bool {
-    let ratios = own.over(reference);
+/// What a ratio has to be.
+#[derive(Debug, Clone, Copy)]
+enum Goal {
+    AtMost(f64),
+    AtLeast(f64),
+    /// Nobody said.
+    Open,
+}
+
+impl Goal {
+    fn written(self) -> String {
+        match self {
+            Self::AtMost(most) => format!("<= {most:.2}"),
+            Self::AtLeast(least) => format!(">= {least:.2}"),
+            Self::Open => "-".to_owned(),
+        }
+    }
+
+    fn judge(self, ratio: f64) -> &'static str {
+        match self {
+            Self::AtMost(most) if ratio <= most => "yes",
+            Self::AtLeast(least) if ratio >= least => "yes",
+            Self::AtMost(_) | Self::AtLeast(_) => "MISSED",
+            Self::Open => "-",
+        }
+    }
+}
+
+/// What this costs by what the reference costs, which should be at most `goal`.
+pub(crate) fn compare(case: &str, own: &Passes, reference: &Passes, goal: f64) {
+    line(case, own, reference, &own.over(reference), Goal::AtMost(goal));
+}
+
+/// What a peer costs by what this costs, which should be at least `goal` if there is one.
+pub(crate) fn peer(case: &str, own: &Passes, peer: &Passes, goal: Option<f64>) {
+    let goal = goal.map_or(Goal::Open, Goal::AtLeast);
+    line(case, own, peer, &peer.over(own), goal);
+}
+
+fn line(case: &str, own: &Passes, reference: &Passes, ratios: &Passes, goal: Goal) {
     let (ratio, noisy) = (ratios.median(), reference.spread() > SPREAD_MAX);
-    let met = match (noisy, ratio <= goal) {
-        (true, _) => "noisy",
-        (false, true) => "yes",
-        (false, false) => "NO",
-    };
+    let met = if noisy { "noisy" } else { goal.judge(ratio) };
     let range = format!("{ratio:.2} ({:.2} to {:.2})", ratios.at(0.0), ratios.at(1.0));
+    let goal = goal.written();
     println!(
-        "{case:<58} {:>10.3} {:>10.3} {range:>22} {goal:>8.2} {met:>5}",
+        "{case:<58} {:>10.3} {:>10.3} {range:>24} {goal:>9} {met:>6}",
         own.median(),
         reference.median()
     );
@@ -62,5 +96,4 @@ pub(crate) fn compare(case: &str, own: &Passes, reference: &Passes, goal: f64) -
             "  failed: the reference itself moved by {percent:.0} % in this run; run it again"
         );
     }
-    met == "yes"
 }

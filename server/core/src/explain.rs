@@ -251,6 +251,17 @@ mod tests {
         world.last_decision().clone()
     }
 
+    /// The decision about memory that grew tick by tick.
+    fn leaking() -> Decided {
+        let mut world = World::new(Env::Stage);
+        let app = world.onboard("web", 1);
+        for step in 0..8 {
+            let percent = MICRO / 100 * (45 + 3 * step);
+            world.hear(&app, 1_000, &[(Metric::MemoryUtilization, percent)]);
+        }
+        world.last_decision().clone()
+    }
+
     fn alarm(test: Test, high: i64) -> Alarm {
         let deviation = Deviation { test, value: 20 * high, low: 0, high, history: 900 };
         Alarm { metric: Metric::ErrorRatio, since: 1_000_000, deviation }
@@ -265,6 +276,10 @@ mod tests {
         let line = "LATENCY: 99th percentile of the response time at or above the limit in 3 of the \
                     last 5 ticks (3.000 against 1.600), 3 ticks known";
         assert_eq!(threshold, [line]);
+        let growth = decision(&leaking()).saw;
+        let line = "MEMORY_GROWTH: memory grew in 1000 permille of all pairs of ticks \
+                    (0.210 against 0.200), 8 ticks known";
+        assert_eq!(growth, [line]);
         // The finding is open by then, and tells what the threshold sees; what opened it stands below.
         let sum = decision(&decided(1, &alarms)).saw;
         let own =

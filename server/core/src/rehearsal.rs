@@ -332,6 +332,34 @@ mod tests {
     }
 
     #[test]
+    fn an_instance_nobody_needs_is_taken_away_and_one_that_may_be_needed_is_not() {
+        let calm = |percent| rehearse(Env::Stage, move |rehearsal, _| cpu(rehearsal, percent));
+        let idle = calm(5);
+        assert_eq!(idle.actions[&Action::ScaleDown].permitted, 1, "one is the least: {idle:?}");
+        assert_eq!(idle.actions.len(), 1, "and nothing else is done: {idle:?}");
+        assert!(idle.findings.is_empty(), "nothing is wrong: {idle:?}");
+        let busy = calm(50);
+        assert!(!busy.actions.contains_key(&Action::ScaleDown), "{busy:?}");
+        // A monitor that fell silent does not say that nothing is to be done.
+        let silent = rehearse(Env::Stage, |_, _| {});
+        assert!(!silent.actions.contains_key(&Action::ScaleDown), "{silent:?}");
+    }
+
+    #[test]
+    fn what_was_added_for_a_peak_is_kept_for_a_while_and_then_taken_away() {
+        let report = rehearse(Env::Stage, |rehearsal, second| {
+            cpu(rehearsal, if second < 60 { 97 } else { 5 });
+        });
+        let permitted = report.decisions.iter().filter(|told| told.ruling == Ruling::Permitted);
+        let changes: Vec<_> = permitted.map(|told| (told.action, told.at)).collect();
+        let (up, down) = (changes.first(), changes.iter().find(|c| c.0 == Action::ScaleDown));
+        let (&(first, up), &(_, down)) = (up.unwrap(), down.unwrap());
+        assert_eq!(first, Action::ScaleUp);
+        let kept = Policy::default_for(Env::Stage).cooldown.scale_down_after_up_ms;
+        assert!(down >= up + kept, "after {} ms", down - up);
+    }
+
+    #[test]
     fn what_keeps_an_app_from_being_onboarded_is_said() {
         let app = AppName::parse("web").unwrap();
         let prod = Rehearsal::new(Policy::default_for(Env::Prod), app, 2, BEGINS);

@@ -11,6 +11,7 @@ use crate::verdict::Ruling;
 use super::world::World;
 use super::{Failure, Input, Reply};
 
+mod exploration;
 mod freeze;
 mod stale;
 
