@@ -8,7 +8,6 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,9 +52,9 @@ pub use tls::TlsSetup;
 pub struct Limits {
     /// Connections in all.
     pub max_connections: usize,
-    /// Connections from one address; loopback is exempt, since everything on the host shares it.
+    /// Connections from one address; 127.0.0.1 and ::1 are exempt, since everything on the host shares them.
     pub max_connections_per_address: usize,
-    /// Of all connections, those only loopback may use: a flood from outside cannot shut the operator out.
+    /// Of all connections, those only 127.0.0.1 and ::1 may use: a flood from outside cannot shut the operator out.
     pub reserved_for_loopback: usize,
     /// Open streams per connection.
     pub max_streams: u32,
@@ -293,47 +292,61 @@ where
         let _ = tcp.set_nodelay(true);
         let local = tcp.local_addr().ok();
         let abort = self.abort.clone();
+        // Each way a connection may go is in a box of its own: most go one, and would keep room for all of them.
         let serve = async {
             match &self.tls {
-                None => self.http2(tcp, peer, local).await,
-                Some(tls) => {
-                    let handshake = tls.acceptor().accept(tcp);
-                    match self.in_time(self.limits.tls_timeout, handshake).await {
-                        Some(Ok(stream)) => self.http2(stream, peer, local).await,
-                        Some(Err(error)) => {
-                            self.counters.bump(&self.counters.tls_failures);
-                            tracing::debug!(%peer, %error, "TLS handshake failed");
-                        }
-                        None => {
-                            self.counters.bump(&self.counters.tls_failures);
-                        }
-                    }
-                }
+                None => Box::pin(self.opened(tcp, peer, local)).await,
+                Some(tls) => Box::pin(self.encrypted(tls, tcp, peer, local)).await,
             }
         };
         abort.run_until_cancelled(serve).await;
     }
 
-    async fn http2<Io>(&self, mut io: Io, peer: SocketAddr, local: Option<SocketAddr>)
+    async fn encrypted(
+        &self,
+        tls: &TlsSetup,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        local: Option<SocketAddr>,
+    ) {
+        let handshake = Box::pin(tls.acceptor().accept(tcp));
+        match self.in_time(self.limits.tls_timeout, handshake).await {
+            Some(Ok(stream)) => Box::pin(self.opened(stream, peer, local)).await,
+            Some(Err(error)) => {
+                self.counters.bump(&self.counters.tls_failures);
+                tracing::debug!(%peer, %error, "TLS handshake failed");
+            }
+            None => {
+                self.counters.bump(&self.counters.tls_failures);
+            }
+        }
+    }
+
+    /// Serves a connection by what it begins with.
+    async fn opened<Io>(&self, mut io: Io, peer: SocketAddr, local: Option<SocketAddr>)
     where
         Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         match self.in_time(self.limits.preface_timeout, preface::read(&mut io)).await {
-            Some(Ok(preface::Opening::Http2)) => {}
+            Some(Ok(preface::Opening::Http2)) => Box::pin(self.http2(io, peer, local)).await,
             Some(Ok(preface::Opening::Http1(first))) if self.edge.has_pages() => {
-                return self.http1(preface::Replayed::behind(first, io), peer).await;
+                Box::pin(self.http1(preface::Replayed::behind(first, io), peer)).await;
             }
             Some(Ok(preface::Opening::Http1(_) | preface::Opening::Other)) => {
                 self.counters.bump(&self.counters.preface_failures);
                 let answer = preface::refuse(&mut io);
                 self.in_time(self.limits.preface_timeout, answer).await;
-                return;
             }
             Some(Err(_)) | None => {
                 self.counters.bump(&self.counters.preface_failures);
-                return;
             }
         }
+    }
+
+    async fn http2<Io>(&self, io: Io, peer: SocketAddr, local: Option<SocketAddr>)
+    where
+        Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let requests = StreamTasks { abort: self.abort.clone() };
         let mut builder = hyper::server::conn::http2::Builder::new(requests);
         builder
@@ -352,7 +365,7 @@ where
         let io = TokioIo::new(preface::Replayed::new(io));
         let life = Lifetime::default();
         let service = self.edge.on_connection(peer, local, life.clone());
-        let mut connection = pin!(builder.serve_connection(io, service));
+        let mut connection = Box::pin(builder.serve_connection(io, service));
         let over = tokio::select! {
             ended = connection.as_mut() => return self.ended(peer, ended),
             () = self.stopping.cancelled() => None,

@@ -14,6 +14,8 @@ mod docs;
 #[cfg(test)]
 mod first_value;
 #[cfg(test)]
+mod flood;
+#[cfg(test)]
 mod graduation;
 #[cfg(test)]
 mod isolation;

@@ -2,6 +2,7 @@
 //! tells the same number of subscribers the same number of bytes: NATS, where `nats-server` is in the path
 //! (`go install github.com/nats-io/nats-server/v2@v2.12.0`).
 
+use std::future::poll_fn;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +10,14 @@ use std::time::Duration;
 use agentctl_api::v1;
 use agentctl_api::v1::agent_service_client::AgentServiceClient;
 use agentctl_api::v1::watch_decisions_request::Start;
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::{Status, Streaming};
+use tonic::body::Body;
+use tonic::client::GrpcService;
 
 use crate::bed::{self, Client, Process, now_ns};
 use crate::nats::Nats;
@@ -27,48 +29,48 @@ const SECONDS: u32 = 10;
 const BEHIND: usize = 4_000;
 const PASSES: usize = 5;
 
-/// Takes answers as they are: a watcher that decodes nothing leaves the machine to the server.
-#[derive(Debug, Clone, Copy, Default)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = usize;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
+/// Counts the messages of an answer where they lie: a watcher that copies and decodes nothing leaves the machine to the server, as the
+/// one of the peer does.
+#[derive(Debug, Default)]
+struct Messages {
+    /// What has come of the prefix of the next one.
+    prefix: Vec<u8>,
+    /// What is missing of the last one.
+    missing: usize,
 }
 
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        bytes::BufMut::put(into, item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = usize;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<usize>, Status> {
-        let length = from.remaining();
-        from.advance(length);
-        Ok(Some(length))
+impl Messages {
+    /// How many of them end in these bytes.
+    fn end_in(&mut self, mut bytes: &[u8]) -> usize {
+        let mut ended = 0;
+        while !bytes.is_empty() {
+            if self.missing == 0 {
+                let head = (5 - self.prefix.len()).min(bytes.len());
+                self.prefix.extend_from_slice(&bytes[..head]);
+                bytes = &bytes[head..];
+                if self.prefix.len() < 5 {
+                    break;
+                }
+                let length = u32::from_be_bytes(self.prefix[1..].try_into().unwrap());
+                self.missing = usize::try_from(length).unwrap();
+                self.prefix.clear();
+            }
+            let here = self.missing.min(bytes.len());
+            self.missing -= here;
+            bytes = &bytes[here..];
+            ended += usize::from(self.missing == 0);
+        }
+        ended
     }
 }
 
 /// A watch of everything, whose answers are only counted.
-pub(crate) struct Watcher(Streaming<usize>);
+pub(crate) struct Watcher {
+    answer: Body,
+    messages: Messages,
+    /// Messages that came and were not taken.
+    ahead: usize,
+}
 
 impl Watcher {
     pub(crate) async fn open(client: &Client, start: Start) -> Self {
@@ -84,21 +86,35 @@ impl Watcher {
             include_events: true,
             ..v1::WatchDecisionsRequest::default()
         };
-        let mut grpc = tonic::client::Grpc::new(client.channel.clone());
-        grpc.ready().await.unwrap();
-        let path = "/agentctl.v1.DecisionService/WatchDecisions";
-        let path = http::uri::PathAndQuery::from_static(path);
-        let request = client.say(Bytes::from(request.encode_to_vec()));
-        Self(grpc.server_streaming(request, path, Raw).await.unwrap().into_inner())
+        let message = request.encode_to_vec();
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        let framed = [&[0][..], &length, &message].concat();
+        let (metadata, _, ()) = client.say(()).into_parts();
+        let mut request = http::Request::new(Body::new(Full::new(Bytes::from(framed))));
+        *request.method_mut() = http::Method::POST;
+        *request.uri_mut() = "/agentctl.v1.DecisionService/WatchDecisions".parse().unwrap();
+        *request.headers_mut() = metadata.into_headers();
+        for (name, value) in [("content-type", "application/grpc"), ("te", "trailers")] {
+            request.headers_mut().insert(name, http::HeaderValue::from_static(value));
+        }
+        let mut channel = client.channel.clone();
+        poll_fn(|cx| GrpcService::poll_ready(&mut channel, cx)).await.unwrap();
+        let answer = GrpcService::call(&mut channel, request).await.unwrap();
+        assert!(answer.headers().get("grpc-status").is_none(), "{:?}", answer.headers());
+        Self { answer: answer.into_body(), messages: Messages::default(), ahead: 0 }
     }
 
-    /// Takes so many items; how many bytes they have.
+    /// Takes so many messages; how many bytes came with them, prefixes included.
     pub(crate) async fn take(&mut self, count: usize) -> usize {
         let mut bytes = 0;
-        for _ in 0..count {
-            let next = tokio::time::timeout(Duration::from_secs(60), self.0.message()).await;
-            bytes += next.expect("an item comes").unwrap().expect("the watch goes on");
+        while self.ahead < count {
+            let next = tokio::time::timeout(Duration::from_secs(60), self.answer.frame()).await;
+            let frame = next.expect("something comes").expect("the watch goes on").unwrap();
+            let data = frame.into_data().expect("the watch goes on");
+            bytes += data.len();
+            self.ahead += self.messages.end_in(&data);
         }
+        self.ahead -= count;
         bytes
     }
 }
@@ -179,7 +195,8 @@ async fn catch_up(server: &Process, watchers: &[Client], head: u64) -> (Pass, us
     barrier.wait().await;
     let began = now_ns();
     let bytes: usize = reading.join_all().await.into_iter().sum();
-    (Pass::of(began, server.cpu() - used), bytes / WATCHERS / BEHIND)
+    // Without the prefixes of gRPC, as the peer counts its own.
+    (Pass::of(began, server.cpu() - used), bytes / WATCHERS / BEHIND - 5)
 }
 
 async fn told_by(nats: &Nats, bytes: usize) -> Pass {

@@ -48,7 +48,7 @@ pub(crate) fn measure(me: &Path, dir: &Path) {
     let [quiet, polite, deaf] = dirs;
     runtime.block_on(async {
         let server = Process::start(me, &quiet);
-        let empty = server.resident_mib();
+        let (empty, held) = (server.resident_mib(), server.anonymous_mib());
         let shared = idle(&server, STREAMS, SHARED).await;
         server.stop();
         let server = Process::start(me, &polite);
@@ -70,6 +70,9 @@ pub(crate) fn measure(me: &Path, dir: &Path) {
 
         bed::verdicts();
         bed::verdict("idle server, resident", "MiB", empty, 15.0, 1.0);
+        println!(
+            "  of which {held:.1} MiB are its own, and the rest pages of its program and libraries"
+        );
         bed::verdict("idle watch on a shared connection", "KiB", shared, 10.0, 1.0);
         bed::verdict("idle watch with a connection of its own", "KiB", own, 32.0, 1.0);
         let late = (DEADLINE + 0.5) / DEADLINE;

@@ -44,7 +44,7 @@ impl Stay {
     }
 
     /// Waits until the caller has to go, and says why.
-    pub async fn over(mut self) -> Status {
+    pub async fn over(&mut self) -> Status {
         loop {
             if self.changes.changed().await.is_err() {
                 // Nobody is left who could change anything.

@@ -215,7 +215,7 @@ pub const KEYS: &[Key] = &[
         "limits.max_connections_per_address",
         "",
         "",
-        "Connections from one address; loopback is exempt.",
+        "Connections from one address; 127.0.0.1 and ::1 are exempt.",
     )
     .is(Kind::Count),
     Key::new("limits.max_streams", "", "", "Open streams per connection.").is(Kind::Count),

@@ -4,15 +4,13 @@
 //! never misses anything. What it sends waits in a short queue; if its reader takes nothing for [`STALL`] the stream ends with the
 //! cursor to go on from.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use agentd_core::app::Millis;
 use agentd_core::chain::Hash;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Duration, Instant, sleep_until, timeout};
-use tokio_stream::Stream;
+use tokio::sync::watch;
+use tokio::time::{Duration, Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -26,10 +24,13 @@ use crate::listen::Leaving;
 use crate::publish::{Published, WATCHERS};
 use crate::tasks::OnFailure;
 
+mod outbox;
+
+use outbox::Batch;
+pub(super) use outbox::{Few, Framed, Inlet, Outlet};
+
 /// Time after which a client may try again when there are too many.
 const STREAMS_RETRY: Duration = Duration::from_secs(5);
-/// Items that wait for a reader.
-const QUEUE: usize = 16;
 /// A reader that takes nothing for so long is let go.
 const STALL: Duration = Duration::from_secs(60);
 /// Records taken at once.
@@ -63,106 +64,44 @@ impl From<Status> for Ended {
     }
 }
 
-/// Where items of a stream go in.
-#[derive(Debug)]
-pub(super) struct Inlet<T> {
-    items: mpsc::Sender<T>,
-    stop: CancellationToken,
-    stall: Duration,
-}
-
-impl<T> Inlet<T> {
-    /// Hands an item over, and waits for room if there is none.
-    ///
-    /// # Errors
-    /// [`Ended`] when it cannot be handed over.
-    pub(super) async fn send(&self, item: T) -> Result<(), Ended> {
-        let item = match self.items.try_send(item) {
-            Ok(()) => return Ok(()),
-            Err(mpsc::error::TrySendError::Closed(_)) => return Err(Ended::Left),
-            Err(mpsc::error::TrySendError::Full(item)) => item,
-        };
-        tokio::select! {
-            sent = timeout(self.stall, self.items.send(item)) => match sent {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(_closed)) => Err(Ended::Left),
-                Err(_elapsed) => Err(Ended::Stalled),
-            },
-            () = self.stop.cancelled() => Err(Ended::Draining),
-        }
-    }
-
-    /// Hands an item over if there is room.
-    fn offer(&self, item: T) {
-        // Without room the reader does without: the status that follows says what it needs.
-        let _ = self.items.try_send(item);
-    }
-}
-
-/// A stream of items, and the status it ends with once they were taken.
-#[derive(Debug)]
-pub struct Outlet<T> {
-    items: mpsc::Receiver<T>,
-    end: Option<oneshot::Receiver<Result<(), Status>>>,
-}
-
-impl<T> Stream for Outlet<T> {
-    type Item = Result<T, Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        match self.items.poll_recv(cx) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Some(item)) => return Poll::Ready(Some(Ok(item))),
-            Poll::Ready(None) => {}
-        }
-        // The end is told before the items end, unless the task that tells it panicked.
-        match self.end.take().map(|mut end| end.try_recv()) {
-            None | Some(Ok(Ok(()))) => Poll::Ready(None),
-            Some(Ok(Err(status))) => Poll::Ready(Some(Err(status))),
-            Some(Err(_)) => Poll::Ready(Some(Err(status::internal("stream")))),
-        }
-    }
-}
-
 /// Starts a stream whose items `fill` sends.
 ///
 /// # Errors
 /// `RESOURCE_EXHAUSTED` when [`WATCHERS`] are there.
-pub(super) fn stream<T, F, R>(
+pub(super) fn stream<B, F, R>(
     services: &Services,
     name: &'static str,
     fill: F,
-) -> Result<Outlet<T>, Status>
+) -> Result<Outlet<B>, Status>
 where
-    T: Send + 'static,
-    F: FnOnce(Inlet<T>) -> R + Send + 'static,
+    B: Batch,
+    F: FnOnce(Inlet<B>) -> R + Send + 'static,
     R: Future<Output = Result<(), Ended>> + Send + 'static,
 {
     stream_with(services, name, STALL, fill)
 }
 
-fn stream_with<T, F, R>(
+fn stream_with<B, F, R>(
     services: &Services,
     name: &'static str,
     stall: Duration,
     fill: F,
-) -> Result<Outlet<T>, Status>
+) -> Result<Outlet<B>, Status>
 where
-    T: Send + 'static,
-    F: FnOnce(Inlet<T>) -> R + Send + 'static,
+    B: Batch,
+    F: FnOnce(Inlet<B>) -> R + Send + 'static,
     R: Future<Output = Result<(), Ended>> + Send + 'static,
 {
     let place = services.publisher.place().ok_or_else(|| {
         let message = format!("{WATCHERS} streams are open");
         status::exhausted("STREAMS", name, &message, Some(STREAMS_RETRY))
     })?;
-    let (items, taken) = mpsc::channel(QUEUE);
-    let (told, end) = oneshot::channel();
-    let inlet = Inlet { items: items.clone(), stop: services.tasks.stopping(), stall };
-    // The outlet ends when the last sender is gone: this one, after the end was told.
+    let (inlet, ending, outlet) = outbox::outbox(services.tasks.stopping(), stall);
     let metrics = Arc::clone(&services.metrics);
+    let filling = fill(inlet);
     services.tasks.spawn(name, OnFailure::Log, async move {
-        let result = match fill(inlet).await {
+        let _place = place;
+        ending.tell(match filling.await {
             Ok(()) | Err(Ended::Left) => Ok(()),
             Err(Ended::Draining) => Err(draining()),
             Err(Ended::Stalled) => {
@@ -170,11 +109,9 @@ where
                 Err(stalled("cursor", ""))
             }
             Err(Ended::With(status) | Ended::Old(status)) => Err(status),
-        };
-        let _ = told.send(result);
-        drop((items, place));
+        });
     });
-    Ok(Outlet { items: taken, end: Some(end) })
+    Ok(outlet)
 }
 
 fn draining() -> Status {
@@ -255,6 +192,8 @@ pub(super) enum Shown<T> {
 pub(super) trait Show: Send {
     /// The item.
     type Item: Send + 'static;
+    /// How items wait for the reader.
+    type Batch: Batch<Item = Self::Item>;
 
     /// The item for a record; `ahead` are up to [`AHEAD`] records right behind it.
     fn show(
@@ -308,7 +247,7 @@ impl Feed {
     /// Why it ended; `Ok` only if nothing can match any more.
     pub(super) async fn run<S: Show>(
         mut self,
-        inlet: Inlet<S::Item>,
+        inlet: Inlet<S::Batch>,
         show: S,
     ) -> Result<(), Ended> {
         match self.follow(&inlet, &show).await {
@@ -326,11 +265,13 @@ impl Feed {
         }
     }
 
-    async fn follow<S: Show>(&mut self, inlet: &Inlet<S::Item>, show: &S) -> Result<(), Ended> {
+    async fn follow<S: Show>(&mut self, inlet: &Inlet<S::Batch>, show: &S) -> Result<(), Ended> {
         // Subscribed before the first read: nothing that is published in between goes unnoticed.
         let mut head = self.log.publisher.head();
         let mut health = self.log.journal.watch_status();
-        let mut next_bookmark = Instant::now() + self.bookmarks;
+        // Both outlast many records: made once, they cost a wait hardly anything.
+        let mut over = pin!(over(self.stop.clone(), self.leaving.clone(), inlet));
+        let mut bookmark = pin!(sleep(self.bookmarks));
         let mut behind = self.position.seq < *head.borrow();
         loop {
             if self.stop.is_cancelled() {
@@ -348,7 +289,7 @@ impl Feed {
                 if std::mem::take(&mut behind) {
                     Woken::Bookmark
                 } else {
-                    self.wait(inlet, &mut head, &mut health, next_bookmark).await?
+                    wait(over.as_mut(), &mut head, &mut health, bookmark.as_mut()).await?
                 }
             } else {
                 if self.send(inlet, show, &batch, newest).await? {
@@ -356,44 +297,13 @@ impl Feed {
                     return Ok(());
                 }
                 behind |= self.position.seq < newest;
-                let due = Instant::now() >= next_bookmark;
+                let due = Instant::now() >= bookmark.deadline();
                 if due { Woken::Bookmark } else { Woken::Records }
             };
             if matches!(woken, Woken::Bookmark) {
                 inlet.send(show.bookmark(&self.cursor(), &self.mark(self.phase()))).await?;
-                next_bookmark = Instant::now() + self.bookmarks;
+                bookmark.as_mut().reset(Instant::now() + self.bookmarks);
             }
-        }
-    }
-
-    /// Waits for something to send.
-    async fn wait<T>(
-        &self,
-        inlet: &Inlet<T>,
-        head: &mut tokio::sync::watch::Receiver<u64>,
-        health: &mut tokio::sync::watch::Receiver<journal::Status>,
-        next_bookmark: Instant,
-    ) -> Result<Woken, Ended> {
-        let old = async {
-            match &self.leaving {
-                Some(leaving) => leaving.over().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            () = self.stop.cancelled() => Err(Ended::Draining),
-            why = old => Err(Ended::Old(why)),
-            changed = head.changed() => match changed {
-                Ok(()) => Ok(Woken::Records),
-                Err(_closed) => Err(Ended::Draining),
-            },
-            () = inlet.items.closed() => Err(Ended::Left),
-            changed = health.changed() => match changed {
-                Ok(()) => Ok(Woken::Records),
-                Err(_closed) => Err(Ended::Draining),
-            },
-            () = sleep_until(next_bookmark) => Ok(Woken::Bookmark),
         }
     }
 
@@ -401,7 +311,7 @@ impl Feed {
     /// are left for the next one, where what follows them is there too.
     async fn send<S: Show>(
         &mut self,
-        inlet: &Inlet<S::Item>,
+        inlet: &Inlet<S::Batch>,
         show: &S,
         batch: &[Arc<Published>],
         newest: u64,
@@ -415,12 +325,13 @@ impl Feed {
             let position = Position { seq: published.record.seq, hash: published.hash };
             let cursor = Cursor::new(log_id, position.seq, position.hash);
             match show.show(&cursor, published, ahead) {
-                Shown::Item(item) => inlet.send(item).await?,
+                Shown::Item(item) => inlet.put(item).await?,
                 Shown::Skip => {}
                 Shown::Over => return Ok(true),
             }
             self.position = position;
         }
+        inlet.flush();
         Ok(false)
     }
 
@@ -446,6 +357,42 @@ impl Feed {
     fn mark(&self, phase: Phase) -> Mark {
         let seq = self.position.seq;
         Mark { seq, head_seq: self.log.head().max(seq), phase, time: self.clock.now_ms() }
+    }
+}
+
+/// Waits until a watch is over for a reason that is not in what it sends.
+async fn over<B: Batch>(
+    stop: CancellationToken,
+    leaving: Option<Leaving>,
+    inlet: &Inlet<B>,
+) -> Ended {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Ended::Draining,
+        why = Leaving::over_of(leaving.as_ref()) => Ended::Old(why),
+        () = inlet.left() => Ended::Left,
+    }
+}
+
+/// Waits for something to send.
+async fn wait(
+    over: Pin<&mut impl Future<Output = Ended>>,
+    head: &mut watch::Receiver<u64>,
+    health: &mut watch::Receiver<journal::Status>,
+    bookmark: Pin<&mut Sleep>,
+) -> Result<Woken, Ended> {
+    tokio::select! {
+        biased;
+        why = over => Err(why),
+        changed = head.changed() => match changed {
+            Ok(()) => Ok(Woken::Records),
+            Err(_closed) => Err(Ended::Draining),
+        },
+        changed = health.changed() => match changed {
+            Ok(()) => Ok(Woken::Records),
+            Err(_closed) => Err(Ended::Draining),
+        },
+        () = bookmark => Ok(Woken::Bookmark),
     }
 }
 

@@ -187,7 +187,11 @@ impl Log {
         if let Next::Records(records) = self.publisher.after(after, max) {
             return Ok(records);
         }
-        let from = after.saturating_add(1);
+        // In a box of its own: a watcher is rarely so far behind, and would keep room for it all the time.
+        Box::pin(self.on_disk(after.saturating_add(1), max)).await
+    }
+
+    async fn on_disk(&self, from: u64, max: usize) -> Result<Vec<Arc<Published>>, Status> {
         let entries = self.reading(move |reader| read_sound(reader, from, max)).await?;
         entries.into_iter().map(|entry| self.published(entry)).collect()
     }

@@ -5,7 +5,7 @@ use agentctl_api::v1::proof_service_server::ProofService;
 use tonic::{Request, Response, Status};
 
 use super::Services;
-use super::feed::Outlet;
+use super::feed::{Few, Outlet};
 
 mod export;
 mod keep;
@@ -20,8 +20,8 @@ pub struct Service(pub Services);
 
 #[tonic::async_trait]
 impl ProofService for Service {
-    type WatchProofEntriesStream = Outlet<v1::WatchProofEntriesResponse>;
-    type ExportProofStream = Outlet<v1::ExportProofResponse>;
+    type WatchProofEntriesStream = Outlet<Few<v1::WatchProofEntriesResponse>>;
+    type ExportProofStream = Outlet<Few<v1::ExportProofResponse>>;
 
     async fn list_proof_entries(
         &self,

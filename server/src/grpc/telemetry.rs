@@ -23,6 +23,7 @@ use super::status::{self, Violation};
 use super::{Services, outcome, to_proto};
 use crate::agent::Gone;
 use crate::auth::Principal;
+use crate::listen::Leaving;
 use crate::tasks::OnFailure;
 
 pub mod intake;
@@ -69,7 +70,8 @@ impl Service {
         S: Stream<Item = Result<Bytes, Status>> + Unpin,
     {
         let principal = outcome::principal(request.extensions())?.clone();
-        push(&self.0, principal, request.into_inner()).await.map(Response::new)
+        let leaving = Leaving::of(request.extensions());
+        push(&self.0, principal, leaving, request.into_inner()).await.map(Response::new)
     }
 
     /// StreamSignals, with the messages as they were sent.
@@ -81,9 +83,10 @@ impl Service {
         let services = self.0.clone();
         let seat = services.intake.take_seat(principal.name(), services.clock.now_ms())?;
         let (answers, told) = mpsc::channel(stream::ANSWERS);
+        let leaving = Leaving::of(request.extensions());
         let messages = request.into_inner();
         self.0.tasks.spawn("stream-signals", OnFailure::Log, async move {
-            stream::serve(&services, principal, seat, messages, &answers).await;
+            stream::serve(&services, principal, (seat, leaving), messages, &answers).await;
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(told))))
     }
@@ -138,6 +141,7 @@ fn as_sent<M: prost::Message>(
 async fn push<S>(
     services: &Services,
     principal: Principal,
+    leaving: Option<Leaving>,
     mut messages: S,
 ) -> Result<v1::PushSignalsResponse, Status>
 where
@@ -154,6 +158,11 @@ where
             () = &mut stopped => {
                 session.end = End::Drained;
                 return Err(outcome::gone(Gone));
+            }
+            // It is we who end it, not the monitor: it goes on over another connection, and is not lost.
+            why = Leaving::over_of(leaving.as_ref()) => {
+                session.end = End::Drained;
+                return Err(why);
             }
             message = messages.next() => message,
         };

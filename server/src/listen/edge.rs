@@ -5,7 +5,6 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +26,7 @@ use super::shed::{Place, Shed};
 use crate::auth::{Authorizer, Principal, Stay};
 use crate::grpc::status::{self, Violation};
 use crate::pages::Pages;
+use crate::tasks::{Panicked, caught};
 
 const REQUEST_ID: &str = "x-request-id";
 const GRPC_TIMEOUT: &str = "grpc-timeout";
@@ -222,21 +222,6 @@ where
         let serve = edge.routes.clone().oneshot(request);
         Box::pin(guarded(serve, terms, id, Arc::clone(&edge.counters)))
     }
-}
-
-/// Whoever was asked panicked.
-#[derive(Debug)]
-pub(super) struct Panicked;
-
-/// Runs `serve`; a panic in it ends it and nothing else.
-pub(super) async fn caught<F: Future>(serve: F) -> Result<F::Output, Panicked> {
-    let mut serve = Box::pin(serve);
-    // It is dropped after a panic: nobody sees what it left half done.
-    std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| serve.as_mut().poll(cx))) {
-        Ok(poll) => poll.map(Ok),
-        Err(_panic) => std::task::Poll::Ready(Err(Panicked)),
-    })
-    .await
 }
 
 /// Runs one request: its deadline holds, a place is not held for ever, and a panic in it is an answer.

@@ -39,6 +39,14 @@ impl Leaving {
         (leaving, leave)
     }
 
+    /// Waits until that of a request fires, which never happens to one that has none; what to end with.
+    pub(crate) async fn over_of(leaving: Option<&Self>) -> Status {
+        match leaving {
+            Some(leaving) => leaving.over().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Waits until it fires; what to end with.
     pub async fn over(&self) -> Status {
         self.0.cancelled().await;
@@ -104,10 +112,10 @@ fn spread(age: Duration) -> Duration {
 pub(super) type Ends = Pin<Box<dyn Future<Output = Status> + Send>>;
 
 /// The end of a request for a reason that is not its own: its caller has to go, or its connection.
-pub(super) fn ends(stay: Option<Stay>, leaving: Leaving) -> Ends {
+pub(super) fn ends(mut stay: Option<Stay>, leaving: Leaving) -> Ends {
     Box::pin(async move {
         let stays = async {
-            match stay {
+            match &mut stay {
                 Some(stay) => stay.over().await,
                 // Without a token there is nothing to revoke.
                 None => std::future::pending().await,
@@ -115,8 +123,8 @@ pub(super) fn ends(stay: Option<Stay>, leaving: Leaving) -> Ends {
         };
         let leaves = async {
             let why = leaving.over().await;
-            // A service that has something to say at the end says it first.
-            sleep(LAST_WORD / 2).await;
+            // A service that has something to say at the end says it first. In a box: every stream waits for this, few see it.
+            Box::pin(sleep(LAST_WORD / 2)).await;
             why
         };
         tokio::select! {

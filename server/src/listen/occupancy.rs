@@ -1,7 +1,7 @@
 //! Who holds how many connections.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
@@ -39,7 +39,7 @@ impl Occupancy {
 
     /// A seat for a connection from `peer`, unless a limit is reached.
     pub(super) fn take(self: &Arc<Self>, peer: IpAddr) -> Option<Seat> {
-        let loopback = peer.to_canonical().is_loopback();
+        let loopback = is_this_host(peer);
         let address = network(peer);
         let mut per_address = self.per_address.lock().unwrap_or_else(PoisonError::into_inner);
         let limit = if loopback { self.limit } else { self.limit - self.reserved };
@@ -77,6 +77,15 @@ impl Drop for Seat {
     }
 }
 
+/// Whether a connection comes from where programs of this host come from unless they choose otherwise. Who takes another one of the
+/// sixteen million addresses of loopback, as a proxy may for each of its clients, is counted like anybody.
+fn is_this_host(peer: IpAddr) -> bool {
+    match peer.to_canonical() {
+        IpAddr::V4(v4) => v4 == Ipv4Addr::LOCALHOST,
+        IpAddr::V6(v6) => v6 == Ipv6Addr::LOCALHOST,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +115,20 @@ mod tests {
         seats.clear();
         assert_eq!(occupancy.taken(), 0);
         assert!(occupancy.per_address.lock().expect("not poisoned").is_empty());
+    }
+
+    #[test]
+    fn only_the_usual_address_of_loopback_is_this_host() {
+        for (address, expected) in [
+            ("127.0.0.1", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("127.0.0.2", false),
+            ("::ffff:127.0.0.2", false),
+            ("192.0.2.1", false),
+        ] {
+            assert_eq!(is_this_host(address.parse().expect("an address")), expected, "{address}");
+        }
     }
 
     #[tokio::test]

@@ -18,12 +18,12 @@ use tonic_types::StatusExt as _;
 
 use super::body::GuardedBody;
 use super::counters::Counters;
-use super::edge::{Panicked, caught};
 use super::hook;
 use super::shed::Shed;
 use crate::auth::{Authorizer, matrix};
 use crate::grpc::hooks::Hook;
 use crate::pages::{Answer, Pages};
+use crate::tasks::{Panicked, caught};
 
 /// Who reads pages on one connection: hyper's service for HTTP/1.1.
 #[derive(Debug, Clone)]

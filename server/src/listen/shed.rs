@@ -199,6 +199,8 @@ mod tests {
             ),
             ("/v1/metrics", Priority::Telemetry),
             ("/v1/alertmanager", Priority::Telemetry),
+            // Streams of monitors last as long as the monitor does; they are bounded by seats and by rate.
+            ("/agentctl.v1.TelemetryService/PushSignals", Priority::Never),
             ("/agentctl.v1.TelemetryService/StreamSignals", Priority::Never),
         ];
         for (path, priority) in ranked {

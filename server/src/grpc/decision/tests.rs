@@ -9,8 +9,8 @@ use tonic_types::StatusExt as _;
 
 use super::*;
 use crate::auth::Role;
-use crate::grpc::feed::{Outlet, tests::Book};
-use crate::publish::Encoded;
+use crate::grpc::feed::{Framed, Outlet, tests::Book};
+use crate::publish::{Encoded, Next};
 use server::{PATIENCE, Server, adjustment, proposal};
 
 pub(in crate::grpc) mod server;
@@ -340,25 +340,23 @@ async fn the_first_words_of_a_watch_are_checked() {
     assert_eq!(fields, ["bookmark_interval", "filter.reasons", "now"]);
 }
 
-type Bytes = Outlet<bytes::Bytes>;
-
-async fn watch_bytes(services: &Services, filter: Option<v1::DecisionFilter>) -> Bytes {
+async fn watch_bytes(services: &Services, filter: Option<v1::DecisionFilter>) -> Outlet<Framed> {
     let start = Some(Start::Beginning(true));
     let request =
         v1::WatchDecisionsRequest { start, filter, include_events: true, ..Default::default() };
     watch::watch(services, Request::new(request)).await.unwrap()
 }
 
-/// What a watcher is sent of the records up to `last`: the number of each, and where its bytes are.
-async fn sent(items: &mut Bytes, last: u64) -> Vec<(u64, *const u8)> {
-    let mut seen = Vec::new();
+/// What a watcher is sent of the records up to `last`: the number of each, and its bytes.
+async fn sent(items: &mut Outlet<Framed>, last: u64) -> Vec<(u64, bytes::Bytes)> {
+    let mut seen: Vec<(u64, _)> = Vec::new();
     while seen.last().is_none_or(|(seq, _)| *seq < last) {
         let next = tokio::time::timeout(PATIENCE, items.next()).await.expect("something comes");
         let bytes = next.expect("the stream goes on").expect("no error");
         let item = v1::WatchDecisionsResponse::decode(bytes.clone()).unwrap().item.unwrap();
         match item {
-            Item::Decision(decision) => seen.push((decision.seq, bytes.as_ptr())),
-            Item::Event(event) => seen.push((event.seq, bytes.as_ptr())),
+            Item::Decision(decision) => seen.push((decision.seq, bytes)),
+            Item::Event(event) => seen.push((event.seq, bytes)),
             _ => {}
         }
     }
@@ -376,13 +374,17 @@ async fn a_thousand_watchers_beside_one_that_reads_nothing_are_sent_the_same_byt
     let of_web = Some(v1::DecisionFilter { apps: vec!["web".into()], ..Default::default() });
     let mut chosen = watch_bytes(&book.services, of_web).await;
     book.write(100).await;
-    let mut first: Option<Vec<_>> = None;
-    for watcher in &mut watchers {
-        let sent = sent(watcher, 100).await;
-        assert!(sent.iter().map(|(seq, _)| *seq).eq(1..=100), "each once and in order");
-        assert_eq!(*first.get_or_insert_with(|| sent.clone()), sent, "encoded once");
+    let first = sent(&mut watchers[0], 100).await;
+    assert!(first.iter().map(|(seq, _)| *seq).eq(1..=100), "each once and in order");
+    let Next::Records(records) = book.services.publisher.after(0, 100) else { panic!("there") };
+    for published in &records {
+        let kept = published.encoded.get_or_make(0, || panic!("encoded again"));
+        assert_eq!(kept, first[usize::try_from(published.record.seq).unwrap() - 1].1);
     }
-    let even: Vec<_> = first.unwrap().into_iter().filter(|(seq, _)| seq % 2 == 0).collect();
+    for watcher in &mut watchers[1..] {
+        assert_eq!(sent(watcher, 100).await, first);
+    }
+    let even: Vec<_> = first.into_iter().filter(|(seq, _)| seq % 2 == 0).collect();
     assert_eq!(sent(&mut chosen, 100).await, even, "a filter chooses among the same bytes");
     drop(stalled);
 }

@@ -14,7 +14,7 @@ use prost::Message as _;
 use tonic::{Request, Status};
 
 use super::super::feed::{
-    self, Ended, Feed, Inlet, Mark, Outlet, Phase, Position, Show, Shown, Start,
+    self, Ended, Feed, Framed, Inlet, Mark, Outlet, Phase, Position, Show, Shown, Start,
 };
 use super::super::filter::{self, DecisionFilter};
 use super::super::log::Log;
@@ -35,7 +35,7 @@ const SNAPSHOT_APPS: usize = 64;
 pub(super) async fn watch(
     services: &Services,
     request: Request<v1::WatchDecisionsRequest>,
-) -> Result<Outlet<Bytes>, Status> {
+) -> Result<Outlet<Framed>, Status> {
     let leaving = Leaving::of(request.extensions());
     let request = request.into_inner();
     let mut violations = Vec::new();
@@ -55,17 +55,15 @@ pub(super) async fn watch(
         From::Snapshot => feed::position(&log, Start::Now).await?,
         From::Tail(count) => tail(&log, &show, *count).await?,
     };
-    let opened = opened(&log, position);
-    let snapshot = matches!(from, From::Snapshot);
+    let opened = bytes(&opened(&log, position));
+    // What only the beginning needs is in a box and let go with it: a watch holds nothing but its place in the log.
+    let snapshot = matches!(from, From::Snapshot).then(|| Box::new(services.clone()));
     let follow = Feed::new(services, position, interval, leaving);
-    let from_services = services.clone();
     feed::stream(services, "watch-decisions", move |inlet| async move {
-        inlet.send(bytes(&opened)).await?;
-        if snapshot {
-            send_snapshot(&from_services, &inlet).await?;
+        inlet.send(opened).await?;
+        if let Some(services) = snapshot {
+            Box::pin(send_snapshot(&services, &inlet)).await?;
         }
-        // The feed has a handle to the log of its own; the rest is not needed any more.
-        drop(from_services);
         follow.run(inlet, show).await
     })
 }
@@ -140,7 +138,7 @@ async fn tail(log: &Log, show: &Decisions, count: u32) -> Result<Position, Statu
 }
 
 /// The present state of every app. The stream goes on behind a record that is older than all of it, so nothing is missed.
-async fn send_snapshot(services: &Services, inlet: &Inlet<Bytes>) -> Result<(), Ended> {
+async fn send_snapshot(services: &Services, inlet: &Inlet<Framed>) -> Result<(), Ended> {
     let mut sent = 0;
     let mut after: Option<AppName> = None;
     loop {
@@ -190,6 +188,7 @@ impl Decisions {
 
 impl Show for Decisions {
     type Item = Bytes;
+    type Batch = Framed;
 
     fn show(
         &self,

@@ -6,24 +6,26 @@ use std::task::{Context, Poll};
 
 use agentctl_api::v1;
 use agentctl_api::v1::decision_service_server::DecisionServiceServer;
-use bytes::{BufMut as _, Bytes};
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
 use tonic::body::Body;
-use tonic::codec::{BufferSettings, Codec, EncodeBuf, Encoder};
+use tonic::codec::BufferSettings;
 use tonic::codegen::{BoxFuture, Service as Tower};
-use tonic::server::{Grpc, NamedService, ServerStreamingService};
-use tonic::{Request, Response, Status};
+use tonic::metadata::{GRPC_CONTENT_TYPE, MetadataMap, MetadataValue};
+use tonic::server::NamedService;
+use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstDecoder;
 
 use super::{Service, watch};
-use crate::grpc::REQUEST_MAX;
-use crate::grpc::feed::Outlet;
+use crate::grpc::{REQUEST_MAX, Services};
 
 /// Path of the one method that is served here.
 const WATCH: &str = "/agentctl.v1.DecisionService/WatchDecisions";
-/// Buffer of a watch to begin with: most of them are idle most of the time, and there are many.
+/// Buffer for the request to begin with: most ask in a few bytes.
 const BUFFER: usize = 512;
-/// What is ready is sent together up to about here.
-const TOGETHER: usize = 32 << 10;
+const ENCODING: &str = "grpc-encoding";
+const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
+const IDENTITY: &str = "identity";
 
 /// The service as it is routed.
 #[derive(Debug, Clone)]
@@ -58,57 +60,40 @@ impl Tower<http::Request<Body>> for Wire {
         if request.uri().path() != WATCH {
             return self.rest.call(request);
         }
-        let watch = Watch(self.service.clone());
+        let Service(services) = self.service.clone();
         Box::pin(async move {
-            let mut grpc = Grpc::new(Ready).apply_max_message_size_config(Some(REQUEST_MAX), None);
-            Ok(grpc.server_streaming(watch, request).await)
+            Ok(watch(&services, request).await.unwrap_or_else(|status| status.into_http()))
         })
     }
 }
 
-/// WatchDecisions.
-struct Watch(Service);
-
-impl ServerStreamingService<v1::WatchDecisionsRequest> for Watch {
-    type Response = Bytes;
-    type ResponseStream = Outlet<Bytes>;
-    type Future = BoxFuture<Response<Self::ResponseStream>, Status>;
-
-    fn call(&mut self, request: Request<v1::WatchDecisionsRequest>) -> Self::Future {
-        let Service(services) = self.0.clone();
-        Box::pin(async move { watch::watch(&services, request).await.map(Response::new) })
-    }
+/// WatchDecisions. What its answer is made of is framed where it is put together, so that nothing is left to encode.
+async fn watch(
+    services: &Services,
+    request: http::Request<Body>,
+) -> Result<http::Response<Body>, Status> {
+    let (parts, body) = request.into_parts();
+    let message = only_message(&parts.headers, body).await?;
+    let metadata = MetadataMap::from_headers(parts.headers);
+    let request = Request::from_parts(metadata, parts.extensions, message);
+    let mut answer = http::Response::new(Body::new(watch::watch(services, request).await?));
+    answer.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
+    Ok(answer)
 }
 
-/// Answers that are encoded already.
-#[derive(Debug, Clone, Copy, Default)]
-struct Ready;
-
-impl Codec for Ready {
-    type Encode = Bytes;
-    type Decode = v1::WatchDecisionsRequest;
-    type Encoder = Self;
-    type Decoder = ProstDecoder<v1::WatchDecisionsRequest>;
-
-    fn encoder(&mut self) -> Self::Encoder {
-        Self
+/// The one message of the request, as the generated code reads it.
+async fn only_message(
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<v1::WatchDecisionsRequest, Status> {
+    if let Some(encoding) = headers.get(ENCODING).filter(|encoding| *encoding != IDENTITY) {
+        let encoding = encoding.to_str().unwrap_or_default();
+        let mut status =
+            Status::unimplemented(format!("`{encoding}` is not understood here: send it plain"));
+        status.metadata_mut().insert(ACCEPT_ENCODING, MetadataValue::from_static(IDENTITY));
+        return Err(status);
     }
-
-    fn decoder(&mut self) -> Self::Decoder {
-        ProstDecoder::new(BufferSettings::new(BUFFER, TOGETHER))
-    }
-}
-
-impl Encoder for Ready {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        into.put(item);
-        Ok(())
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(BUFFER, TOGETHER)
-    }
+    let decoder = ProstDecoder::new(BufferSettings::new(BUFFER, BUFFER));
+    let mut messages = Streaming::new_request(decoder, body, None, Some(REQUEST_MAX));
+    messages.message().await?.ok_or_else(|| Status::internal("Missing request message."))
 }

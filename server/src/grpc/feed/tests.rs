@@ -13,10 +13,12 @@ use agentd_core::record::{Body, Record, Started};
 use agentd_core::state::State;
 use bytes::Bytes;
 use tempfile::TempDir;
+use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Request};
 use tonic_types::StatusExt as _;
 
+use super::outbox::QUEUE;
 use super::*;
 use crate::act::{Actuator, memory::Memory};
 use crate::agent::{Agent, Parts, Restored};
@@ -99,7 +101,7 @@ impl Book {
         proof::Service(self.services.clone())
     }
 
-    async fn watch(&self, start: Option<From>) -> Outlet<v1::WatchProofEntriesResponse> {
+    async fn watch(&self, start: Option<From>) -> Outlet<Few<v1::WatchProofEntriesResponse>> {
         let request = v1::WatchProofEntriesRequest { start, ..Default::default() };
         self.watch_with(request).await.unwrap()
     }
@@ -107,7 +109,7 @@ impl Book {
     async fn watch_with(
         &self,
         request: v1::WatchProofEntriesRequest,
-    ) -> Result<Outlet<v1::WatchProofEntriesResponse>, Status> {
+    ) -> Result<Outlet<Few<v1::WatchProofEntriesResponse>>, Status> {
         let answer = self.proof().watch_proof_entries(Request::new(request)).await;
         answer.map(tonic::Response::into_inner)
     }
@@ -184,13 +186,13 @@ fn services(
 }
 
 /// The next item; panics if the stream ends or nothing comes.
-async fn next<T>(stream: &mut Outlet<T>) -> T {
+async fn next<B: Batch>(stream: &mut Outlet<B>) -> B::Item {
     let next = timeout(PATIENCE, stream.next()).await.expect("something comes");
     next.expect("the stream goes on").expect("no error")
 }
 
 /// The status the stream ends with, after `left` items.
-async fn end<T>(stream: &mut Outlet<T>, left: usize) -> Status {
+async fn end<B: Batch>(stream: &mut Outlet<B>, left: usize) -> Status {
     for _ in 0..left {
         next(stream).await;
     }
@@ -203,7 +205,7 @@ async fn end<T>(stream: &mut Outlet<T>, left: usize) -> Status {
 
 /// The next `count` entries with their cursors, skipping bookmarks.
 async fn entries(
-    stream: &mut Outlet<v1::WatchProofEntriesResponse>,
+    stream: &mut Outlet<Few<v1::WatchProofEntriesResponse>>,
     count: usize,
 ) -> Vec<(u64, String)> {
     let mut entries = Vec::new();
@@ -328,8 +330,8 @@ async fn a_reader_that_takes_nothing_is_let_go_with_the_cursor_to_go_on_from() {
     .unwrap();
     // Nothing is taken until the stream has given up.
     timeout(PATIENCE, async {
-        while !stream.items.is_closed() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        while !stream.is_ended() {
+            sleep(Duration::from_millis(5)).await;
         }
     })
     .await
@@ -368,6 +370,7 @@ struct Everything;
 
 impl Show for Everything {
     type Item = u64;
+    type Batch = Few<u64>;
 
     fn show(&self, _: &Cursor, published: &Published, _: &[Arc<Published>]) -> Shown<u64> {
         Shown::Item(published.record.seq)
@@ -416,6 +419,7 @@ struct Nothing;
 
 impl Show for Nothing {
     type Item = u64;
+    type Batch = Few<u64>;
 
     fn show(&self, _: &Cursor, _: &Published, _: &[Arc<Published>]) -> Shown<u64> {
         Shown::Skip

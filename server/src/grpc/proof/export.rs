@@ -4,7 +4,7 @@ use agentctl_api::v1;
 use agentd_core::record::Detached;
 use tonic::Status;
 
-use super::super::feed::{self, Ended, Inlet, Outlet};
+use super::super::feed::{self, Ended, Few, Inlet, Outlet};
 use super::super::filter::ProofFilter;
 use super::super::log::{self, Log};
 use super::super::status::Violation;
@@ -21,7 +21,7 @@ const CHUNK_HASHES: u64 = 4_096;
 pub(super) async fn export(
     services: &Services,
     request: v1::ExportProofRequest,
-) -> Result<Outlet<v1::ExportProofResponse>, Status> {
+) -> Result<Outlet<Few<v1::ExportProofResponse>>, Status> {
     let mut violations = Vec::new();
     let filter = ProofFilter::parse(request.filter, &mut violations);
     if request.pruned_as_hashes && !filter.is_everything() {
@@ -70,7 +70,7 @@ pub(super) async fn export(
 /// The hashes of the entries `first` to `last`, which are pruned.
 async fn send_hashes(
     tlog: &Tlog,
-    inlet: &Inlet<v1::ExportProofResponse>,
+    inlet: &Inlet<Few<v1::ExportProofResponse>>,
     first: u64,
     last: u64,
 ) -> Result<(), Ended> {
@@ -93,7 +93,7 @@ async fn send_hashes(
 
 /// Sends a part that begins with entry `first`: where to go on if nobody takes it.
 async fn hand_over(
-    inlet: &Inlet<v1::ExportProofResponse>,
+    inlet: &Inlet<Few<v1::ExportProofResponse>>,
     part: v1::ExportProofResponse,
     first: u64,
 ) -> Result<(), Ended> {
@@ -105,7 +105,7 @@ async fn hand_over(
 
 async fn send(
     log: &Log,
-    inlet: &Inlet<v1::ExportProofResponse>,
+    inlet: &Inlet<Few<v1::ExportProofResponse>>,
     filter: &ProofFilter,
     first: u64,
     last: u64,
@@ -182,7 +182,7 @@ impl Chunk {
         Ok(())
     }
 
-    async fn send(&mut self, inlet: &Inlet<v1::ExportProofResponse>) -> Result<(), Ended> {
+    async fn send(&mut self, inlet: &Inlet<Few<v1::ExportProofResponse>>) -> Result<(), Ended> {
         if self.lines.is_empty() {
             return Ok(());
         }

@@ -7,7 +7,7 @@ use agentctl_api::v1::watch_proof_entries_request::Start as Asked;
 use agentctl_api::v1::watch_proof_entries_response::Item;
 use tonic::{Request, Status};
 
-use super::super::feed::{self, Feed, Mark, Outlet, Phase, Position, Show, Shown, Start};
+use super::super::feed::{self, Feed, Few, Mark, Outlet, Phase, Position, Show, Shown, Start};
 use super::super::filter::ProofFilter;
 use super::super::log::Log;
 use super::super::opaque::Cursor;
@@ -24,7 +24,7 @@ const TAIL_MAX: u32 = 1_000;
 pub(super) async fn watch(
     services: &Services,
     request: Request<v1::WatchProofEntriesRequest>,
-) -> Result<Outlet<v1::WatchProofEntriesResponse>, Status> {
+) -> Result<Outlet<Few<v1::WatchProofEntriesResponse>>, Status> {
     let leaving = Leaving::of(request.extensions());
     let request = request.into_inner();
     let mut violations = Vec::new();
@@ -89,6 +89,7 @@ struct Entries {
 
 impl Show for Entries {
     type Item = v1::WatchProofEntriesResponse;
+    type Batch = Few<Self::Item>;
 
     fn show(
         &self,

@@ -32,7 +32,7 @@ pub(super) enum End {
     Left,
     /// By us, because of what it sent.
     Cut,
-    /// By us, because the server stops.
+    /// By us, because the server stops or its connection is old.
     Drained,
 }
 

@@ -19,6 +19,7 @@ use super::{greet, to_proto, turn};
 use crate::agent::Gone;
 use crate::auth::Principal;
 use crate::grpc::{Services, outcome};
+use crate::listen::Leaving;
 
 /// Answers that may wait for the monitor.
 pub(super) const ANSWERS: usize = 4;
@@ -34,17 +35,17 @@ const LAST: Duration = Duration::from_secs(10);
 /// Where answers go.
 pub(super) type Answers = mpsc::Sender<Result<v1::StreamSignalsResponse, Status>>;
 
-/// Serves one stream to its end. `seat` is its place among those of its principal.
+/// Serves one stream to its end. `seat` is its place among those of its principal, for as long as its connection is not leaving.
 pub(super) async fn serve<S>(
     services: &Services,
     principal: Principal,
-    seat: Seat,
+    (seat, leaving): (Seat, Option<Leaving>),
     messages: S,
     answers: &Answers,
 ) where
     S: Stream<Item = Result<Bytes, Status>> + Unpin,
 {
-    let last = match converse(services, &seat, principal, messages, answers).await {
+    let last = match converse(services, (&seat, leaving), principal, messages, answers).await {
         Ok(Some(last)) => Ok(last),
         Ok(None) => return,
         Err(status) => Err(status),
@@ -56,7 +57,7 @@ pub(super) async fn serve<S>(
 /// What is said last; `None` when nobody is there to hear it.
 async fn converse<S>(
     services: &Services,
-    seat: &Seat,
+    (seat, leaving): (&Seat, Option<Leaving>),
     principal: Principal,
     mut messages: S,
     answers: &Answers,
@@ -78,6 +79,12 @@ where
                 // What was taken is acknowledged, so that nothing of it need be sent to the next server.
                 told.tell(services, &session, answers);
                 return Err(outcome::gone(Gone));
+            }
+            // It is we who end it, not the monitor: it goes on over another connection, and is not lost.
+            why = Leaving::over_of(leaving.as_ref()) => {
+                session.end = End::Drained;
+                told.tell(services, &session, answers);
+                return Err(why);
             }
             // The monitor is gone, or the edge let go of its answers because its token was revoked: that is seen here, ahead of what
             // it still sends, whether or not it reads.

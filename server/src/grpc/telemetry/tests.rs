@@ -64,7 +64,7 @@ async fn send(
     principal: Principal,
     messages: Vec<Result<Bytes, Status>>,
 ) -> Result<v1::PushSignalsResponse, Status> {
-    push(&server.services, principal, tokio_stream::iter(messages)).await
+    push(&server.services, principal, None, tokio_stream::iter(messages)).await
 }
 
 fn reason(status: &Status) -> String {
@@ -356,7 +356,7 @@ async fn leaving_is_told_from_being_lost() {
     {
         let said = [hello(8), batch(1, vec![good(&server, "web")])];
         let open = tokio_stream::iter(said).chain(tokio_stream::pending());
-        let stream = push(&server.services, monitor(), Box::pin(open));
+        let stream = push(&server.services, monitor(), None, Box::pin(open));
         tokio::select! {
             _ = stream => panic!("it has no end"),
             () = heard(&server, 1) => {}
@@ -441,7 +441,7 @@ async fn a_flood_of_signals_delays_neither_the_switch_nor_the_status() {
                 let flood = flood.take_while(move |_| !until.load(Ordering::Relaxed));
                 let flood = tokio_stream::iter([hello(epoch)]).chain(flood);
                 // Cut by the rate limit or stopped by us.
-                let _ = push(&services, principal.clone(), flood).await;
+                let _ = push(&services, principal.clone(), None, flood).await;
                 tokio::task::yield_now().await;
             }
         }));

@@ -13,13 +13,18 @@ struct Stream {
 
 impl Stream {
     fn open(server: &Server) -> Self {
+        Self::over(server, None)
+    }
+
+    /// One whose connection may grow old.
+    fn over(server: &Server, leaving: Option<Leaving>) -> Self {
         let (messages, sent) = mpsc::channel(1);
         let (told, answers) = mpsc::channel(stream::ANSWERS);
         let services = server.services.clone();
         let seat = services.intake.take_seat("ci", 0).unwrap();
         let served = server.services.tasks.spawn("test", OnFailure::Log, async move {
             let sent = ReceiverStream::new(sent);
-            stream::serve(&services, monitor(), seat, sent, &told).await;
+            stream::serve(&services, monitor(), (seat, leaving), sent, &told).await;
         });
         Self { messages, answers, served }
     }
@@ -201,4 +206,39 @@ async fn while_signals_wait_for_their_turn_the_stream_and_others_are_alive() {
     assert_eq!((apps.unwrap(), shared.counters.accepted()), (1, 0));
     drop(busy);
     assert_eq!(stream.acked(1).await.accepted, 1);
+}
+
+#[tokio::test]
+async fn a_monitor_whose_connection_is_old_is_sent_to_another_one_and_is_not_lost() {
+    let server = Server::start(Env::Dev);
+    server.onboard("web").await;
+    let (leaving, leave) = Leaving::pair();
+    let mut stream = Stream::over(&server, Some(leaving.clone()));
+    stream.send(hello(7)).await;
+    stream.send(batch(1, vec![good(&server, "web")])).await;
+    stream.acked(1).await;
+    let (messages, sent) = mpsc::channel(3);
+    for message in [hello(8), batch(1, vec![good(&server, "web")])] {
+        messages.send(message).await.expect("room");
+    }
+    let pushed = push(&server.services, monitor(), Some(leaving), ReceiverStream::new(sent));
+    let left = async {
+        heard(&server, 2).await;
+        leave.cancel();
+    };
+    let (pushed, ()) = tokio::join!(pushed, left);
+    let stayed = loop {
+        match stream.answer().await {
+            Ok(answer) => assert_eq!(answer.acked_seq, 1, "nothing need be sent again"),
+            Err(status) => break status,
+        }
+    };
+    for status in [pushed.unwrap_err(), stayed] {
+        assert_eq!(
+            (status.code(), reason(&status)),
+            (StatusCode::Unavailable, "CONNECTION_AGE".into())
+        );
+    }
+    stream.served.await.unwrap();
+    assert_eq!(limits(&server)["monitors_lost"], 0, "we sent them away");
 }
