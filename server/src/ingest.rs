@@ -25,8 +25,23 @@ pub struct Ingest {
 
 #[derive(Debug, Default)]
 struct Shard {
-    windows: HashMap<AppName, Window, Names>,
+    windows: HashMap<AppName, Heard, Names>,
+    /// Apps of which something was heard since the news were taken last, each once.
+    news: Vec<AppName>,
     dropped: u64,
+}
+
+/// The window of an app, and whether the app is among the news.
+#[derive(Debug)]
+struct Heard {
+    window: Window,
+    is_news: bool,
+}
+
+impl From<Window> for Heard {
+    fn from(window: Window) -> Self {
+        Self { window, is_news: false }
+    }
 }
 
 /// How names of apps are found. Only names that were onboarded are in the table and they are short, so that no keyed hash is needed.
@@ -96,7 +111,7 @@ impl Ingest {
 
     /// Makes a window for an app that was just onboarded. Signals of apps without one are refused.
     pub fn attach(&self, app: &AppName) {
-        let window = || Window::new(app.clone());
+        let window = || Window::new(app.clone()).into();
         self.shard(app.as_str()).windows.entry(app.clone()).or_insert_with(window);
     }
 
@@ -107,7 +122,7 @@ impl Ingest {
 
     /// Makes a window for an app that was onboarded before this start: its monitors get time to report again.
     pub fn resume(&self, app: &AppName, now: Millis) {
-        let window = || Window::resumed(app.clone(), now);
+        let window = || Window::resumed(app.clone(), now).into();
         self.shard(app.as_str()).windows.entry(app.clone()).or_insert_with(window);
     }
 
@@ -120,9 +135,28 @@ impl Ingest {
     /// Does something to the window of an app and counts what was dropped; `None` if it has none.
     fn with(&self, app: &str, change: impl FnOnce(&mut Window) -> Absorbed) -> Option<Absorbed> {
         let mut shard = self.shard(app);
-        let absorbed = shard.windows.get_mut(app).map(change)?;
-        shard.dropped = shard.dropped.saturating_add(u64::from(absorbed.dropped));
+        let Shard { windows, news, dropped } = &mut *shard;
+        let heard = windows.get_mut(app)?;
+        let absorbed = change(&mut heard.window);
+        if !std::mem::replace(&mut heard.is_news, true) {
+            news.push(heard.window.app().clone());
+        }
+        *dropped = dropped.saturating_add(u64::from(absorbed.dropped));
         Some(absorbed)
+    }
+
+    /// Tells of which apps something was heard since this was asked last: their windows say something new when they are closed.
+    pub fn news(&self, mut tell: impl FnMut(AppName)) {
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let Shard { windows, news, .. } = &mut *shard;
+            for app in news.drain(..) {
+                if let Some(heard) = windows.get_mut(&app) {
+                    heard.is_news = false;
+                }
+                tell(app);
+            }
+        }
     }
 
     /// Takes in one accepted signal, and says how much of it counted.
@@ -154,9 +188,24 @@ impl Ingest {
         policy: &Policy,
         onboarded_at: Millis,
     ) -> Reading {
+        self.tick(app, now, policy, onboarded_at).0
+    }
+
+    /// The same, and when what it gives ends to be all there is to say if nothing is heard: see [`Window::ends`].
+    #[must_use]
+    pub fn tick(
+        &self,
+        app: &AppName,
+        now: Millis,
+        policy: &Policy,
+        onboarded_at: Millis,
+    ) -> (Reading, Option<Millis>) {
         match self.shard(app.as_str()).windows.get_mut(app) {
-            Some(window) => window.close(now, policy, onboarded_at),
-            None => Reading::silent(app.clone(), now, None),
+            Some(Heard { window, .. }) => {
+                let reading = window.close(now, policy, onboarded_at);
+                (reading, window.ends())
+            }
+            None => (Reading::silent(app.clone(), now, None), None),
         }
     }
 

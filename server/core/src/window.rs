@@ -10,6 +10,7 @@
 //!
 //! So the order in which samples of one tick arrive does not matter.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use crate::app::{AppName, Instances, Millis};
@@ -60,6 +61,8 @@ pub struct Window {
     metrics: BTreeMap<Metric, Track>,
     conditions: BTreeMap<String, Claimed>,
     statistics: Statistics,
+    /// See [`Window::ends`].
+    ends: Option<Millis>,
 }
 
 /// A custom boolean, and how long its monitor wants it to count.
@@ -129,6 +132,7 @@ impl Window {
             metrics: BTreeMap::new(),
             conditions: BTreeMap::new(),
             statistics: Statistics::new(),
+            ends: None,
         }
     }
 
@@ -149,6 +153,13 @@ impl Window {
     #[must_use]
     pub const fn last_seen(&self) -> Option<Millis> {
         self.last_seen
+    }
+
+    /// When the first of what was known at the last closing ends to count: until then, or until something is heard, closing it again
+    /// gives the same. How fast the error budget was used up is looked at anew with what is heard, and with what ends.
+    #[must_use]
+    pub const fn ends(&self) -> Option<Millis> {
+        self.ends
     }
 
     /// Takes a whole signal in.
@@ -248,7 +259,14 @@ impl Window {
     pub fn close(&mut self, now: Millis, policy: &Policy, onboarded_at: Millis) -> Reading {
         let rules = &policy.freshness;
         let mut ticks = BTreeMap::new();
-        let alive = |at: Millis, ttl: Millis| at >= onboarded_at && now.saturating_sub(at) <= ttl;
+        let ends = Cell::new(Millis::MAX);
+        let alive = |at: Millis, ttl: Millis| {
+            let alive = at >= onboarded_at && now.saturating_sub(at) <= ttl;
+            if alive {
+                ends.set(ends.get().min(at.saturating_add(ttl).saturating_add(1)));
+            }
+            alive
+        };
         self.conditions
             .retain(|_, claimed| alive(claimed.condition.at, life(claimed.ttl_ms, rules.ttl_ms)));
         for (metric, track) in &mut self.metrics {
@@ -258,7 +276,10 @@ impl Window {
             let reach = ttl.saturating_mul(Series::RECENT as u64);
             track.recent.retain(|point| alive(point.at, reach));
             track.stale_since = track.stale_since.filter(|since| alive(*since, reach));
+            // A run of ticks ends with the life of its newest one, however short its monitors want it to be.
+            let _ = track.recent.last().is_some_and(|newest| alive(newest.at, ttl));
         }
+        self.ends = Some(ends.get()).filter(|ends| *ends < Millis::MAX);
         self.metrics.retain(|_, track| !track.is_forgotten());
         let tracks = || self.metrics.iter();
         Reading {
