@@ -378,7 +378,14 @@ pub fn read_log(data_dir: &Path, on_entry: &mut dyn FnMut(u64, &[u8])) -> Result
         }
         Err(error) => {
             let what = format!("cannot read the log in `{}`", directory.display());
-            Err(Failure::because(Exit::Failure, &what, &error))
+            let failure = Failure::because(Exit::Failure, &what, &error);
+            Err(if matches!(error, Error::Identity { .. }) {
+                failure.hint(
+                    "a log lies in the data directory of a server; an export as tiles has a `checkpoint`",
+                )
+            } else {
+                failure
+            })
         }
     }
 }

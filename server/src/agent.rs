@@ -240,8 +240,6 @@ pub struct Restored {
     pub policy: Policy,
     /// Where the log ends.
     pub head: journal::Head,
-    /// Bytes cut from a torn tail.
-    pub bytes_cut: Option<u64>,
 }
 
 impl Agent {
@@ -252,7 +250,7 @@ impl Agent {
     #[must_use]
     pub fn new(parts: Parts, configured: Policy, restored: Restored, inbox: Inbox) -> Self {
         let Inbox { events: inbox, handle } = inbox;
-        let Restored { state, policy, head, bytes_cut } = restored;
+        let Restored { state, policy, head } = restored;
         let applied = configured.digest() == state.policy_base;
         let policy = if applied { policy } else { configured.clone() };
         parts.clock.not_before(state.last_at);
@@ -265,7 +263,7 @@ impl Agent {
         let own = VecDeque::from([Input::Started {
             started: parts.started.clone(),
             policy: Box::new(configured.clone()),
-            bytes_cut,
+            bytes_cut: parts.journal.untold_cut(),
         }]);
         Self {
             parts,
@@ -363,7 +361,7 @@ impl Agent {
         if std::mem::take(&mut self.resync) {
             self.discover();
         }
-        self.parts.ingest.news(|app| self.due.next(&app));
+        self.parts.ingest.news(|app| self.due.next(app));
         for name in self.due.take(self.parts.clock.now_ms()) {
             let now = self.parts.clock.now_ms();
             let Some(app) = self.state.apps.get(&name) else { continue };

@@ -3,14 +3,13 @@
 //! There is no queue between a socket and this table: a stream updates its apps' windows in place, and the loop closes the windows it
 //! wants to look at. Overload sheds freshness, never order, and memory does not grow with load.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use agentd_core::app::{AppName, Env, Millis};
 use agentd_core::policy::{Freshness, Policy};
 use agentd_core::signal::{Accepted, Believed, Reading, Sample};
 use agentd_core::window::{Absorbed, Push, Window};
+use hashbrown::HashTable;
 
 /// Shards of the table: enough that streams rarely meet on one lock.
 const SHARDS: usize = 16;
@@ -25,7 +24,8 @@ pub struct Ingest {
 
 #[derive(Debug, Default)]
 struct Shard {
-    windows: HashMap<AppName, Heard, Names>,
+    /// Found by the [`hash`] of the app's name.
+    windows: HashTable<Heard>,
     /// Apps of which something was heard since the news were taken last, each once.
     news: Vec<AppName>,
     dropped: u64,
@@ -38,40 +38,31 @@ struct Heard {
     is_news: bool,
 }
 
-impl From<Window> for Heard {
-    fn from(window: Window) -> Self {
-        Self { window, is_news: false }
+impl Heard {
+    const fn app(&self) -> &AppName {
+        self.window.app()
     }
 }
 
-/// How names of apps are found. Only names that were onboarded are in the table and they are short, so that no keyed hash is needed.
-type Names = BuildHasherDefault<NameHasher>;
-
-/// Takes a name in eight bytes at a time.
-#[derive(Debug, Default)]
-struct NameHasher(u64);
-
-impl NameHasher {
-    fn mix(&mut self, word: u64) {
-        // An odd number without a pattern: the fraction of the golden ratio.
-        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+/// What names of apps are found by. Only names that were onboarded are in the table and they are short, so that no keyed hash is
+/// needed.
+fn hash(name: &str) -> u64 {
+    // An odd number without a pattern: the fraction of the golden ratio.
+    let mix =
+        |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let (mut hash, mut rest) = (0_u64, name.as_bytes());
+    while let Some((word, more)) = rest.split_first_chunk::<8>() {
+        hash = mix(hash, u64::from_le_bytes(*word));
+        rest = more;
     }
+    let last = rest.iter().fold(rest.len() as u64, |word, byte| word << 8 | u64::from(*byte));
+    // The product is best mixed at its high end, and a table looks at the low one.
+    mix(hash, last).rotate_left(26)
 }
 
-impl Hasher for NameHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        let mut rest = bytes;
-        while let Some((word, more)) = rest.split_first_chunk::<8>() {
-            self.mix(u64::from_le_bytes(*word));
-            rest = more;
-        }
-        let last = rest.iter().fold(rest.len() as u64, |word, byte| word << 8 | u64::from(*byte));
-        self.mix(last);
-    }
-
-    fn finish(&self) -> u64 {
-        // The product is best mixed at its high end, and a table looks at the low one.
-        self.0.rotate_left(26)
+impl Shard {
+    fn get(&mut self, hash: u64, app: &str) -> Option<&mut Heard> {
+        self.windows.find_mut(hash, |heard| heard.app().as_str() == app)
     }
 }
 
@@ -100,8 +91,7 @@ impl Ingest {
         Arc::clone(&self.rules.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn shard(&self, app: &str) -> MutexGuard<'_, Shard> {
-        let hash = Names::default().hash_one(app);
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
         // Other bits than those by which the table of the shard finds it.
         let index = usize::try_from(hash >> 32).unwrap_or(0) % SHARDS;
         // The index is below the length by construction; the first shard is a total answer, not a case that happens.
@@ -111,51 +101,65 @@ impl Ingest {
 
     /// Makes a window for an app that was just onboarded. Signals of apps without one are refused.
     pub fn attach(&self, app: &AppName) {
-        let window = || Window::new(app.clone()).into();
-        self.shard(app.as_str()).windows.entry(app.clone()).or_insert_with(window);
-    }
-
-    /// Forgets the window of an app that was let go: signals about it are refused from here on.
-    pub fn detach(&self, app: &AppName) {
-        self.shard(app.as_str()).windows.remove(app);
+        self.add(Window::new(app.clone()));
     }
 
     /// Makes a window for an app that was onboarded before this start: its monitors get time to report again.
     pub fn resume(&self, app: &AppName, now: Millis) {
-        let window = || Window::resumed(app.clone(), now).into();
-        self.shard(app.as_str()).windows.entry(app.clone()).or_insert_with(window);
+        self.add(Window::resumed(app.clone(), now));
+    }
+
+    fn add(&self, window: Window) {
+        let hash_of = |heard: &Heard| hash(heard.app().as_str());
+        let heard = Heard { window, is_news: false };
+        let hash = hash_of(&heard);
+        let is_it = |known: &Heard| known.app() == heard.app();
+        let mut shard = self.shard(hash);
+        let Err(absent) = shard.windows.find_entry(hash, is_it) else { return };
+        absent.into_table().insert_unique(hash, heard, hash_of);
+    }
+
+    /// Forgets the window of an app that was let go: signals about it are refused from here on.
+    pub fn detach(&self, app: &AppName) {
+        let hash = hash(app.as_str());
+        if let Ok(found) = self.shard(hash).windows.find_entry(hash, |known| known.app() == app) {
+            found.remove();
+        }
     }
 
     /// Whether the app has a window, so that a signal about it is known.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<AppName> {
-        self.shard(name).windows.get_key_value(name).map(|(app, _)| app.clone())
+        let hash = hash(name);
+        self.shard(hash).get(hash, name).map(|heard| heard.app().clone())
     }
 
     /// Does something to the window of an app and counts what was dropped; `None` if it has none.
     fn with(&self, app: &str, change: impl FnOnce(&mut Window) -> Absorbed) -> Option<Absorbed> {
-        let mut shard = self.shard(app);
-        let Shard { windows, news, dropped } = &mut *shard;
-        let heard = windows.get_mut(app)?;
+        let hash = hash(app);
+        let mut shard = self.shard(hash);
+        let heard = shard.get(hash, app)?;
         let absorbed = change(&mut heard.window);
-        if !std::mem::replace(&mut heard.is_news, true) {
-            news.push(heard.window.app().clone());
-        }
-        *dropped = dropped.saturating_add(u64::from(absorbed.dropped));
+        let first = !std::mem::replace(&mut heard.is_news, true);
+        let news = first.then(|| heard.app().clone());
+        shard.news.extend(news);
+        shard.dropped = shard.dropped.saturating_add(u64::from(absorbed.dropped));
         Some(absorbed)
     }
 
     /// Tells of which apps something was heard since this was asked last: their windows say something new when they are closed.
-    pub fn news(&self, mut tell: impl FnMut(AppName)) {
+    pub fn news(&self, mut tell: impl FnMut(&AppName)) {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            let Shard { windows, news, .. } = &mut *shard;
+            let mut news = std::mem::take(&mut shard.news);
             for app in news.drain(..) {
-                if let Some(heard) = windows.get_mut(&app) {
+                if let Some(heard) = shard.get(hash(app.as_str()), app.as_str()) {
                     heard.is_news = false;
                 }
-                tell(app);
+                tell(&app);
             }
+            // The room for as many the next time.
+            shard.news = news;
         }
     }
 
@@ -191,7 +195,7 @@ impl Ingest {
         self.tick(app, now, policy, onboarded_at).0
     }
 
-    /// The same, and when what it gives ends to be all there is to say if nothing is heard: see [`Window::ends`].
+    /// The same, and until when it is all there is to say if nothing is heard: see [`Window::same_until`].
     #[must_use]
     pub fn tick(
         &self,
@@ -200,10 +204,11 @@ impl Ingest {
         policy: &Policy,
         onboarded_at: Millis,
     ) -> (Reading, Option<Millis>) {
-        match self.shard(app.as_str()).windows.get_mut(app) {
+        let hash = hash(app.as_str());
+        match self.shard(hash).get(hash, app.as_str()) {
             Some(Heard { window, .. }) => {
                 let reading = window.close(now, policy, onboarded_at);
-                (reading, window.ends())
+                (reading, window.same_until())
             }
             None => (Reading::silent(app.clone(), now, None), None),
         }

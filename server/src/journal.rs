@@ -6,6 +6,7 @@
 //! <dir>/wal/<first seq, 20 digits>.seg
 //! <dir>/wal/<number>.spare            a segment made ready: new, or one whose records are no longer kept
 //! <dir>/wal/HEAD                      the last record known to be durable
+//! <dir>/wal/CUT                       what was cut and no record tells of yet
 //! ```
 //!
 //! The agent loop is the only writer. It hands over complete JSON lines; a line is a record and, later, a leaf of the Merkle
@@ -13,7 +14,8 @@
 //! beforehand, syncs once, and only then acknowledges. There is no timer: the sync is the batch window.
 //!
 //! What happens after a crash or a fault:
-//! * a group that was never acknowledged and is not whole is cut ([`Torn`]);
+//! * a group that was never acknowledged and is not whole is cut ([`Torn`]), and whoever writes the next records says so
+//!   ([`Journal::untold_cut`]): also if the next crash comes before that;
 //! * acknowledged records that are altered or gone are [`Damage`]: the log opens for reading what stands before them;
 //! * an error *before* the sync (no space, a disk that became read-only, a write that failed) makes the journal
 //!   [`Status::Unwritable`]: nothing is acted on, reads go on, and [`Journal::try_recover`] opens the file afresh, re-reads it, cuts
@@ -22,6 +24,8 @@
 //!   USENIX ATC 2020), so nothing that is seen from here tells what the disk holds. Nothing that waits is acknowledged; the next
 //!   start reads the log, cuts what is torn, and writes the tail into fresh pages and syncs it before it trusts it.
 
+mod check;
+mod cut;
 mod directory;
 mod frame;
 mod group;
@@ -43,7 +47,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::Duration;
 
 use agentd_core::chain::{Hash, LINE_BYTES_MAX};
 use bytes::Bytes;
@@ -51,7 +55,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::blobs::Blobs;
 use crate::failpoint;
-use crate::tasks::step_back;
+use check::Check;
 use directory::Directory;
 use head::HeadMark;
 use index::Shared;
@@ -88,6 +92,8 @@ pub struct Config {
     pub zero_ahead_bytes: u64,
     /// Zeroed space that only [`Journal::append_reserved`] may use once the disk is full.
     pub reserve_bytes: u64,
+    /// In this time one closed segment is read again and checked.
+    pub check_every: Duration,
 }
 
 impl Config {
@@ -95,7 +101,13 @@ impl Config {
     /// append in twenty of a busy log would wait for zeros.
     #[must_use]
     pub const fn new(dir: PathBuf) -> Self {
-        Self { dir, segment_bytes: 16 << 20, zero_ahead_bytes: 16 << 20, reserve_bytes: 1 << 20 }
+        Self {
+            dir,
+            segment_bytes: 16 << 20,
+            zero_ahead_bytes: 16 << 20,
+            reserve_bytes: 1 << 20,
+            check_every: Duration::from_secs(3600),
+        }
     }
 
     fn clamped(mut self) -> Self {
@@ -165,9 +177,8 @@ fn open_store(
     };
     let whole = config.segment_bytes.saturating_add(config.reserve_bytes);
     let spares = Spares::new(Arc::clone(&store), whole);
-    let shared = Shared::new(store, spares, log_id, scan.segments.clone(), scan.chain, status);
-    let shared = Arc::new(shared);
-    let dir = config.dir.clone();
+    let shared = Arc::new(Shared::new(store, spares, log_id, &scan, status));
+    let (dir, check_every) = (config.dir.clone(), config.check_every);
     let mut writer = Writer::new(config, Arc::clone(&shared), &scan);
     let mut makes_spares = None;
     if directory.is_some() {
@@ -197,7 +208,7 @@ fn open_store(
         queue: tokio::sync::Mutex::new(Some(queue)),
         room: Arc::new(Semaphore::new(QUEUE_BYTES)),
         thread: Mutex::new(Some(thread)),
-        check: Mutex::new(look_through(Arc::clone(&shared))?),
+        check: Mutex::new(Some(Check::start(Arc::clone(&shared), check_every)?)),
         shared,
         blobs,
         dir,
@@ -218,32 +229,6 @@ fn make_spares(
     Ok((thread, held))
 }
 
-/// The thread that looks through what was not read at the start, if there is any: an altered record is found soon after the start
-/// then, although the start did not wait for it.
-fn look_through(shared: Arc<Shared>) -> Result<Option<JoinHandle<()>>, Error> {
-    if shared.unread().is_none() {
-        return Ok(None);
-    }
-    let looking = move || {
-        step_back();
-        while let Some(segment) = shared.unread() {
-            let began = Instant::now();
-            match shared.look_through(segment) {
-                // What was pruned meanwhile need not be looked at.
-                Ok(()) | Err(Error::Pruned { .. }) => {}
-                Err(error) => {
-                    tracing::error!(%error, segment, "a part of the proof log cannot be read");
-                    return;
-                }
-            }
-            // Half of one core at most.
-            std::thread::sleep(began.elapsed());
-        }
-    };
-    let thread = std::thread::Builder::new().name("journal-check".into()).spawn(looking);
-    thread.map(Some).map_err(|e| Error::io("start", "the thread that looks through the log", e))
-}
-
 /// Handle to an open log; clones share it. The log is closed and its lock released when the last one is dropped.
 #[derive(Debug, Clone)]
 pub struct Journal {
@@ -256,7 +241,7 @@ struct Inner {
     queue: tokio::sync::Mutex<Option<mpsc::Sender<Command>>>,
     room: Arc<Semaphore>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    check: Mutex<Option<JoinHandle<()>>>,
+    check: Mutex<Option<Check>>,
     shared: Arc<Shared>,
     blobs: Arc<Blobs>,
     dir: PathBuf,
@@ -267,11 +252,10 @@ impl Drop for Inner {
         // The thread ends when the queue does; waiting for it means that whoever opens the log next finds it unlocked.
         self.queue.get_mut().take();
         self.shared.close();
-        for thread in [&mut self.check, &mut self.thread] {
-            let thread = thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-            if thread.is_some_and(|thread| thread.join().is_err()) {
-                tracing::error!("a thread of the journal panicked");
-            }
+        drop(self.check.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread of the journal panicked");
         }
     }
 }
@@ -365,6 +349,13 @@ impl Journal {
     #[must_use]
     pub fn watch_status(&self) -> watch::Receiver<Status> {
         self.inner.shared.watch_status()
+    }
+
+    /// Bytes that were cut off the log, now or at an earlier start, without a record that says so: a `LOG_RECOVERED` record is to be
+    /// written, and once one is durable there is nothing to be told.
+    #[must_use]
+    pub fn untold_cut(&self) -> Option<u64> {
+        self.inner.shared.cuts().untold().map(cut::Cut::bytes)
     }
 
     /// Reads durable records.

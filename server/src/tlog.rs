@@ -49,7 +49,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::bus::Address;
-use crate::journal::{self, Journal, LogId, READ_ENTRIES_MAX, Reader, Torn};
+use crate::journal::{self, Journal, LogId, READ_ENTRIES_MAX, Reader};
 use crate::snapshot::{Found, Snapshots};
 
 use claims::Claims;
@@ -183,8 +183,6 @@ pub enum Error {
         seq: u64,
         /// Why.
         why: &'static str,
-        /// The tail that was cut before that was known.
-        torn: Option<Torn>,
     },
     /// There is no randomness to make a key of.
     #[error("cannot make a key for the proof log: {0}")]
@@ -196,15 +194,6 @@ impl Error {
     #[must_use]
     pub const fn is_of_the_snapshot(&self) -> bool {
         matches!(self, Self::Snapshot { .. } | Self::Journal(journal::Error::Start { .. }))
-    }
-
-    /// What this attempt cut off the log: the one after it finds nothing torn any more, and still there is a record to be made of it.
-    #[must_use]
-    pub const fn torn(&self) -> Option<&Torn> {
-        match self {
-            Self::Snapshot { torn, .. } => torn.as_ref(),
-            _ => None,
-        }
     }
 
     fn io(verb: &'static str, path: &std::path::Path) -> impl Fn(io::Error) -> Self {
@@ -284,16 +273,10 @@ pub fn open(
     segments: journal::Config,
     replay: &mut dyn FnMut(u64, &[u8]),
 ) -> Result<(journal::Opened, Tlog), Error> {
-    let mut torn = None;
     for found in Snapshots::of_log(&config.dir).all().map(Some).chain([None]) {
         match open_from(config.clone(), segments.clone(), found.as_ref(), replay) {
             Err(error) if found.is_some() && error.is_of_the_snapshot() => {
                 tracing::warn!(%error, "tried another way");
-                torn = torn.or_else(|| error.torn().cloned());
-            }
-            Ok((mut opened, tlog)) => {
-                opened.recovery.torn = torn.or(opened.recovery.torn);
-                return Ok((opened, tlog));
             }
             other => return other,
         }
@@ -322,11 +305,8 @@ pub fn open_from(
         let Snapshot { seq, hash, root, .. } = *snapshot;
         begin = journal::Start::Behind { seq, hash };
         let known = claims.behind(&config.dir, seq, root);
-        claims = known.ok_or(Error::Snapshot {
-            seq,
-            why: "the stored hashes do not lead to it",
-            torn: None,
-        })?;
+        claims =
+            known.ok_or(Error::Snapshot { seq, why: "the stored hashes do not lead to it" })?;
     }
     let opened = journal::open_hashed(segments, begin, &mut |seq, leaf, line| {
         named = named || from.is_some_and(|found| found.is_named_by(line));
@@ -334,8 +314,7 @@ pub fn open_from(
         replay(seq, line);
     })?;
     if let Some(Found { snapshot, .. }) = from.filter(|_| !named) {
-        let torn = opened.recovery.torn;
-        return Err(Error::Snapshot { seq: snapshot.seq, why: "no record names it", torn });
+        return Err(Error::Snapshot { seq: snapshot.seq, why: "no record names it" });
     }
     let oldest = opened.journal.reader().oldest_seq();
     if from.is_none() && oldest > 1 {

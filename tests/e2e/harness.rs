@@ -207,6 +207,21 @@ impl Server {
         child.wait().unwrap();
     }
 
+    /// Leaves the beginning of a record that was never finished behind the log of a server that was killed. Answers with its length.
+    pub(crate) fn tear_log(&self) -> usize {
+        const TORN: [u8; 24] = [7; 24];
+        let files = std::fs::read_dir(self.data_dir().join("proof/wal")).unwrap().flatten();
+        let segments = files.map(|file| file.path());
+        let last = segments.filter(|path| path.extension().is_some_and(|e| e == "seg")).max();
+        let last = last.expect("a segment");
+        let mut bytes = std::fs::read(&last).unwrap();
+        let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        let at = end.next_multiple_of(8);
+        bytes[at..at + TORN.len()].copy_from_slice(&TORN);
+        std::fs::write(&last, bytes).unwrap();
+        TORN.len()
+    }
+
     /// SIGTERM, and waits until it is gone. Returns the exit code.
     pub(crate) fn stop(&mut self) -> i32 {
         processes::term(self.pid());

@@ -211,17 +211,7 @@ fn a_torn_tail_is_cut_and_the_cut_is_on_record() {
     let (mut server, _) = exported();
     let head = server.records().head();
     server.kill9();
-    let wal = server.data_dir().join("proof/wal");
-    let files = std::fs::read_dir(wal).unwrap().flatten().map(|entry| entry.path());
-    let segments = files.filter(|path| path.extension().is_some_and(|e| e == "seg"));
-    let segment = segments.max().unwrap();
-    let mut torn = std::fs::read(&segment).unwrap();
-    let end = torn.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-    // The beginning of a frame that was never finished.
-
-    let at = end.next_multiple_of(8);
-    torn[at..at + 24].copy_from_slice(&[7; 24]);
-    std::fs::write(&segment, torn).unwrap();
+    server.tear_log();
     server.up();
     let records = server.records();
     assert_eq!(records.count("LOG_RECOVERED"), 1);

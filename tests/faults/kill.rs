@@ -136,3 +136,44 @@ fn again_and_again_while_the_app_crashes() {
     world.settle();
     assert_eq!(world.broken_promises(), Vec::<String>::new());
 }
+
+/// What the log tells of tails that were cut, after a tail was torn and the starts that should have cut it died at these points.
+fn told_of_a_cut(died_at: &[&str]) -> (Vec<u64>, u64) {
+    let mut world = World::new();
+    world.server.kill9();
+    let torn = world.server.tear_log() as u64;
+    for point in died_at {
+        world.server.arm(point);
+        // It may answer before it gets there.
+        let _ = world.server.try_up();
+        world.server.ended();
+    }
+    world.server.arm("");
+    world.server.up();
+    world.server.ctl(&["proof", "verify", "--replay"]).ok();
+    let records = world.server.records();
+    let told = records.iter().filter(|record| record["event_name"] == "LOG_RECOVERED");
+    (
+        told.map(|record| record["body"]["log_recovered"]["bytes_cut"].as_u64().unwrap()).collect(),
+        torn,
+    )
+}
+
+#[test]
+fn between_the_cut_of_a_torn_tail_and_its_record() {
+    for died_at in [
+        &["journal.noted=kill@1"][..],
+        &["journal.write=kill@1"],
+        &["journal.noted=kill@1", "journal.write=kill@1", "journal.reopen_sync=kill@1"],
+        // The record of it is durable, and who told of it never heard so.
+        &["journal.write=kill@1", "journal.before_ack=kill@1"],
+    ] {
+        let (told, torn) = told_of_a_cut(died_at);
+        assert_eq!(told, [torn], "{died_at:?}: told once");
+    }
+    // The record of it is torn in its turn.
+    let (told, torn) = told_of_a_cut(&["journal.split_write=bug;journal.mid_write=kill@1"]);
+    assert!(told.len() == 1 && told[0] > torn, "{told:?}");
+    let (told, _) = told_of_a_cut(&["journal.no_note=bug;journal.write=kill@1"]);
+    assert_eq!(told, [0; 0], "and who does not note it first loses it: the check above can fail");
+}

@@ -13,7 +13,7 @@ const PASSES: usize = 15;
 /// Signals of one monitor in one pass: what its principal may send at once.
 const SIGNALS: usize = 40_000;
 /// In this time a principal has earned what it sent in one pass again.
-const REST: Duration = Duration::from_millis(400);
+const REST: Duration = Duration::from_millis(900);
 
 /// Monitors of one server, for one size of batches.
 async fn lanes(address: &str, size: usize) -> Vec<Lane> {

@@ -212,7 +212,7 @@ fn services(
         metrics: Arc::clone(&metrics),
         tasks: tasks.clone(),
     };
-    let restored = Restored { state, policy: policy.clone(), head: opened.head, bytes_cut: None };
+    let restored = Restored { state, policy: policy.clone(), head: opened.head };
     let agent = Agent::new(parts, policy, restored, inbox);
     let (health, service) = tonic_health::server::health_reporter();
     let services = Services {

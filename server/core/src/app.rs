@@ -3,9 +3,9 @@
 //! Nothing is guessed or corrected. Either every field is valid, or all violations are returned at once.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use crate::action::Level;
 use crate::policy::Window;
@@ -29,7 +29,7 @@ pub type Millis = u64;
 /// Name of an application: an RFC 1035 label (`^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$`) that is not a reserved device name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct AppName(Arc<str>);
+pub struct AppName(SmolStr);
 
 impl AppName {
     /// The rule, as quoted in errors.
@@ -82,7 +82,7 @@ impl std::borrow::Borrow<str> for AppName {
 
 impl From<AppName> for String {
     fn from(name: AppName) -> Self {
-        name.0.as_ref().to_owned()
+        name.0.into()
     }
 }
 

@@ -181,6 +181,7 @@ impl Error {
 
 /// The two envelope fields of a line that make the chain. A repeated key is refused by the parser.
 #[derive(Deserialize)]
+#[serde(expecting = "a record")]
 struct Link {
     seq: u64,
     prev: Hash,

@@ -11,8 +11,8 @@ mod believe;
 mod sequence;
 mod validate;
 
-pub use believe::{Believed, Spoken, Values};
-pub use sequence::{Arrival, BadSignals, Sequences};
+pub use believe::{Believed, Claims, Spoken, Values};
+pub use sequence::{Arrival, BadSignals, Place, Sequences};
 pub(crate) use validate::CONDITIONS;
 pub use validate::{Accepted, Code, Rejection, validate};
 

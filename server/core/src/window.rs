@@ -14,14 +14,16 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use crate::app::{AppName, Instances, Millis};
-use crate::policy::Policy;
+use crate::policy::{Freshness, Policy};
 use crate::signal::{
-    Accepted, Believed, CONDITIONS, Condition, Metric, Point, Reading, Sample, Series, SourceId,
+    Accepted, Believed, CONDITIONS, Condition, Metric, Point, Reading, Sample, Series,
 };
 
 mod statistics;
+mod voices;
 
 use statistics::Statistics;
+use voices::{Life, Said, Voices};
 
 /// What became of something that was pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,54 +60,28 @@ pub struct Absorbed {
 pub struct Window {
     app: AppName,
     last_seen: Option<Millis>,
-    metrics: BTreeMap<Metric, Track>,
+    voices: Voices,
+    /// In the order of [`Metric::ALL`].
+    tracks: [Track; Metric::ALL.len()],
     conditions: BTreeMap<String, Claimed>,
     statistics: Statistics,
-    /// See [`Window::ends`].
-    ends: Option<Millis>,
+    /// See [`Window::same_until`].
+    same_until: Option<Millis>,
 }
 
-/// A custom boolean, and how long its monitor wants it to count.
+/// A custom boolean, and how long it counts.
 #[derive(Debug, Clone)]
 struct Claimed {
     condition: Condition,
-    ttl_ms: Option<Millis>,
+    life: Life,
 }
 
-/// One metric.
-#[derive(Debug, Clone, Default)]
+/// What became of one metric each time the window was closed.
+#[derive(Debug, Clone)]
 struct Track {
-    sources: BTreeMap<SourceId, Source>,
     recent: Vec<Point>,
     /// Since when nothing that was said of it counts, while that is so.
     stale_since: Option<Millis>,
-}
-
-/// One source of one metric.
-#[derive(Debug, Clone, Default)]
-struct Source {
-    instances: BTreeMap<Option<u32>, Held>,
-}
-
-/// The newest sample of one instance, how long its monitor wants it to count, and whether it came since the window was closed last.
-#[derive(Debug, Clone, Copy)]
-struct Held {
-    latest: Latest,
-    ttl_ms: Option<Millis>,
-    is_news: bool,
-}
-
-/// The newest sample of one instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Latest {
-    observed_ms: Millis,
-    micro: i64,
-    received_ms: Millis,
-}
-
-/// How long something counts: a monitor can shorten the life of what it says and never lengthen it.
-fn life(own: Option<Millis>, policy: Millis) -> Millis {
-    own.map_or(policy, |own| own.min(policy))
 }
 
 /// Whether the window must be closed at once: an exit is a hard fact, and a monitor can call a condition critical.
@@ -129,10 +105,11 @@ impl Window {
         Self {
             app,
             last_seen: None,
-            metrics: BTreeMap::new(),
+            voices: Voices::new(),
+            tracks: [const { Track::new() }; Metric::ALL.len()],
             conditions: BTreeMap::new(),
             statistics: Statistics::new(),
-            ends: None,
+            same_until: None,
         }
     }
 
@@ -158,35 +135,34 @@ impl Window {
     /// When the first of what was known at the last closing ends to count: until then, or until something is heard, closing it again
     /// gives the same. How fast the error budget was used up is looked at anew with what is heard, and with what ends.
     #[must_use]
-    pub const fn ends(&self) -> Option<Millis> {
-        self.ends
+    pub const fn same_until(&self) -> Option<Millis> {
+        self.same_until
     }
 
     /// Takes a whole signal in.
     pub fn absorb(&mut self, signal: &Accepted) -> Absorbed {
         self.seen(signal.received_ms);
-        let mut absorbed = Absorbed::default();
+        let (mut absorbed, life) = (Absorbed::default(), Life::new(signal.ttl_ms));
         for sample in &signal.samples {
-            absorbed.count(self.hold(sample, signal.ttl_ms));
+            absorbed.count(self.hold(sample, life));
         }
         for (name, Condition { value, source, at }) in &signal.conditions {
-            absorbed.count(self.claim(name, (*value, source, *at), signal.ttl_ms));
+            absorbed.count(self.claim(name, (*value, source, *at), life));
         }
         absorbed
     }
 
     /// Takes a whole signal in that is still where it was read. Where nothing new is named nothing is allocated.
+    #[inline]
     pub fn hear(&mut self, signal: &Believed<'_>) -> Absorbed {
         let (received_ms, source) = (signal.received_ms(), signal.source());
         self.seen(received_ms);
-        let mut absorbed = Absorbed::default();
-        for (metric, micro) in signal.values() {
-            let latest = Latest { observed_ms: signal.observed_ms(), micro, received_ms };
-            let held = Held { latest, ttl_ms: signal.ttl_ms(), is_news: true };
-            absorbed.count(self.keep(metric, source, signal.instance(), held));
-        }
+        let (mut absorbed, life) = (Absorbed::default(), Life::new(signal.ttl_ms()));
+        let said = Said { observed_ms: signal.observed_ms(), received_ms, life };
+        let speaker = (source, signal.instance());
+        self.voices.keep(speaker, said, signal.values().iter(), |push| absorbed.count(push));
         for (name, value) in signal.conditions() {
-            absorbed.count(self.claim(name, (*value, source, received_ms), signal.ttl_ms()));
+            absorbed.count(self.claim(name, (*value, source, received_ms), life));
         }
         absorbed
     }
@@ -198,49 +174,35 @@ impl Window {
 
     /// Takes one sample in.
     pub fn push(&mut self, sample: &Sample) -> Push {
-        self.hold(sample, None)
+        self.hold(sample, Life::new(None))
     }
 
-    fn hold(&mut self, sample: &Sample, ttl_ms: Option<Millis>) -> Push {
-        let Sample { micro, observed_ms, received_ms, .. } = *sample;
+    fn hold(&mut self, sample: &Sample, life: Life) -> Push {
+        let Sample { metric, micro, observed_ms, received_ms, .. } = *sample;
         self.seen(received_ms);
-        let latest = Latest { observed_ms, micro, received_ms };
-        let held = Held { latest, ttl_ms, is_news: true };
-        self.keep(sample.metric, &sample.source, sample.instance, held)
-    }
-
-    fn keep(&mut self, metric: Metric, source: &str, instance: Option<u32>, held: Held) -> Push {
-        let track = self.metrics.entry(metric).or_default();
-        if let Some(known) = track.sources.get_mut(source) {
-            return known.keep(instance, held);
-        }
-        if track.sources.len() >= Self::SOURCES {
-            return Push::TooManySources;
-        }
-        track.sources.entry(source.to_owned()).or_default().keep(instance, held)
+        let mut became = Push::Kept;
+        let speaker = (sample.source.as_str(), sample.instance);
+        let said = Said { observed_ms, received_ms, life };
+        self.voices.keep(speaker, said, [(metric, micro)], |push| became = push);
+        became
     }
 
     /// Takes one custom boolean in; the last one received counts, and of two received together the one that is true.
     pub fn condition(&mut self, name: &str, condition: &Condition) -> Push {
         let Condition { value, source, at } = condition;
-        self.claim(name, (*value, source, *at), None)
+        self.claim(name, (*value, source, *at), Life::new(None))
     }
 
-    fn claim(
-        &mut self,
-        name: &str,
-        (value, source, at): (bool, &str, Millis),
-        ttl_ms: Option<Millis>,
-    ) -> Push {
+    fn claim(&mut self, name: &str, (value, source, at): (bool, &str, Millis), life: Life) -> Push {
         self.seen(at);
         let full = self.conditions.len() >= Self::CONDITIONS;
         match self.conditions.get_mut(name) {
             Some(Claimed { condition: known, .. }) if (known.at, known.value) > (at, value) => {
                 Push::OutOfOrder
             }
-            Some(Claimed { condition: known, ttl_ms: life }) => {
+            Some(Claimed { condition: known, life: own }) => {
                 if (known.at, known.value) < (at, value) || source < known.source.as_str() {
-                    (known.value, known.at, *life) = (value, at, ttl_ms);
+                    (known.value, known.at, *own) = (value, at, life);
                     source.clone_into(&mut known.source);
                 }
                 Push::Kept
@@ -248,7 +210,7 @@ impl Window {
             None if full => Push::TooManyConditions,
             None => {
                 let condition = Condition { value, source: source.to_owned(), at };
-                self.conditions.insert(name.to_owned(), Claimed { condition, ttl_ms });
+                self.conditions.insert(name.to_owned(), Claimed { condition, life });
                 Push::Kept
             }
         }
@@ -259,46 +221,76 @@ impl Window {
     pub fn close(&mut self, now: Millis, policy: &Policy, onboarded_at: Millis) -> Reading {
         let rules = &policy.freshness;
         let mut ticks = BTreeMap::new();
-        let ends = Cell::new(Millis::MAX);
+        let first = Cell::new(Millis::MAX);
         let alive = |at: Millis, ttl: Millis| {
             let alive = at >= onboarded_at && now.saturating_sub(at) <= ttl;
             if alive {
-                ends.set(ends.get().min(at.saturating_add(ttl).saturating_add(1)));
+                first.set(first.get().min(at.saturating_add(ttl).saturating_add(1)));
             }
             alive
         };
         self.conditions
-            .retain(|_, claimed| alive(claimed.condition.at, life(claimed.ttl_ms, rules.ttl_ms)));
-        for (metric, track) in &mut self.metrics {
-            let ttl = rules.ttl_of(*metric);
-            ticks.extend(track.close(ttl, &alive).map(|tick| (*metric, tick)));
+            .retain(|_, claimed| alive(claimed.condition.at, claimed.life.within(rules.ttl_ms)));
+        let ends = self.ends(rules, &alive);
+        self.voices.retain(|metric, at, life| alive(at, life.within(rules.ttl_of(metric))));
+        let (mut metrics, mut stale) = (BTreeMap::new(), BTreeMap::new());
+        for ((metric, track), end) in Metric::ALL.into_iter().zip(&mut self.tracks).zip(ends) {
+            let mut sources = BTreeMap::new();
+            let mut tick: Option<Point> = None;
+            for opinion in self.voices.opinions(metric) {
+                sources.insert(opinion.source.to_owned(), opinion.point);
+                tick =
+                    tick.into_iter().chain(opinion.is_news.then_some(opinion.point)).reduce(worst);
+            }
+            ticks.extend(tick.map(|tick| (metric, tick)));
+            track.close(tick, end, !sources.is_empty());
             // No run of ticks without a gap reaches further back.
-            let reach = ttl.saturating_mul(Series::RECENT as u64);
+            let reach = rules.ttl_of(metric).saturating_mul(Series::RECENT as u64);
             track.recent.retain(|point| alive(point.at, reach));
             track.stale_since = track.stale_since.filter(|since| alive(*since, reach));
             // A run of ticks ends with the life of its newest one, however short its monitors want it to be.
+            let ttl = rules.ttl_of(metric);
             let _ = track.recent.last().is_some_and(|newest| alive(newest.at, ttl));
+            stale.extend(track.stale_since.map(|since| (metric, since)));
+            if !sources.is_empty() || !track.recent.is_empty() {
+                metrics.insert(metric, Series { sources, recent: track.recent.clone() });
+            }
         }
-        self.ends = Some(ends.get()).filter(|ends| *ends < Millis::MAX);
-        self.metrics.retain(|_, track| !track.is_forgotten());
-        let tracks = || self.metrics.iter();
+        self.voices.settle();
+        self.same_until = Some(first.get()).filter(|first| *first < Millis::MAX);
         Reading {
             app: self.app.clone(),
             at: now,
             last_seen: self.last_seen.filter(|at| *at >= onboarded_at),
-            metrics: tracks()
-                .filter(|(_, track)| !track.sources.is_empty() || !track.recent.is_empty())
-                .map(|(metric, track)| (*metric, track.series()))
-                .collect(),
+            metrics,
             conditions: self
                 .conditions
                 .iter()
                 .map(|(name, claimed)| (name.clone(), claimed.condition.clone()))
                 .collect(),
-            stale: tracks().filter_map(|(m, track)| Some((*m, track.stale_since?))).collect(),
+            stale,
             alarms: self.statistics.take(&self.app, now, policy, &ticks),
         }
     }
+
+    /// When the last word on each metric ends to count. What an earlier app of the same name said does not go stale, it is of no
+    /// concern.
+    fn ends(
+        &self,
+        rules: &Freshness,
+        alive: &impl Fn(Millis, Millis) -> bool,
+    ) -> [Option<Millis>; Metric::ALL.len()] {
+        Metric::ALL.map(|metric| {
+            let ttl = rules.ttl_of(metric);
+            let own = self.voices.lives(metric).filter(|(at, _)| alive(*at, Millis::MAX));
+            own.map(|(at, life)| at.saturating_add(life.within(ttl))).max()
+        })
+    }
+}
+
+/// The worse of two values, at the time of the later one.
+fn worst(a: Point, b: Point) -> Point {
+    Point { micro: a.micro.max(b.micro), at: a.at.max(b.at) }
 }
 
 impl Absorbed {
@@ -317,95 +309,19 @@ impl Absorbed {
 }
 
 impl Track {
-    /// Gives the tick, if anybody said something new.
-    fn close(&mut self, ttl: Millis, alive: &impl Fn(Millis, Millis) -> bool) -> Option<Point> {
-        // What an earlier app of the same name said does not go stale, it is of no concern.
-        let ends = self.held().filter(|held| alive(held.latest.received_ms, Millis::MAX));
-        let end = ends.map(|held| held.latest.received_ms.saturating_add(held.life(ttl))).max();
-        for source in self.sources.values_mut() {
-            source.instances.retain(|_, held| alive(held.latest.received_ms, held.life(ttl)));
-        }
-        self.sources.retain(|_, source| !source.instances.is_empty());
-        self.stale_since = match end {
-            Some(_) if self.sources.is_empty() => end,
-            Some(_) => None,
-            None => self.stale_since,
-        };
-        let spoke = self.sources.values().filter(|source| source.spoke()).filter_map(Source::point);
-        let tick = spoke.reduce(|a, b| Point { micro: a.micro.max(b.micro), at: a.at.max(b.at) });
+    const fn new() -> Self {
+        Self { recent: Vec::new(), stale_since: None }
+    }
+
+    /// Takes in the tick, if anybody said something new, and when the last word on it ends to count.
+    fn close(&mut self, tick: Option<Point>, end: Option<Millis>, is_known: bool) {
+        self.stale_since = if is_known { None } else { end.or(self.stale_since) };
         if let Some(tick) = tick {
             if self.recent.len() >= Series::RECENT {
                 self.recent.remove(0);
             }
             self.recent.push(tick);
         }
-        for held in self.sources.values_mut().flat_map(|source| source.instances.values_mut()) {
-            held.is_news = false;
-        }
-        tick
-    }
-
-    fn held(&self) -> impl Iterator<Item = &Held> {
-        self.sources.values().flat_map(|source| source.instances.values())
-    }
-
-    fn is_forgotten(&self) -> bool {
-        self.sources.is_empty() && self.recent.is_empty() && self.stale_since.is_none()
-    }
-
-    fn series(&self) -> Series {
-        let point = |(name, source): (&SourceId, &Source)| Some((name.clone(), source.point()?));
-        Series {
-            sources: self.sources.iter().filter_map(point).collect(),
-            recent: self.recent.clone(),
-        }
-    }
-}
-
-impl Held {
-    /// How long it counts where the policy has so long a life for its metric.
-    fn life(&self, policy: Millis) -> Millis {
-        life(self.ttl_ms, policy)
-    }
-}
-
-impl Source {
-    fn keep(&mut self, instance: Option<u32>, held: Held) -> Push {
-        match self.instances.get_mut(&instance) {
-            // Of two values for one moment the worse one counts, whichever came first; a value that is sent again is no news.
-            Some(known) if known.latest >= held.latest => return Push::OutOfOrder,
-            Some(known) => {
-                let unread = std::mem::replace(known, held).is_news;
-                return if unread { Push::Superseded } else { Push::Kept };
-            }
-            None => {
-                let slots = self.instances.keys().flatten().count();
-                if instance.is_some() && slots >= Window::INSTANCES {
-                    return Push::TooManyInstances;
-                }
-                self.instances.insert(instance, held);
-            }
-        }
-        Push::Kept
-    }
-
-    /// Whether it said something since the window was closed last.
-    fn spoke(&self) -> bool {
-        self.instances.values().any(|held| held.is_news)
-    }
-
-    /// When the newest of its instances was heard.
-    fn heard(&self) -> Option<Millis> {
-        self.instances.values().map(|held| held.latest.received_ms).max()
-    }
-
-    /// The mean over the instances, and when the newest of them was heard.
-    fn point(&self) -> Option<Point> {
-        let at = self.heard()?;
-        let values = self.instances.values().map(|held| i128::from(held.latest.micro));
-        let sum: i128 = values.sum();
-        let mean = sum / i128::try_from(self.instances.len()).ok()?;
-        Some(Point { micro: i64::try_from(mean).ok()?, at })
     }
 }
 

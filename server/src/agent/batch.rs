@@ -404,15 +404,15 @@ impl Agent {
             self.parts.ingest.set_rules(&self.policy.freshness);
         } else if !self.own.iter().any(is_start) {
             // If not even the start of this agent is durable, it is still to be said.
-            self.own.push_front(self.start_input(None));
+            self.own.push_front(self.start_input());
         }
     }
 
-    pub(super) fn start_input(&self, bytes_cut: Option<u64>) -> Input {
+    pub(super) fn start_input(&self) -> Input {
         Input::Started {
             started: self.parts.started.clone(),
             policy: Box::new(self.configured.clone()),
-            bytes_cut,
+            bytes_cut: self.parts.journal.untold_cut(),
         }
     }
 

@@ -34,7 +34,6 @@ pub(super) fn open_log(config: &Config) -> Result<(Journal, Tlog, Restored), Err
         ..tlog::Config::new(&config.data_dir, config.env.as_str())
     };
     let (opened, tlog, replay) = open_behind_snapshot(config, &published)?;
-    let bytes_cut = opened.recovery.torn.as_ref().map(|torn| torn.bytes_cut);
     let Replay { state, policy, .. } = replay;
     retention::resume(&opened.journal, state.kept.oldest());
     if let journal::Status::Damaged(damage) = &opened.journal.status() {
@@ -45,7 +44,7 @@ pub(super) fn open_log(config: &Config) -> Result<(Journal, Tlog, Restored), Err
         // They are copies of what the log holds; the next start tries again.
         tracing::warn!(%error, "specification files cannot be written");
     }
-    let mut restored = Restored { state, policy, head: opened.head, bytes_cut };
+    let mut restored = Restored { state, policy, head: opened.head };
     keep_sound(config, &mut restored);
     Ok((opened.journal, tlog, restored))
 }
@@ -56,16 +55,10 @@ fn open_behind_snapshot(
     published: &tlog::Config,
 ) -> Result<(journal::Opened, Tlog, Replay), Error> {
     let snapshots = Snapshots::of_log(&published.dir);
-    let mut torn = None;
     for found in snapshots.all().map(Some).chain([None]) {
         match replay_log(config, published, found.as_ref()) {
             Err(Error::Journal(error)) if error.is_of_the_snapshot() => {
                 tracing::warn!(%error, "the log is read from further back");
-                torn = torn.or_else(|| error.torn().cloned());
-            }
-            Ok((mut opened, tlog, replay)) => {
-                opened.recovery.torn = torn.or(opened.recovery.torn);
-                return Ok((opened, tlog, replay));
             }
             other => return other,
         }
@@ -85,7 +78,7 @@ fn replay_log(
     if replay.state.env != config.env {
         // The log has not vouched for it yet. If all of the log is of another environment, its records say so.
         let (seq, why) = (replay.state.last_seq, "it is of another environment");
-        return Err(Error::Journal(tlog::Error::Snapshot { seq, why, torn: None }));
+        return Err(Error::Journal(tlog::Error::Snapshot { seq, why }));
     }
     let blobs = Blobs::of_log(&published.dir);
     let mut on_entry = |seq: u64, line: &[u8]| {

@@ -20,6 +20,9 @@ pub(super) const READ_RECORDS: usize = 512;
 /// Bytes of lines in one read.
 pub(super) const READ_BYTES: usize = 1 << 20;
 
+/// Records looked at for the last ones of a kind.
+const TAIL_RECORDS: usize = 100_000;
+
 /// Handle for reading; clones share the log.
 #[derive(Debug, Clone)]
 pub(super) struct Log {
@@ -79,6 +82,34 @@ impl Log {
                 Err(status::internal("proof-log-reader"))
             }
         }
+    }
+
+    /// The record behind which the last `count` ones are whose lines are `wanted`. Looks at a bounded number of them.
+    pub(super) async fn before_last(
+        &self,
+        count: u32,
+        wanted: impl Fn(&Reader, &[u8]) -> bool + Send + 'static,
+    ) -> Result<u64, Status> {
+        let head = self.head();
+        let seq = self.reading(move |reader| {
+            let mut left = count;
+            let (mut at, mut looked_at) = (head.saturating_add(1), 0);
+            while left > 0 && looked_at < TAIL_RECORDS {
+                let entries = reader.read_back(at, READ_RECORDS, READ_BYTES)?;
+                if entries.is_empty() {
+                    break;
+                }
+                for entry in entries {
+                    if left == 0 {
+                        break;
+                    }
+                    (at, looked_at) = (entry.seq, looked_at + 1);
+                    left -= u32::from(wanted(reader, &entry.line));
+                }
+            }
+            Ok(at.saturating_sub(1))
+        });
+        seq.await
     }
 
     /// Why the log cannot be read, with the oldest cursor where that helps.

@@ -10,7 +10,7 @@ use std::sync::PoisonError;
 use agentctl_api::text;
 use agentctl_api::v1;
 use agentd_core::app::{AppName, Millis};
-use agentd_core::signal::{Rejection, Spoken};
+use agentd_core::signal::{Metric, Rejection, Spoken, Values};
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::MetricsService;
 use opentelemetry_proto::tonic::collector::metrics::v1::{
@@ -31,7 +31,7 @@ mod shape;
 pub(super) mod wire;
 mod words;
 
-use lay::Attributes;
+use lay::Named;
 use measure::{Measured, Origin, Refused};
 pub use memory::Memory;
 
@@ -129,59 +129,77 @@ fn take(
     let mut memory = services.intake.otlp.lock().unwrap_or_else(PoisonError::into_inner);
     let read = read(resource, services.env.as_str(), find, &mut memory, now, refused);
     drop(memory);
-    let Some((signal, points)) = read else { return };
-    let heard = spoken(&signal).and_then(|spoken| reporter.hear(&signal.app, spoken, now));
-    if heard.is_some() {
+    let Some(heard) = read else { return };
+    let spoken = heard.spoken();
+    if spoken.and_then(|spoken| reporter.hear(heard.app, &spoken, &[], now)).is_some() {
         return;
     }
-    let name = signal.app.clone();
-    if let Err(rejections) = reporter.take(from_proto::signal(signal, now), None, now) {
+    if let Err(rejections) = reporter.take(from_proto::signal(heard.signal(), now), None, now) {
         let whys = rejections.iter().map(|found| {
             let Rejection { code, field, value, rule } = found;
             format!("{}: {field} {rule}, got `{value}`", code.as_str())
         });
-        let why = format!("app `{name}`: {}", whys.collect::<Vec<_>>().join("; "));
-        refused.push(Refused { points, why });
+        let why = format!("app `{}`: {}", heard.app, whys.collect::<Vec<_>>().join("; "));
+        refused.push(Refused { points: heard.points, why });
     }
 }
 
-/// What was measured, as it is heard without being copied; `None` where only the long way can say what it is.
-fn spoken(signal: &v1::Signal) -> Option<Spoken<'static>> {
-    let instance = match signal.instance.as_str() {
-        "" => None,
-        slot => Some(slot.parse().ok()?),
-    };
-    let observed_ms = from_proto::millis(signal.time.as_ref()?)?;
-    let values = [
-        signal.cpu_utilization,
-        signal.memory_utilization,
-        signal.latency_p50_seconds,
-        signal.latency_p99_seconds,
-        signal.error_ratio,
-        signal.request_rate,
-        signal.restart_count.map(|count| count as f64),
-    ];
-    Some(Spoken { instance, observed_ms, values, conditions: &[], ttl_ms: None })
+/// What a resource says of an app.
+#[derive(Debug, Clone, Copy)]
+struct Heard<'a> {
+    app: &'a str,
+    slot: Option<u32>,
+    values: Values<f64>,
+    /// Time of the newest point, in nanoseconds; 0 if none has one.
+    newest: u64,
+    /// Points that were taken.
+    points: u64,
 }
 
-/// What a resource says as a signal, and how many points are in it; `None` when it says nothing, or nothing that can be taken.
-fn read(
-    resource: &[u8],
+impl Heard<'_> {
+    /// As it is heard without being copied; `None` where only the long way can say what it is.
+    fn spoken(&self) -> Option<Spoken> {
+        let Self { slot: instance, values, newest, .. } = *self;
+        let observed_ms = Some(newest / 1_000_000).filter(|_| newest > 0)?;
+        Some(Spoken { instance, observed_ms, values, ttl_ms: None })
+    }
+
+    fn signal(&self) -> v1::Signal {
+        let (seconds, nanos) = (self.newest / 1_000_000_000, self.newest % 1_000_000_000);
+        let time = prost_types::Timestamp {
+            seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
+            nanos: i32::try_from(nanos).unwrap_or(0),
+        };
+        v1::Signal {
+            app: self.app.to_owned(),
+            instance: self.slot.map(|slot| slot.to_string()).unwrap_or_default(),
+            time: Some(time).filter(|_| self.newest > 0),
+            cpu_utilization: self.values.get(Metric::CpuUtilization),
+            memory_utilization: self.values.get(Metric::MemoryUtilization),
+            latency_p50_seconds: self.values.get(Metric::LatencyP50),
+            latency_p99_seconds: self.values.get(Metric::LatencyP99),
+            error_ratio: self.values.get(Metric::ErrorRatio),
+            request_rate: self.values.get(Metric::RequestRate),
+            restart_count: self.values.get(Metric::RestartCount).map(|n| n as u64),
+            ..v1::Signal::default()
+        }
+    }
+}
+
+/// What a resource says; `None` when that is nothing, or nothing that can be taken.
+fn read<'a>(
+    resource: &'a [u8],
     served: &str,
     find: impl Fn(&str) -> Option<AppName>,
     memory: &mut Memory,
     now: Millis,
     refused: &mut Vec<Refused>,
-) -> Option<(v1::Signal, u64)> {
-    let attributes = Attributes::of_resource(resource);
+) -> Option<Heard<'a>> {
+    let Named { service: name, environment, instance } = Named::of_resource(resource);
     let mut refuse = |why: String| {
         refused.push(Refused { points: lay::all_points(resource), why });
         None
     };
-    let name = attributes.text("service.name").unwrap_or_default();
-    let environment = attributes
-        .text("deployment.environment.name")
-        .or_else(|| attributes.text("deployment.environment"));
     if environment != Some(served) {
         let got = environment.unwrap_or_default();
         return refuse(format!(
@@ -194,7 +212,6 @@ fn read(
             "UNKNOWN_APP: service.name must be an onboarded app that this token may report on, got `{name}`"
         ));
     };
-    let instance = attributes.text("service.instance.id").unwrap_or_default();
     if instance.len() > INSTANCE_MAX {
         let got = instance.len();
         return refuse(format!(
@@ -205,18 +222,13 @@ fn read(
         return refuse(format!("app `{name}`: more instances than there may be"));
     };
     let origin = Origin { app: &app, instance, now };
-    let Measured { mut signal, points, refused: mut broken } =
+    let Measured { values, newest, points, refused: mut broken } =
         measure::measure(resource, origin, memory);
-    let taken = points.saturating_sub(broken.iter().map(|found| found.points).sum());
+    let points = points.saturating_sub(broken.iter().map(|found| found.points).sum());
     refused.append(&mut broken);
-    if taken == 0 || !says_something(&signal) {
-        return None;
-    }
-    name.clone_into(&mut signal.app);
-    if let Some(slot) = slot {
-        signal.instance = slot.to_string();
-    }
-    Some((signal, taken))
+    // The first export of a counter has nothing to say yet.
+    let says_something = points > 0 && !values.is_empty();
+    says_something.then_some(Heard { app: name, slot, values, newest, points })
 }
 
 /// The signals of recorded requests: one JSON document, or one on each line as the Collector's file exporter writes them.
@@ -240,17 +252,11 @@ pub fn recorded(text: &str, served: &str) -> Result<Vec<v1::Signal>, Vec<(usize,
         let (mut refused, find) = (Vec::new(), |name: &str| AppName::parse(name).ok());
         for resource in lay::resources(&request.encode_to_vec()) {
             let read = read(resource, served, find, &mut memory, 0, &mut refused);
-            signals.extend(read.map(|(signal, _)| signal));
+            signals.extend(read.map(|heard| heard.signal()));
         }
         wrong.extend(refused.into_iter().map(|found| (number, found.why)));
     }
     if wrong.is_empty() { Ok(signals) } else { Err(wrong) }
-}
-
-/// The first export of a counter has nothing to say yet.
-fn says_something(signal: &v1::Signal) -> bool {
-    let nothing = v1::Signal { time: signal.time, ..v1::Signal::default() };
-    *signal != nothing
 }
 
 /// What is told of what was not taken; nothing when everything was.

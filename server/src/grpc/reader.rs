@@ -30,17 +30,25 @@ impl<'a> Reader<'a> {
     }
 
     /// The next tag; `Some(None)` at the end.
+    #[inline]
     pub(super) fn tag(&mut self) -> Option<Option<u64>> {
         if self.0.is_empty() { Some(None) } else { self.varint().map(Some) }
     }
 
     /// A number.
+    #[inline]
     pub(super) fn varint(&mut self) -> Option<u64> {
         let (first, rest) = self.0.split_first()?;
         if *first < 0x80 {
             self.0 = rest;
             return Some(u64::from(*first));
         }
+        self.long_varint()
+    }
+
+    /// A number of more than one byte.
+    fn long_varint(&mut self) -> Option<u64> {
+        let (first, rest) = self.0.split_first()?;
         let (mut value, mut rest) = (u64::from(*first & 0x7f), rest);
         for shift in (7..63).step_by(7) {
             let (byte, more) = rest.split_first()?;
@@ -57,6 +65,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The bytes of a message or a text.
+    #[inline]
     pub(super) fn bytes(&mut self) -> Option<&'a [u8]> {
         let length = usize::try_from(self.varint()?).ok()?;
         let (bytes, rest) = self.0.split_at_checked(length)?;
@@ -65,11 +74,13 @@ impl<'a> Reader<'a> {
     }
 
     /// A text.
+    #[inline]
     pub(super) fn text(&mut self) -> Option<&'a str> {
         std::str::from_utf8(self.bytes()?).ok()
     }
 
     /// Eight bytes as a number.
+    #[inline]
     pub(super) fn fixed64(&mut self) -> Option<u64> {
         let (bytes, rest) = self.0.split_first_chunk::<8>()?;
         self.0 = rest;
@@ -77,6 +88,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Eight bytes as a number with a fraction.
+    #[inline]
     pub(super) fn double(&mut self) -> Option<f64> {
         self.fixed64().map(f64::from_bits)
     }
@@ -123,6 +135,7 @@ pub(super) struct Once(u64);
 
 impl Once {
     /// Notes a field by its tag; `None` if it was there before, or its number is none that is expected.
+    #[inline]
     pub(super) fn note(&mut self, tag: u64) -> Option<()> {
         let bit = 1_u64.checked_shl(u32::try_from(tag >> 3).ok()?)?;
         let first = self.0 & bit == 0;

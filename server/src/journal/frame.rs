@@ -59,10 +59,7 @@ impl Header {
         bytes.extend_from_slice(self.log_id.as_bytes());
         bytes.extend_from_slice(&self.first_seq.to_le_bytes());
         bytes.extend_from_slice(self.prev.as_bytes());
-        let crc = crc32c::crc32c(&bytes);
-        bytes.extend_from_slice(&crc.to_le_bytes());
-        bytes.resize(HEADER_BYTES, 0);
-        bytes
+        close(bytes, HEADER_BYTES)
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, BadHeader> {
@@ -77,9 +74,8 @@ impl Header {
             first_seq: u64_at(bytes, 32).ok_or(SHORT)?,
             prev: Hash::from_bytes(array(bytes, 40).ok_or(SHORT)?),
         };
-        let crc = u32_at(bytes, 72).ok_or(SHORT)?;
         let pad = u32_at(bytes, 76).ok_or(SHORT)?;
-        if crc32c::crc32c(bytes.get(..72).ok_or(SHORT)?) != crc || pad != 0 {
+        if !is_closed(bytes, 72) || pad != 0 {
             return Err(BadHeader::Damaged("the checksum of the segment header does not match"));
         }
         if version != FORMAT_VERSION {
@@ -195,6 +191,19 @@ fn parse(rest: &[u8], at: usize) -> Option<Look<'_>> {
         line: rest.get(FRAME_HEAD_BYTES..FRAME_HEAD_BYTES + length)?,
         end: at + total,
     }))
+}
+
+/// Puts the checksum behind `bytes`, and zeros up to `length`.
+pub(super) fn close(mut bytes: Vec<u8>, length: usize) -> Vec<u8> {
+    let crc = crc32c::crc32c(&bytes);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    bytes.resize(length, 0);
+    bytes
+}
+
+/// Whether the checksum at `at` is the one of all bytes before it.
+pub(super) fn is_closed(bytes: &[u8], at: usize) -> bool {
+    bytes.get(..at).is_some_and(|before| u32_at(bytes, at) == Some(crc32c::crc32c(before)))
 }
 
 fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {

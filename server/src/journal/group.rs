@@ -4,7 +4,7 @@
 use agentd_core::chain::LineVerifier;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::frame;
+use super::frame::{self, Look};
 use super::writer::Append;
 use super::{Durable, Error};
 
@@ -71,6 +71,18 @@ impl Group {
         if let Some((begin, _)) = self.frames.last() {
             frame::end_group(&mut self.bytes, *begin as usize);
         }
+    }
+
+    /// Its lines.
+    pub(super) fn lines(&self) -> impl Iterator<Item = &[u8]> {
+        let mut at = 0;
+        std::iter::from_fn(move || match frame::look(&self.bytes, at) {
+            Look::Frame(frame) => {
+                at = frame.end;
+                Some(frame.line)
+            }
+            Look::Empty | Look::Cut(_) | Look::Bad(_) => None,
+        })
     }
 
     /// Tells all of them.

@@ -26,15 +26,11 @@ impl HeadMark {
         bytes.extend_from_slice(&MAGIC.to_le_bytes());
         bytes.extend_from_slice(&self.seq.to_le_bytes());
         bytes.extend_from_slice(self.hash.as_bytes());
-        let crc = crc32c::crc32c(&bytes);
-        bytes.extend_from_slice(&crc.to_le_bytes());
-        bytes.resize(BYTES, 0);
-        bytes
+        frame::close(bytes, BYTES)
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let sound = frame::u64_at(bytes, 0)? == MAGIC
-            && frame::u32_at(bytes, 48)? == crc32c::crc32c(bytes.get(..48)?);
+        let sound = frame::u64_at(bytes, 0)? == MAGIC && frame::is_closed(bytes, 48);
         let (seq, hash) = (frame::u64_at(bytes, 8)?, frame::hash_at(bytes, 16)?);
         sound.then_some(Self { seq, hash })
     }

@@ -1,23 +1,24 @@
 //! What readers and the writer share: where records lie, how far the log is durable, and whether it can be written.
 //!
-//! The index is sparse (one offset per 64 records, 4 bytes each: 0.6 MB for ten million records), so memory hardly follows the
-//! size of the log.
+//! Of each segment so many offsets are remembered, however many records it holds: a hundredth of a byte a record, where they have the
+//! usual length. Whoever looks for a record reads from the nearest one on.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use agentd_core::chain::{Hash, LineVerifier};
 use tokio::sync::watch;
 
+use super::cut::Cuts;
 use super::frame;
-use super::scan;
+use super::scan::{self, LogScan};
 use super::segment::Place;
 use super::spare::Spares;
 use super::store::{Access, Store, StoredFile};
 use super::{Damage, Error, Head, LogId, Status};
 
-/// Records between two remembered offsets.
-const MARK_EVERY: u64 = 64;
+/// Offsets that are remembered of a segment: of one of the usual size, one every 256 KiB.
+const MARKS_MAX: usize = 64;
 
 /// File name of the segment whose first record is `first_seq`.
 pub(super) fn segment_name(first_seq: u64) -> String {
@@ -41,16 +42,19 @@ pub(super) struct SegmentMap {
     pub(super) next_seq: u64,
     /// Offset of the byte after the last durable frame.
     pub(super) end: u64,
-    /// Offset of every 64th record, from the first. No segment is as long as this could not say.
+    /// Offset of every so many records, from the first. No segment is as long as this could not say.
     marks: Vec<u32>,
+    /// How many.
+    every: u64,
     /// Whether it was read since the log was opened; otherwise neither `end` nor offsets are known.
     pub(super) is_read: bool,
 }
 
 impl SegmentMap {
-    pub(super) const fn new(first_seq: u64, prev: Hash) -> Self {
+    pub(super) fn new(first_seq: u64, prev: Hash) -> Self {
         let end = frame::HEADER_BYTES as u64;
-        Self { first_seq, prev, next_seq: first_seq, end, marks: Vec::new(), is_read: true }
+        let (next_seq, marks, every) = (first_seq, Vec::new(), 1);
+        Self { first_seq, prev, next_seq, end, marks, every, is_read: true }
     }
 
     /// One that is left for later, up to `next_seq`.
@@ -60,7 +64,17 @@ impl SegmentMap {
 
     /// Adds the next record, whose frame begins at `offset` and ends before `end`.
     pub(super) fn push(&mut self, offset: u64, end: u64) {
-        if self.next_seq.saturating_sub(self.first_seq).is_multiple_of(MARK_EVERY) {
+        let before = self.next_seq.saturating_sub(self.first_seq);
+        if before.is_multiple_of(self.every) {
+            if self.marks.len() == MARKS_MAX {
+                // Every second one of them is enough. As many records as that fall on a mark of twice the distance too.
+                let mut kept = false;
+                self.marks.retain(|_| {
+                    kept = !kept;
+                    kept
+                });
+                self.every = self.every.saturating_mul(2);
+            }
             self.marks.push(u32::try_from(offset).unwrap_or(u32::MAX));
         }
         self.next_seq = self.next_seq.saturating_add(1);
@@ -69,10 +83,10 @@ impl SegmentMap {
 
     /// The nearest remembered record at or before `seq`, with its offset.
     fn mark(&self, seq: u64) -> (u64, u64) {
-        let step = seq.saturating_sub(self.first_seq) / MARK_EVERY;
+        let step = seq.saturating_sub(self.first_seq) / self.every;
         let offset = usize::try_from(step).ok().and_then(|step| self.marks.get(step));
         match offset {
-            Some(offset) => (self.first_seq + step * MARK_EVERY, u64::from(*offset)),
+            Some(offset) => (self.first_seq + step * self.every, u64::from(*offset)),
             None => (self.first_seq, frame::HEADER_BYTES as u64),
         }
     }
@@ -104,6 +118,7 @@ pub(super) struct Shared {
     pub(super) log_id: LogId,
     pub(super) spares: Spares,
     extent: RwLock<Extent>,
+    cuts: Mutex<Cuts>,
     closing: AtomicBool,
     durable: watch::Sender<u64>,
     status: watch::Sender<Status>,
@@ -114,15 +129,23 @@ impl Shared {
         store: Arc<dyn Store>,
         spares: Spares,
         log_id: LogId,
-        segments: Vec<SegmentMap>,
-        chain: LineVerifier,
+        scan: &LogScan,
         status: Status,
     ) -> Self {
-        let durable = watch::Sender::new(chain.next_seq().saturating_sub(1));
+        let (segments, chain) = (scan.segments.clone(), scan.chain);
+        let last = chain.next_seq().saturating_sub(1);
+        let torn = scan.torn.as_ref().map(|torn| torn.bytes_cut);
+        let cuts = Mutex::new(Cuts::found(store.as_ref(), last, torn, scan.told));
+        let durable = watch::Sender::new(last);
         let oldest = segments.first().map_or(1, |first| first.first_seq);
         let extent = RwLock::new(Extent { segments, oldest, chain });
         let (closing, status) = (AtomicBool::new(false), watch::Sender::new(status));
-        Self { store, log_id, spares, extent, closing, durable, status }
+        Self { store, log_id, spares, extent, cuts, closing, durable, status }
+    }
+
+    /// What was cut off the log.
+    pub(super) fn cuts(&self) -> MutexGuard<'_, Cuts> {
+        self.cuts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn head(&self) -> Head {
@@ -202,6 +225,31 @@ impl Shared {
         Ok(())
     }
 
+    /// Reads a closed segment once more: the first one from record `from` on, or the first of all. Answers with where the next one
+    /// begins. What was read from a file that nobody writes to any more is the same for ever, unless it was altered.
+    pub(super) fn look_again(&self, from: u64) -> Result<u64, Error> {
+        let Some((segment, after)) = self.closed(from).or_else(|| self.closed(0)) else {
+            return Ok(0);
+        };
+        let read = scan::read_sealed(self.store.as_ref(), self.log_id, &segment, after);
+        // Somebody pruned it meanwhile: the file belongs to other records now.
+        if self.prev_of(segment.first_seq).is_none() {
+            return Err(self.pruned());
+        }
+        read?.map_err(|damage| self.damaged(damage))?;
+        Ok(segment.next_seq)
+    }
+
+    /// The first segment from record `from` on that has another one behind it, and what that says of its last record.
+    fn closed(&self, from: u64) -> Option<(SegmentMap, Hash)> {
+        let extent = self.extent.read().unwrap_or_else(PoisonError::into_inner);
+        let mut pairs = extent.segments.windows(2);
+        pairs.find_map(|pair| match pair {
+            [segment, next] if segment.first_seq >= from => Some((segment.clone(), next.prev)),
+            _ => None,
+        })
+    }
+
     /// What is asked for was there, and is given up.
     pub(super) fn pruned(&self) -> Error {
         Error::Pruned { oldest: self.oldest_seq() }
@@ -232,10 +280,6 @@ impl Shared {
     pub(super) fn publish(&self, place: Place, frames: &[(u64, u64)], chain: LineVerifier) {
         let mut extent = self.extent.write().unwrap_or_else(PoisonError::into_inner);
         if extent.segments.last().is_none_or(|s| s.first_seq != place.first_seq) {
-            // Nothing is added to the one before.
-            if let Some(full) = extent.segments.last_mut() {
-                full.marks.shrink_to_fit();
-            }
             extent.segments.push(SegmentMap::new(place.first_seq, place.prev));
         }
         if let Some(map) = extent.segments.last_mut() {
@@ -320,16 +364,19 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_is_never_after_the_record_asked_for() {
-        let mut map = SegmentMap::new(100, GENESIS);
-        for i in 0..300u64 {
-            map.push(80 + i * 10, 90 + i * 10);
-        }
-        assert_eq!(map.marks.len(), 5);
-        for seq in 100..400 {
-            let (at, offset) = map.mark(seq);
-            assert!(at <= seq && seq - at < MARK_EVERY);
-            assert_eq!(offset, 80 + (at - 100) * 10);
+    fn a_mark_is_never_after_the_record_asked_for_nor_far_before_it() {
+        for records in [1, 63, 64, 65, 128, 129, 300, 40_000] {
+            let mut map = SegmentMap::new(100, GENESIS);
+            for i in 0..records {
+                map.push(80 + i * 10, 90 + i * 10);
+            }
+            assert!(map.marks.len() <= MARKS_MAX && map.marks.capacity() <= MARKS_MAX);
+            let far = (records / (MARKS_MAX as u64 / 2)).max(1);
+            for seq in 100..100 + records {
+                let (at, offset) = map.mark(seq);
+                assert!(at <= seq && seq - at < far, "{seq} of {records}: {at}");
+                assert_eq!(offset, 80 + (at - 100) * 10);
+            }
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use agentd_core::chain::{self, Hash, LineVerifier};
 
+use super::cut;
 use super::frame::{self, BadHeader, Header, Look};
 use super::head::HeadMark;
 use super::index::{SegmentMap, first_seq_of, segment_name};
@@ -25,6 +26,8 @@ pub(super) struct LogScan {
     pub(super) last_group: u64,
     pub(super) torn: Option<Torn>,
     pub(super) damage: Option<Damage>,
+    /// The last record that was read and tells of a cut.
+    pub(super) told: Option<u64>,
 }
 
 /// How the walk through one segment ended.
@@ -50,8 +53,9 @@ pub(super) fn scan_log(
     firsts.sort_unstable();
     let (unread, chain) = begin(store, &firsts, start)?;
     let firsts = firsts.split_off(unread.len());
-    let mut scan = LogScan { segments: unread, chain, last_group: 0, torn: None, damage: None };
-    let mut rewritten = None;
+    let (last_group, torn, damage, told) = (0, None, None, None);
+    let mut scan = LogScan { segments: unread, chain, last_group, torn, damage, told };
+    let (mut rewritten, mut told) = (None, None);
     let (mut known, mut fits) = (0, true);
     if let Start::Behind { seq, hash } = start {
         (known, fits) = (seq, scan.chain.next_seq() <= seq || scan.chain.head() == hash);
@@ -59,6 +63,9 @@ pub(super) fn scan_log(
     let mut on_entry = |seq: u64, hash: Hash, line: &[u8]| {
         if let Some(mark) = mark.filter(|mark| mark.seq == seq && mark.hash != hash) {
             rewritten = Some((seq, mark.hash, hash));
+        }
+        if cut::is_told_by(line) {
+            told = Some(seq);
         }
         match start {
             Start::Behind { seq: behind, hash: wanted } if seq <= behind => {
@@ -78,6 +85,7 @@ pub(super) fn scan_log(
             break;
         }
     }
+    scan.told = told;
     if let (None, Some((seq, stored, computed))) = (&scan.damage, rewritten) {
         let why =
             format!("the record is not the acknowledged one: stored {stored}, computed {computed}");

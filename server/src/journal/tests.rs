@@ -1,5 +1,6 @@
 //! Stories of the proof log: what is acknowledged stays, what is altered is found, what cannot be written is said.
 
+mod cut;
 mod damage;
 mod faults;
 #[cfg(feature = "failpoints")]
@@ -42,10 +43,17 @@ fn lines(mut chain: LineVerifier, texts: &[String]) -> Vec<Bytes> {
         .collect()
 }
 
+/// How many bytes a record says were cut, if it is one of that.
+fn told_in(line: &Bytes) -> Option<u64> {
+    let text = std::str::from_utf8(line).unwrap();
+    let (_, body) = text.split_once(r#""body":"#)?;
+    super::cut::is_told_by(line).then(|| body.trim_end_matches('}').parse().unwrap())
+}
+
 /// Small files, so that a few records reach every edge.
 fn small(dir: &Path) -> Config {
     let dir = dir.to_owned();
-    Config { dir, segment_bytes: 4096, zero_ahead_bytes: 4096, reserve_bytes: 4096 }
+    Config { segment_bytes: 4096, zero_ahead_bytes: 4096, reserve_bytes: 4096, ..Config::new(dir) }
 }
 
 /// An open log together with what its only writer, the agent loop, knows.
@@ -89,10 +97,8 @@ impl Log {
 
     /// Appends records with these texts in one call.
     async fn append(&mut self, texts: &[String]) -> Result<Durable, Error> {
-        let (seq, lines) = self.next(texts);
-        let durable = self.journal.append(seq, lines).await?;
-        self.chain = LineVerifier::resume(durable.last_seq + 1, durable.hash);
-        Ok(durable)
+        let (_, lines) = self.next(texts);
+        self.append_lines(lines).await
     }
 
     async fn append_reserved(&mut self, text: &str) -> Result<Durable, Error> {
@@ -100,6 +106,32 @@ impl Log {
         let durable = self.journal.append_reserved(seq, lines).await?;
         self.chain = LineVerifier::resume(durable.last_seq + 1, durable.hash);
         Ok(durable)
+    }
+
+    async fn append_lines(&mut self, lines: Vec<Bytes>) -> Result<Durable, Error> {
+        let durable = self.journal.append(self.chain.next_seq(), lines).await?;
+        self.chain = LineVerifier::resume(durable.last_seq + 1, durable.hash);
+        Ok(durable)
+    }
+
+    /// The next record, which tells of so many bytes that were cut.
+    fn telling_line(&self, bytes: u64) -> Bytes {
+        let (seq, prev) = (self.chain.next_seq(), self.chain.head());
+        let line = format!(
+            r#"{{"event_name":"LOG_RECOVERED","seq":{seq},"prev":"{prev}","body":{bytes}}}"#
+        );
+        line.into()
+    }
+
+    /// Appends the record that tells of what was cut.
+    async fn tell(&mut self) -> Result<Durable, Error> {
+        let line = self.telling_line(self.journal.untold_cut().unwrap());
+        self.append_lines(vec![line]).await
+    }
+
+    /// What the records that were replayed tell of cuts.
+    fn told(&self) -> Vec<u64> {
+        self.replayed.iter().filter_map(told_in).collect()
     }
 
     /// Appends `n` records, one call each.

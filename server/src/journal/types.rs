@@ -86,7 +86,7 @@ pub struct Durable {
 pub struct Recovery {
     /// Sound records, all of which were replayed.
     pub entries: u64,
-    /// A tail that was cut; worth a record.
+    /// A tail that is cut; see [`super::Journal::untold_cut`].
     pub torn: Option<Torn>,
     /// Why the log can only be read.
     pub damage: Option<Damage>,

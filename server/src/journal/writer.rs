@@ -8,6 +8,7 @@ use agentd_core::chain::LineVerifier;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
+use super::cut;
 use super::frame::{self, Header};
 use super::group::Group;
 use super::head::HeadMark;
@@ -194,6 +195,24 @@ impl Writer {
         group.acknowledge();
         let _ = failpoint::hit("journal.after_ack");
         self.save_mark();
+        self.forget_cuts(group);
+    }
+
+    /// Once a record tells of them, the note of what was cut goes. Where it stays, it goes with the next records.
+    fn forget_cuts(&mut self, group: &Group) {
+        let noted = {
+            let mut cuts = self.shared.cuts();
+            if cuts.untold().is_some() && group.lines().any(cut::is_told_by) {
+                cuts.told();
+            }
+            let told = cuts.untold().is_none();
+            if told { cuts.note(self.shared.store.as_ref()) } else { Ok(()) }
+        };
+        match noted {
+            Err(fault) if fault.left == Left::Unsynced => self.fail(fault),
+            Err(Fault { reason, .. }) => tracing::warn!(%reason, "a note stays that is of no use"),
+            Ok(()) => {}
+        }
     }
 
     /// Why nothing can be appended now, if so.
@@ -373,7 +392,13 @@ impl Writer {
                 if reread {
                     self.reread(place)?;
                 }
-                Active::reopen(&self.shared.store, place, ahead)?
+                // The note comes before the cut: who cuts and dies leaves it to the next start to tell.
+                let (store, mut cuts) = (&self.shared.store, self.shared.cuts());
+                cuts.note(store.as_ref())?;
+                let active = Active::reopen(store, place, ahead)?;
+                cuts.done();
+                cuts.note(store.as_ref())?;
+                active
             }
         };
         self.active.insert(active).extend(ahead)
@@ -389,7 +414,7 @@ impl Writer {
         let names = store.names().map_err(Fault::unsettled(WHAT))?;
         let leftovers = names.iter().filter(|name| {
             let half_made = name.ends_with(".seg.tmp") || at_start && name.ends_with(UNREADY);
-            half_made || Some(name.as_str()) == unused.as_deref()
+            half_made || *name == cut::UNREADY || Some(name.as_str()) == unused.as_deref()
         });
         let mut removed = false;
         for name in leftovers {

@@ -134,9 +134,8 @@ async fn record(
 ) -> Result<u64, Error> {
     let note = Rotation::sign(old, new)?.to_string();
     let (from, to) = (old.verifier().to_string(), new.verifier().to_string());
-    // What was cut is recorded by whoever cut it.
-    let torn = opened.recovery.torn.as_ref();
-    let cut = torn.map(|torn| Body::LogRecovered { bytes_cut: torn.bytes_cut });
+    // What was cut is recorded by whoever writes next.
+    let cut = opened.journal.untold_cut().map(|bytes_cut| Body::LogRecovered { bytes_cut });
     let bodies = cut.into_iter().chain([Body::KeyRotated { from, to, note }]);
     append(&opened.journal, bodies.collect(), last, now).await
 }
@@ -179,8 +178,8 @@ async fn sign_anew(config: &Config) -> Result<(), Error> {
         let mut last = Vec::new();
         let (opened, tlog) =
             open(config.clone(), segments, &mut |_, line| line.clone_into(&mut last))?;
-        if let (Some(torn), Ok(last)) = (&opened.recovery.torn, Record::parse(&last)) {
-            let cut = Body::LogRecovered { bytes_cut: torn.bytes_cut };
+        if let (Some(bytes_cut), Ok(last)) = (opened.journal.untold_cut(), Record::parse(&last)) {
+            let cut = Body::LogRecovered { bytes_cut };
             append(&opened.journal, vec![cut], &last, last.at).await?;
         }
         tlog.publish_all().await?;

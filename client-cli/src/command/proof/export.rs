@@ -100,7 +100,7 @@ fn count(entries: u64) -> String {
 fn unusable(dir: &Path, error: &Unusable) -> Failure {
     let exit = match error {
         Unusable::Io(_) => Exit::Failure,
-        Unusable::Other | Unusable::OtherLog(_) => Exit::Usage,
+        Unusable::NoDirectory | Unusable::Other | Unusable::OtherLog(_) => Exit::Usage,
         Unusable::Altered(_) => Exit::ProofFailed,
     };
     let failure = Failure::because(exit, &format!("cannot export to `{}`", dir.display()), error);
@@ -108,7 +108,7 @@ fn unusable(dir: &Path, error: &Unusable) -> Failure {
         Unusable::Io(_) => failure,
         Unusable::Altered(_) => failure
             .hint("`agentctl proof verify DIR` names the first bad entry; a new directory gets a new export"),
-        Unusable::Other | Unusable::OtherLog(_) => {
+        Unusable::NoDirectory | Unusable::Other | Unusable::OtherLog(_) => {
             failure.hint("name a directory that is new, or that of an earlier export of this log")
         }
     }

@@ -27,6 +27,9 @@ pub(super) enum Unusable {
     /// The disk.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// It is a file.
+    #[error("it is no directory")]
+    NoDirectory,
     /// Something else is in it.
     #[error("it is not empty, and no export that was finished")]
     Other,
@@ -56,6 +59,9 @@ pub(super) struct TileWriter {
 impl TileWriter {
     /// Writes into `dir`, which is made, holds nothing yet, or holds what an earlier export of the log called `origin` left.
     pub(super) fn open(dir: &Path, origin: &str) -> Result<Self, Unusable> {
+        if dir.exists() && !dir.is_dir() {
+            return Err(Unusable::NoDirectory);
+        }
         fs::create_dir_all(dir)?;
         let (dir, touched) = (dir.to_owned(), BTreeSet::new());
         let (frontier, bundle, levels) = (Frontier::new(), Some(Vec::new()), Vec::new());

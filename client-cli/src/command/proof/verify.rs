@@ -76,6 +76,12 @@ pub(super) async fn run(args: VerifyArgs, context: &mut Context) -> Result<Exit,
             .hint("--index goes with a data directory, or with the server alone"));
     }
     let quorum = args.policy.as_ref().map(|policy| policy.quorum().to_owned());
+    // Whom to believe is about a checkpoint: an answer without one would look as if somebody had vouched for it.
+    let belief = match (&quorum, &args.key) {
+        (Some(_), _) => Some("--policy"),
+        (None, Some(key)) => claims::given_key(key).map(|_key| Some("--key"))?,
+        (None, None) => None,
+    };
     let mut view = match (args.file.clone(), directory) {
         _ if args.server => download(&args, context).await?,
         (Some(path), _) if path.is_dir() => {
@@ -88,24 +94,30 @@ pub(super) async fn run(args: VerifyArgs, context: &mut Context) -> Result<Exit,
                 blocking("the verification", move || verify_dir(&path, &args)).await?
             }
         }
-        (Some(path), _) => match proof_of(&path, &args)? {
-            Some(view) => {
-                context.output.emit(&view, |page| view.page(page))?;
-                return Ok(view.exit());
+        (Some(path), _) => {
+            match blocking("the verification", move || verify_file(&path, &args)).await? {
+                Found::Proof(view) => {
+                    context.output.emit(&view, |page| view.page(page))?;
+                    return Ok(view.exit());
+                }
+                Found::Lines(view) => *view,
             }
-            None => blocking("the verification", move || verify_file(&path, &args)).await?,
-        },
+        }
         (None, Some(dir)) => {
             blocking("the verification", move || verify_dir(Path::new(&dir), &args)).await?
         }
-        (None, None) if quorum.is_some() => {
-            return Err(Failure::usage("--policy is for what is checked here, not by the server")
-                .hint("add --server to download the log, or name a FILE or DIR"));
-        }
-        (None, None) => by_the_server(&args, context).await?,
+        (None, None) => match belief {
+            Some(flag) => {
+                let text = format!("{flag} is for what is checked here, not by the server");
+                return Err(Failure::usage(text)
+                    .hint("add --server to download the log, or name a FILE or DIR"));
+            }
+            None => by_the_server(&args, context).await?,
+        },
     };
-    if quorum.is_some() && view.valid && view.last_good_checkpoint.is_none() {
-        return Err(Failure::usage("there is no checkpoint that --policy could be applied to")
+    if let Some(flag) = belief.filter(|_| view.valid && view.last_good_checkpoint.is_none()) {
+        let text = format!("there is no checkpoint that {flag} could be applied to");
+        return Err(Failure::usage(text)
             .hint("give one with --checkpoint; `agentctl proof checkpoint --note` shows it"));
     }
     view.quorum = quorum.filter(|_| view.valid);
@@ -113,24 +125,11 @@ pub(super) async fn run(args: VerifyArgs, context: &mut Context) -> Result<Exit,
     Ok(if view.valid { Exit::Ok } else { Exit::ProofFailed })
 }
 
-/// What a `.tlog-proof` shows; `None` if the file is none.
-fn proof_of(path: &Path, args: &VerifyArgs) -> Result<Option<proof_file::ProofFileView>, Failure> {
-    let mut beginning = Vec::new();
-    let limit = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
-    // Whoever checks lines says what is wrong with a file that cannot be read.
-    let Some(file) = (path.as_os_str() != "-").then(|| File::open(path).ok()).flatten() else {
-        return Ok(None);
-    };
-    let mut file = file.take(limit);
-    if file.by_ref().take(64).read_to_end(&mut beginning).is_err()
-        || !proof_file::is_one(&beginning)
-    {
-        return Ok(None);
-    }
-    file.read_to_end(&mut beginning).map_err(|error| {
-        Failure::because(Exit::Failure, &format!("cannot read `{}`", path.display()), &error)
-    })?;
-    proof_file::verify(&beginning, args.entry.as_deref(), args.belief()).map(Some)
+/// What a file turned out to be.
+#[derive(Debug)]
+enum Found {
+    Proof(proof_file::ProofFileView),
+    Lines(Box<VerificationView>),
 }
 
 /// Checks the log of a server here, entry by entry.
@@ -232,27 +231,43 @@ pub(in crate::command) fn from_server(
     }
 }
 
-fn verify_file(path: &Path, args: &VerifyArgs) -> Result<VerificationView, Failure> {
-    let claims = claims::read_all(&args.checkpoint, args.belief())?;
+/// Checks a `.tlog-proof` or JSON lines, from a file, a pipe or stdin: it is read once, from its beginning.
+fn verify_file(path: &Path, args: &VerifyArgs) -> Result<Found, Failure> {
     let unreadable = |error: &io::Error| {
         let exit =
             if error.kind() == io::ErrorKind::NotFound { Exit::NotFound } else { Exit::Failure };
         Failure::because(exit, &format!("cannot read `{}`", path.display()), error)
     };
     let started = Instant::now();
-    let mut check = Check::new(args.replay).against(claims);
-    let read = if path.as_os_str() == "-" {
-        check.all(&mut io::stdin().lock())
+    let is_stdin = path.as_os_str() == "-";
+    let mut input: Box<dyn BufRead> = if is_stdin {
+        Box::new(io::stdin().lock())
     } else {
-        let file = File::open(path).map_err(|error| unreadable(&error))?;
+        Box::new(BufReader::new(File::open(path).map_err(|error| unreadable(&error))?))
+    };
+    let mut beginning = Vec::new();
+    let mut read_to = |most: usize| {
+        let more = most.saturating_sub(beginning.len());
+        let limit = u64::try_from(more).unwrap_or(u64::MAX);
+        input.by_ref().take(limit).read_to_end(&mut beginning).map_err(|e| unreadable(&e))?;
+        Ok::<_, Failure>(proof_file::is_one(&beginning))
+    };
+    if read_to(proof_file::BEGINS_WITH.len())? {
+        read_to(FILE_BYTES_MAX.saturating_add(1))?;
+        let view = proof_file::verify(&beginning, args.entry.as_deref(), args.belief())?;
+        return Ok(Found::Proof(view));
+    }
+    let claims = claims::read_all(&args.checkpoint, args.belief())?;
+    let mut check = Check::new(args.replay).against(claims);
+    if !is_stdin {
         let beside = beginning_beside(path);
         let tree_before = move |before| proof_file::tree_before(&beside, before);
         check = check.with(Bodies::beside(path)).behind(Box::new(tree_before));
-        check.all(&mut BufReader::new(file))
-    };
+    }
+    let read = check.all(&mut beginning.as_slice().chain(input));
     read.map_err(|error| unreadable(&error))?;
     check.all_compared()?;
-    Ok(check.finish("file", None, started))
+    Ok(Found::Lines(Box::new(check.finish("file", None, started))))
 }
 
 /// What shows the tree before the first line of a file that does not begin with the first entry: the proof of that line.

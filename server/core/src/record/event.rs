@@ -4,6 +4,12 @@ use super::Body;
 use crate::state::{ApprovalState, Outcome};
 
 impl Body {
+    /// Whether a line is the record of a recovery, which tells of all that was cut off the log before it.
+    #[must_use]
+    pub fn is_recovery(line: &[u8]) -> bool {
+        line.starts_with(br#"{"event_name":"LOG_RECOVERED","#)
+    }
+
     /// The event name in the export.
     #[must_use]
     pub const fn event_name(&self) -> &'static str {

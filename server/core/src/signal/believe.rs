@@ -7,53 +7,109 @@ use crate::app::Millis;
 use crate::policy::Freshness;
 use crate::signal::Metric;
 
-use super::validate::{CONDITIONS, check_instance, check_time, is_condition_name, to_micro};
+use super::validate::{CONDITIONS, check_instance, in_micro, is_condition_name, is_in_time};
 
-/// One value for each metric, in the order of [`Metric::ALL`]; what is absent is unknown.
-pub type Values<T> = [Option<T>; Metric::ALL.len()];
+/// The value of each metric that is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Values<T> {
+    /// One bit for each metric, by its place in [`Metric::ALL`].
+    known: u8,
+    of: [T; Metric::ALL.len()],
+}
 
-/// What was read.
+impl<T: Copy> Values<T> {
+    /// Notes a value; of two the last one counts.
+    #[inline]
+    pub fn set(&mut self, metric: Metric, value: T) {
+        if let Some(of) = self.of.get_mut(metric as usize) {
+            *of = value;
+            self.known |= 1 << metric as u8;
+        }
+    }
+
+    /// The value of a metric.
+    #[must_use]
+    pub fn get(&self, metric: Metric) -> Option<T> {
+        self.iter().find(|(of, _)| *of == metric).map(|(_, value)| value)
+    }
+
+    /// Whether none is known.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.known == 0
+    }
+
+    /// Those that are known, in the order of [`Metric::ALL`].
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = (Metric, T)> {
+        let known = self.known;
+        let all = Metric::ALL.into_iter().zip(self.of);
+        all.filter(move |(metric, _)| known & 1 << *metric as u8 != 0)
+    }
+}
+
+impl<T: Copy + Default> FromIterator<(Metric, T)> for Values<T> {
+    fn from_iter<I: IntoIterator<Item = (Metric, T)>>(values: I) -> Self {
+        values.into_iter().fold(Self::default(), |mut all, (metric, value)| {
+            all.set(metric, value);
+            all
+        })
+    }
+}
+
+/// What was read, but for its conditions.
 #[derive(Debug, Clone, Copy)]
-pub struct Spoken<'a> {
+pub struct Spoken {
     /// Instance slot, if it speaks of one.
     pub instance: Option<u32>,
     /// Time of the measurement as the monitor's clock tells it.
     pub observed_ms: Millis,
     /// Values in natural units.
     pub values: Values<f64>,
-    /// Custom booleans, each name once.
-    pub conditions: &'a [(&'a str, bool)],
     /// How long it counts, if its monitor wants that to be shorter than the policy has it.
     pub ttl_ms: Option<Millis>,
 }
 
+/// Custom booleans, each name once.
+pub type Claims<'a> = &'a [(&'a str, bool)];
+
 /// What breaks no rule; only [`Spoken::believe`] makes one.
 #[derive(Debug, Clone, Copy)]
 pub struct Believed<'a> {
-    spoken: Spoken<'a>,
+    spoken: &'a Spoken,
+    conditions: Claims<'a>,
     micros: Values<i64>,
     source: &'a str,
     received_ms: Millis,
 }
 
-impl<'a> Spoken<'a> {
+impl Spoken {
     /// Judges what `source` said and what arrived at `now`; `None` if it breaks any rule, or says nothing.
     #[must_use]
-    pub fn believe(self, source: &'a str, now: Millis, rules: &Freshness) -> Option<Believed<'a>> {
-        let in_time = check_time(self.observed_ms, now, rules).is_none();
+    #[inline]
+    pub fn believe<'a>(
+        &'a self,
+        conditions: Claims<'a>,
+        source: &'a str,
+        now: Millis,
+        rules: &Freshness,
+    ) -> Option<Believed<'a>> {
         let no_such_slot = self.instance.and_then(check_instance).is_some();
-        let named = self.conditions.iter().all(|(name, _)| is_condition_name(name));
-        if !in_time || no_such_slot || !named || self.conditions.len() > CONDITIONS {
+        let named = conditions.iter().all(|(name, _)| is_condition_name(name));
+        if !is_in_time(self.observed_ms, now, rules)
+            || no_such_slot
+            || !named
+            || conditions.len() > CONDITIONS
+        {
             return None;
         }
-        let (mut micros, mut silent) = (Values::default(), self.conditions.is_empty());
-        for ((metric, value), micro) in Metric::ALL.into_iter().zip(self.values).zip(&mut micros) {
-            if let Some(value) = value {
-                *micro = Some(to_micro(metric, value).ok()?);
-                silent = false;
-            }
+        let mut micros = Values::default();
+        for (metric, value) in self.values.iter() {
+            micros.set(metric, in_micro(metric, value)?);
         }
-        (!silent).then_some(Believed { spoken: self, micros, source, received_ms: now })
+        let is_silent = micros.is_empty() && conditions.is_empty();
+        let believed = Believed { spoken: self, conditions, micros, source, received_ms: now };
+        (!is_silent).then_some(believed)
     }
 }
 
@@ -89,14 +145,16 @@ impl<'a> Believed<'a> {
     }
 
     /// Values in millionths.
-    pub fn values(&self) -> impl Iterator<Item = (Metric, i64)> {
-        Metric::ALL.into_iter().zip(self.micros).filter_map(|(m, micro)| Some((m, micro?)))
+    #[must_use]
+    #[inline]
+    pub const fn values(&self) -> &Values<i64> {
+        &self.micros
     }
 
     /// Custom booleans.
     #[must_use]
-    pub const fn conditions(&self) -> &'a [(&'a str, bool)] {
-        self.spoken.conditions
+    pub const fn conditions(&self) -> Claims<'a> {
+        self.conditions
     }
 
     /// Whether its window must be closed at once; see [`urgent`](crate::window::urgent).
@@ -142,19 +200,20 @@ mod tests {
             let app = AppName::parse("web").unwrap();
             let policy = Policy::default_for(Env::Stage);
             let rules = &policy.freshness;
-            let given = Metric::ALL.into_iter().zip(values).filter_map(|(m, v)| Some((m, v?)));
+            let given = || Metric::ALL.into_iter().zip(values).filter_map(|(m, v)| Some((m, v?)));
             let signal = Signal {
                 app: app.to_string(),
                 instance,
                 observed_ms,
-                metrics: given.collect::<BTreeMap<_, _>>(),
+                metrics: given().collect::<BTreeMap<_, _>>(),
                 conditions: conditions.clone(),
                 exit: None,
             };
             let long = validate(&signal, "edge@ci", NOW, rules, |_| Some(app.clone()));
             let named: Vec<_> = conditions.iter().map(|(name, v)| (name.as_str(), *v)).collect();
-            let spoken = Spoken { instance, observed_ms, values, conditions: &named, ttl_ms };
-            let short = spoken.believe("edge@ci", NOW, rules);
+            let values = given().collect();
+            let spoken = Spoken { instance, observed_ms, values, ttl_ms };
+            let short = spoken.believe(&named, "edge@ci", NOW, rules);
             prop_assert_eq!(short.is_some(), long.is_ok(), "{:?}", long);
             if let (Some(short), Ok(mut long)) = (short, long) {
                 long.ttl_ms = ttl_ms;

@@ -150,13 +150,20 @@ fn quoted(text: &str) -> String {
     text.chars().take(QUOTED).collect()
 }
 
-pub(super) fn check_time(observed: Millis, now: Millis, rules: &Freshness) -> Option<Rejection> {
-    let (code, rule) = if observed > now.saturating_add(rules.future_ms) {
-        (Code::ClockSkew, format!("must be at most {} ms in the future", rules.future_ms))
-    } else if observed.saturating_add(rules.past_ms) < now {
-        (Code::Stale, format!("must be at most {} ms in the past", rules.past_ms))
-    } else {
+/// Neither too early nor too late.
+#[inline]
+pub(super) const fn is_in_time(observed: Millis, now: Millis, rules: &Freshness) -> bool {
+    observed <= now.saturating_add(rules.future_ms) && observed.saturating_add(rules.past_ms) >= now
+}
+
+fn check_time(observed: Millis, now: Millis, rules: &Freshness) -> Option<Rejection> {
+    if is_in_time(observed, now, rules) {
         return None;
+    }
+    let (code, rule) = if observed > now {
+        (Code::ClockSkew, format!("must be at most {} ms in the future", rules.future_ms))
+    } else {
+        (Code::Stale, format!("must be at most {} ms in the past", rules.past_ms))
     };
     Some(rejection(code, "observed", &observed.to_string(), rule))
 }
@@ -192,36 +199,43 @@ fn check_metrics(
     samples
 }
 
-pub(super) fn to_micro(metric: Metric, value: f64) -> Result<i64, (Code, String)> {
-    if !value.is_finite() {
-        return Err((Code::NotFinite, "must be a finite number".to_owned()));
-    }
-    if value < 0.0 {
-        return Err((Code::Negative, "must not be negative".to_owned()));
-    }
-    let max = metric.max_micro();
-    match millionths(value) {
-        Some(micro) if micro <= max => Ok(micro),
-        _ => Err((Code::OutOfRange, format!("must be at most {}", max / MICRO))),
-    }
+/// A value in millionths; `None` if it breaks a rule, and [`to_micro`] says which.
+#[inline]
+pub(super) fn in_micro(metric: Metric, value: f64) -> Option<i64> {
+    let sound = value >= 0.0 && value.is_finite();
+    sound.then(|| millionths(value)).flatten().filter(|micro| *micro <= metric.max_micro())
+}
+
+fn to_micro(metric: Metric, value: f64) -> Result<i64, (Code, String)> {
+    in_micro(metric, value).ok_or_else(|| {
+        if !value.is_finite() {
+            (Code::NotFinite, "must be a finite number".to_owned())
+        } else if value < 0.0 {
+            (Code::Negative, "must not be negative".to_owned())
+        } else {
+            let max = metric.max_micro() / MICRO;
+            (Code::OutOfRange, format!("must be at most {max}"))
+        }
+    })
 }
 
 /// The finite, non-negative `value` in millionths, rounded to the nearest integer, ties upwards; `None` above `i64::MAX`.
 ///
 /// Exact: the number is taken apart into its 53-bit integer and its power of two (IEEE 754-2019, section 3.4) and multiplied as
 /// an integer, so that the product is rounded once and not twice as by `value * 1e6`.
+#[inline]
 fn millionths(value: f64) -> Option<i64> {
     const FRACTION_BITS: u32 = 52;
     const BIAS: i32 = 1_075;
     let bits = value.to_bits();
-    let fraction = i128::from(bits & ((1 << FRACTION_BITS) - 1));
+    let fraction = u128::from(bits & ((1 << FRACTION_BITS) - 1));
     let stored = i32::try_from((bits >> FRACTION_BITS) & 0x7ff).ok()?;
     let (integer, exponent) = match stored {
         0 => (fraction, 1 - BIAS),
         _ => (fraction | (1 << FRACTION_BITS), stored - BIAS),
     };
     // At most 2^53 * 10^6 < 2^73.
-    let product = integer * i128::from(MICRO);
+    let product = integer * u128::from(MICRO.unsigned_abs());
     let shift = exponent.unsigned_abs();
     let rounded = match exponent {
         // Above 2^52 the number has no fraction; 2^(73 + 53) still fits, and anything larger is out of range anyway.

@@ -307,21 +307,21 @@ proptest! {
         let mut now = NOW;
         for (instance, after, life, claims) in said {
             now += after;
-            window.hold(&sample("a", Some(instance), 10, now), Some(life * 1_000));
+            window.hold(&sample("a", Some(instance), 10, now), Life::new(Some(life * 1_000)));
             if claims {
-                window.claim("cpu_high", (true, "a", now), Some(life * 700));
+                window.claim("cpu_high", (true, "a", now), Life::new(Some(life * 700)));
             }
             window.close(now, &policy, 0);
         }
         let known = window.close(now, &policy, 0);
-        let ends = window.ends().expect("something is known");
+        let ends = window.same_until().expect("something is known");
         let at = now + later;
         let same = |mut window: Window, at| Reading { at: now, ..window.close(at, &policy, 0) } == known;
         prop_assert_eq!(same(window.clone(), at.min(ends - 1)), true);
         prop_assert_eq!(same(window.clone(), ends.saturating_sub(1)), true);
         // In the end nothing is known, and nothing is left that could end.
         let mut rest = 0;
-        while let Some(ends) = window.ends() {
+        while let Some(ends) = window.same_until() {
             window.close(ends, &policy, 0);
             rest += 1;
         }

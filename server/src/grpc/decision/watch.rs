@@ -17,19 +17,17 @@ use super::super::feed::{
     self, Ended, Feed, Inlet, Mark, Outlet, Phase, Position, Show, Shown, Start,
 };
 use super::super::filter::{self, DecisionFilter};
-use super::super::log::{self, Log};
+use super::super::log::Log;
 use super::super::opaque::Cursor;
 use super::super::status::Violation;
 use super::super::to_proto::{self, Aftermath};
 use super::super::{Services, outcome, status};
-use crate::journal;
+use crate::journal::Reader;
 use crate::listen::Leaving;
 use crate::publish::Published;
 
 /// Most items of a `tail`.
 const TAIL_MAX: u32 = 1_000;
-/// Records looked at for a `tail`.
-const TAIL_RECORDS: usize = 100_000;
 /// Apps asked for at once for a snapshot: the loop answers between two turns.
 const SNAPSHOT_APPS: usize = 64;
 
@@ -133,27 +131,11 @@ fn opened(log: &Log, position: Position) -> v1::WatchDecisionsResponse {
 /// The position behind which the last `count` matching items are. Looks at a bounded number of records; the first item says where
 /// the stream really starts.
 async fn tail(log: &Log, show: &Decisions, count: u32) -> Result<Position, Status> {
-    let (head, show) = (log.head(), show.clone());
-    let seq = log.reading(move |reader| {
-        let mut left = count;
-        let (mut at, mut looked_at) = (head.saturating_add(1), 0);
-        while left > 0 && looked_at < TAIL_RECORDS {
-            let entries = reader.read_back(at, log::READ_RECORDS, log::READ_BYTES)?;
-            if entries.is_empty() {
-                break;
-            }
-            for entry in entries {
-                if left == 0 {
-                    break;
-                }
-                (at, looked_at) = (entry.seq, looked_at + 1);
-                let record = reader.blobs().record(&entry.line);
-                let matches = record.is_ok_and(|record| show.wants(&record));
-                left -= u32::from(matches);
-            }
-        }
-        Ok::<u64, journal::Error>(at.saturating_sub(1))
-    });
+    let show = show.clone();
+    let wanted = move |reader: &Reader, line: &[u8]| {
+        reader.blobs().record(line).is_ok_and(|record| show.wants(&record))
+    };
+    let seq = log.before_last(count, wanted);
     feed::position(log, Start::After(seq.await?)).await
 }
 

@@ -157,12 +157,8 @@ fn services(
         publisher: publisher.clone(),
         tasks: tasks.clone(),
     };
-    let restored = Restored {
-        state: State::new(Env::Stage),
-        policy: Policy::default_for(Env::Stage),
-        head,
-        bytes_cut: None,
-    };
+    let restored =
+        Restored { state: State::new(Env::Stage), policy: Policy::default_for(Env::Stage), head };
     let _ = Agent::new(parts, Policy::default_for(Env::Stage), restored, inbox);
     let (health, _) = tonic_health::server::health_reporter();
     let index = Some(Index::start(&dir.join("proof"), &journal).unwrap());

@@ -30,6 +30,16 @@ pub(super) struct Point<'a> {
     /// What has no value is no number.
     pub(super) value: f64,
     pub(super) attributes: Attributes<'a>,
+    /// How many of them there are.
+    pub(super) attributes_count: usize,
+}
+
+/// What a resource says of itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Named<'a> {
+    pub(super) service: &'a str,
+    pub(super) environment: Option<&'a str>,
+    pub(super) instance: &'a str,
 }
 
 /// The attributes in one field of a message.
@@ -116,13 +126,17 @@ impl<'a> Point<'a> {
     /// A point of a gauge or a sum.
     pub(super) fn number(bytes: &'a [u8]) -> Self {
         let attributes = Attributes { bytes, field: 7 };
-        let mut point = Self { start: 0, time: 0, flags: 0, value: f64::NAN, attributes };
+        let (value, attributes_count) = (f64::NAN, 0);
+        let mut point = Self { start: 0, time: 0, flags: 0, value, attributes, attributes_count };
         for (number, field) in fields(bytes) {
             match (number, field) {
                 (2, Field::Fixed(start)) => point.start = start,
                 (3, Field::Fixed(time)) => point.time = time,
                 (4, Field::Fixed(bits)) => point.value = f64::from_bits(bits),
                 (6, Field::Fixed(bits)) => point.value = bits.cast_signed() as f64,
+                (7, Field::Bytes(_)) => {
+                    point.attributes_count = point.attributes_count.saturating_add(1);
+                }
                 (8, Field::Number(flags)) => point.flags = flags,
                 _ => {}
             }
@@ -131,23 +145,57 @@ impl<'a> Point<'a> {
     }
 
     /// What is asked of a point of a histogram, whose attributes are in `field`.
-    pub(super) const fn of(
-        bytes: &'a [u8],
-        field: u64,
-        (start, time): (u64, u64),
-        flags: u32,
-    ) -> Self {
+    pub(super) fn of(bytes: &'a [u8], field: u64, (start, time): (u64, u64), flags: u32) -> Self {
         let attributes = Attributes { bytes, field };
-        Self { start, time, flags: flags as u64, value: f64::NAN, attributes }
+        let attributes_count = messages(bytes, field).count();
+        let (value, flags) = (f64::NAN, u64::from(flags));
+        Self { start, time, flags, value, attributes, attributes_count }
+    }
+}
+
+impl<'a> Named<'a> {
+    /// Of attributes with one key the first one counts.
+    pub(super) fn of_resource(bytes: &'a [u8]) -> Self {
+        let (mut service, mut environment, mut before, mut instance) = (None, None, None, None);
+        let resource = messages(bytes, 1).last().unwrap_or_default();
+        for (key, value) in (Attributes { bytes: resource, field: 1 }).iter() {
+            let known = match key {
+                "service.name" => &mut service,
+                "deployment.environment.name" => &mut environment,
+                // As it was called before.
+                "deployment.environment" => &mut before,
+                "service.instance.id" => &mut instance,
+                _ => continue,
+            };
+            known.get_or_insert_with(|| Any::read(value).and_then(Any::text));
+        }
+        Self {
+            service: service.flatten().unwrap_or_default(),
+            environment: environment.flatten().or_else(|| before.flatten()),
+            instance: instance.flatten().unwrap_or_default(),
+        }
+    }
+}
+
+impl<'a> Any<'a> {
+    fn read(value: &'a [u8]) -> Option<Self> {
+        let (number, field) = fields(value).last()?;
+        Some(match (number, field) {
+            (1, Field::Bytes(bytes)) => Any::Text(text(bytes)),
+            (3, Field::Number(number)) => Any::Int(number.cast_signed()),
+            _ => Any::Other,
+        })
+    }
+
+    const fn text(self) -> Option<&'a str> {
+        match self {
+            Any::Text(text) => Some(text),
+            Any::Int(_) | Any::Other => None,
+        }
     }
 }
 
 impl<'a> Attributes<'a> {
-    /// Those of a resource.
-    pub(super) fn of_resource(bytes: &'a [u8]) -> Self {
-        Self { bytes: messages(bytes, 1).last().unwrap_or_default(), field: 1 }
-    }
-
     /// Keys and values, each value as it is written.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
         messages(self.bytes, self.field).map(|pair| {
@@ -166,19 +214,11 @@ impl<'a> Attributes<'a> {
     /// The value called `key`, if it has one.
     pub(super) fn get(&self, key: &str) -> Option<Any<'a>> {
         let (_, value) = self.iter().find(|(known, _)| *known == key)?;
-        let (number, field) = fields(value).last()?;
-        Some(match (number, field) {
-            (1, Field::Bytes(bytes)) => Any::Text(text(bytes)),
-            (3, Field::Number(number)) => Any::Int(number.cast_signed()),
-            _ => Any::Other,
-        })
+        Any::read(value)
     }
 
     /// The text called `key`.
     pub(super) fn text(&self, key: &str) -> Option<&'a str> {
-        match self.get(key)? {
-            Any::Text(text) => Some(text),
-            Any::Int(_) | Any::Other => None,
-        }
+        self.get(key)?.text()
     }
 }

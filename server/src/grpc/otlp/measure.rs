@@ -1,10 +1,8 @@
 //! From the metrics of one resource to one signal, by the semantic conventions of OpenTelemetry. What has no meaning for a decision
 //! is ignored; what has one and breaks a rule is refused.
 
-use std::collections::BTreeMap;
-
-use agentctl_api::v1;
 use agentd_core::app::{AppName, Millis};
+use agentd_core::signal::{Metric as Of, Values};
 use opentelemetry_proto::tonic::metrics::v1::{
     AggregationTemporality, ExponentialHistogramDataPoint, HistogramDataPoint,
 };
@@ -36,7 +34,9 @@ pub(super) struct Refused {
 /// What one resource says.
 #[derive(Debug, Default)]
 pub(super) struct Measured {
-    pub(super) signal: v1::Signal,
+    pub(super) values: Values<f64>,
+    /// Time of the newest point, in nanoseconds; 0 if none has one.
+    pub(super) newest: u64,
     /// Points that have a meaning.
     pub(super) points: u64,
     pub(super) refused: Vec<Refused>,
@@ -53,8 +53,8 @@ pub(super) struct Origin<'a> {
 /// Everything that adds up to the signal.
 #[derive(Debug, Default)]
 struct Sums {
-    /// By meaning, and by rank: of two ways to say the same the first one counts.
-    levels: BTreeMap<(Meaning, u8), f64>,
+    /// By meaning, each with its rank: of two ways to say the same the first one counts.
+    levels: [Option<(u8, f64)>; Meaning::COUNT],
     buckets: Vec<Bucket>,
     requests: u64,
     failed: u64,
@@ -68,9 +68,9 @@ pub(super) fn measure(resource: &[u8], origin: Origin<'_>, memory: &mut Memory) 
     let (mut measured, mut sums) = (Measured::default(), Sums::default());
     for metric in lay::metrics(resource) {
         let Some((meaning, rank)) = meaning(metric.name) else { continue };
-        let points = metric.count();
-        measured.points = measured.points.saturating_add(points);
         let Some(unit) = per_unit(meaning, metric.unit) else {
+            let points = metric.count();
+            measured.points = measured.points.saturating_add(points);
             let why = format!("metric `{}` has the unknown unit `{}`", metric.name, metric.unit);
             measured.refused.push(Refused { points, why });
             continue;
@@ -83,16 +83,18 @@ pub(super) fn measure(resource: &[u8], origin: Origin<'_>, memory: &mut Memory) 
             origin,
             memory,
             sums: &mut sums,
+            points: 0,
             refused: 0,
             why: "",
         };
         reader.read();
+        measured.points = measured.points.saturating_add(reader.points);
         if reader.refused > 0 {
             let why = format!("metric `{}` {}", metric.name, reader.why);
             measured.refused.push(Refused { points: reader.refused, why });
         }
     }
-    sums.say(&mut measured.signal);
+    (measured.values, measured.newest) = (sums.values(), sums.newest);
     measured
 }
 
@@ -106,13 +108,15 @@ struct Reader<'a> {
     origin: Origin<'a>,
     memory: &'a mut Memory,
     sums: &'a mut Sums,
+    points: u64,
     refused: u64,
     why: &'static str,
 }
 
 impl Reader<'_> {
     fn read(&mut self) {
-        let delta = self.metric.temporality() == DELTA;
+        let adds = matches!(self.meaning, Meaning::Requests | Meaning::CpuSeconds);
+        let delta = adds && self.metric.temporality() == DELTA;
         match (self.meaning, self.metric.kind) {
             (Meaning::Requests, Some(Kind::Histogram)) => self.each(|reader, bytes| {
                 let point = HistogramDataPoint::decode(bytes).map_err(|_malformed| UNREADABLE)?;
@@ -133,19 +137,19 @@ impl Reader<'_> {
                 self.each(|reader, bytes| reader.counter(Point::number(bytes), delta));
             }
             (Meaning::Requests | Meaning::CpuSeconds, _) => {
-                self.refused = self.refused.saturating_add(self.metric.count());
-                self.why = "is of a kind its convention does not have";
+                self.each(|_, _| Err("is of a kind its convention does not have"));
             }
             (_, Some(Kind::Gauge | Kind::Sum)) => {
                 self.each(|reader, bytes| reader.level(Point::number(bytes)));
             }
-            _ => {}
+            _ => self.each(|_, _| Ok(())),
         }
     }
 
     /// Reads every point, and notes those that are not taken.
     fn each(&mut self, read: impl Fn(&mut Self, &[u8]) -> Result<(), &'static str>) {
         for bytes in self.metric.points() {
+            self.points = self.points.saturating_add(1);
             let read = read(self, bytes);
             self.note(read);
         }
@@ -162,10 +166,9 @@ impl Reader<'_> {
         if point.flags & NO_RECORDED_VALUE != 0 {
             return Ok(());
         }
-        check(point.attributes)?;
+        check(&point)?;
         self.sums.newest = self.sums.newest.max(point.time);
-        let level = self.sums.levels.entry((self.meaning, self.rank)).or_default();
-        *level += point.value * self.unit;
+        self.sums.add(self.meaning, self.rank, point.value * self.unit);
         Ok(())
     }
 
@@ -173,7 +176,7 @@ impl Reader<'_> {
         if point.flags & NO_RECORDED_VALUE != 0 {
             return Ok(());
         }
-        check(point.attributes)?;
+        check(&point)?;
         let Point { start, time, value, .. } = point;
         let last = Last { start, time, value: Value::Sum(value * self.unit) };
         let added = self.added(point.attributes, last, delta)?;
@@ -181,8 +184,7 @@ impl Reader<'_> {
         if let Some(Added { value: Value::Sum(sum), seconds }) = added
             && seconds > 0.0
         {
-            let level = self.sums.levels.entry((Meaning::CpuCores, self.rank)).or_default();
-            *level += sum / seconds;
+            self.sums.add(Meaning::CpuCores, self.rank, sum / seconds);
         }
         Ok(())
     }
@@ -196,7 +198,7 @@ impl Reader<'_> {
         if point.flags & NO_RECORDED_VALUE != 0 {
             return Ok(());
         }
-        check(point.attributes)?;
+        check(&point)?;
         let Point { start, time, .. } = point;
         let last = Last { start, time, value: Value::Counts(counts, count) };
         let added = self.added(point.attributes, last, delta)?;
@@ -238,10 +240,18 @@ impl Reader<'_> {
 }
 
 impl Sums {
-    /// Of several ways to say one thing, the first.
+    /// Adds to what is known in this way, if there is no better one.
+    fn add(&mut self, meaning: Meaning, rank: u8, more: f64) {
+        let Some(level) = self.levels.get_mut(meaning as usize) else { return };
+        match level {
+            Some((known, _)) if *known < rank => {}
+            Some((known, sum)) if *known == rank => *sum += more,
+            _ => *level = Some((rank, more)),
+        }
+    }
+
     fn level(&self, meaning: Meaning) -> Option<f64> {
-        let ranks = self.levels.range((meaning, 0)..=(meaning, u8::MAX));
-        ranks.map(|(_, level)| *level).next()
+        self.levels.get(meaning as usize)?.map(|(_, level)| level)
     }
 
     /// A share that is told, or else made of a part and its whole. Without a limit nothing is guessed.
@@ -253,36 +263,35 @@ impl Sums {
         self.level(told).or_else(made)
     }
 
-    fn say(&self, signal: &mut v1::Signal) {
-        signal.cpu_utilization =
-            self.share(Meaning::CpuShare, Meaning::CpuCores, Meaning::CpuLimit);
-        signal.memory_utilization =
-            self.share(Meaning::MemoryShare, Meaning::MemoryBytes, Meaning::MemoryLimit);
-        // A counter of restarts is whole and never negative; what is not is left out by the cast's rule, not believed.
-        signal.restart_count = self
-            .level(Meaning::Restarts)
-            .filter(|n| *n >= 0.0 && n.fract() == 0.0)
-            .map(|n| n as u64);
-        if self.has_requests && self.seconds > 0.0 {
-            signal.request_rate = Some(self.requests as f64 / self.seconds);
-        }
-        if self.requests >= REQUESTS_MIN {
-            signal.latency_p50_seconds = quantile(&self.buckets, 0.50);
-            signal.latency_p99_seconds = quantile(&self.buckets, 0.99);
-            signal.error_ratio = Some(self.failed as f64 / self.requests as f64);
-        }
-        if self.newest > 0 {
-            let (seconds, nanos) = (self.newest / 1_000_000_000, self.newest % 1_000_000_000);
-            signal.time = Some(prost_types::Timestamp {
-                seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
-                nanos: i32::try_from(nanos).unwrap_or(0),
-            });
-        }
+    fn values(&self) -> Values<f64> {
+        let enough = self.requests >= REQUESTS_MIN;
+        let quantile = |q| enough.then(|| quantile(&self.buckets, q)).flatten();
+        let is_rate_known = self.has_requests && self.seconds > 0.0;
+        let told = [
+            (
+                Of::CpuUtilization,
+                self.share(Meaning::CpuShare, Meaning::CpuCores, Meaning::CpuLimit),
+            ),
+            (
+                Of::MemoryUtilization,
+                self.share(Meaning::MemoryShare, Meaning::MemoryBytes, Meaning::MemoryLimit),
+            ),
+            (Of::LatencyP50, quantile(0.50)),
+            (Of::LatencyP99, quantile(0.99)),
+            (Of::ErrorRatio, enough.then(|| self.failed as f64 / self.requests as f64)),
+            (Of::RequestRate, is_rate_known.then(|| self.requests as f64 / self.seconds)),
+            // A counter of restarts is whole and never negative; what is not is left out, not believed.
+            (
+                Of::RestartCount,
+                self.level(Meaning::Restarts).filter(|n| *n >= 0.0 && n.fract() == 0.0),
+            ),
+        ];
+        told.into_iter().filter_map(|(metric, value)| Some((metric, value?))).collect()
     }
 }
 
-fn check(attributes: Attributes<'_>) -> Result<(), &'static str> {
-    if attributes.iter().nth(ATTRIBUTES_MAX).is_some() {
+fn check(point: &Point<'_>) -> Result<(), &'static str> {
+    if point.attributes_count > ATTRIBUTES_MAX {
         return Err("has a point with more than 128 attributes");
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! What is remembered between two exports: counters tell their sum since a start, and what counts is what was added. Bounded.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use agentd_core::app::{AppName, Instances, Millis};
 
@@ -22,7 +22,7 @@ const YOUNG_NANOS: u64 = 120_000_000_000;
 /// Everything that is remembered.
 #[derive(Debug, Default)]
 pub struct Memory {
-    instances: BTreeMap<(AppName, String), Instance>,
+    instances: HashMap<AppName, BTreeMap<String, Instance>>,
     series: usize,
     buckets: usize,
     /// When instances without series were let go last.
@@ -78,24 +78,21 @@ impl Memory {
         id: &str,
         now: Millis,
     ) -> Result<Option<u32>, Full> {
-        let key = (app.clone(), id.to_owned());
-        if let Some(known) = self.instances.get_mut(&key) {
+        if let Some(known) = self.instances.get_mut(app).and_then(|own| own.get_mut(id)) {
             known.heard = now;
             return Ok(known.slot);
         }
         self.drop_empty(now);
         let slot = if id.is_empty() { None } else { Some(self.free_slot(app, id, now)?) };
         let series = BTreeMap::new();
-        self.instances.insert(key, Instance { slot, heard: now, series, buckets: 0 });
+        let instance = Instance { slot, heard: now, series, buckets: 0 };
+        self.instances.entry(app.clone()).or_default().insert(id.to_owned(), instance);
         Ok(slot)
     }
 
     /// A slot that no other instance of the app has: that there are only so many of them limits the instances.
     fn free_slot(&mut self, app: &AppName, id: &str, now: Millis) -> Result<u32, Full> {
-        let own = || {
-            let first = (app.clone(), String::new());
-            self.instances.range(first..).take_while(|((name, _), _)| name == app)
-        };
+        let own = || self.instances.get(app).into_iter().flatten();
         let taken: BTreeSet<u32> = own().filter_map(|(_, i)| i.slot).collect();
         // `07` and `+7` are names: one number is not to be many instances.
         let number = id.parse::<u32>().ok();
@@ -106,10 +103,10 @@ impl Memory {
         }
         let gone = own()
             .filter(|(_, i)| i.is_silent(now))
-            .filter_map(|(key, i)| Some((i.heard, key.clone(), i.slot?)))
+            .filter_map(|(id, i)| Some((i.heard, id.clone(), i.slot?)))
             .min();
-        let (_, key, slot) = gone.ok_or(Full)?;
-        self.forget(&key);
+        let (_, id, slot) = gone.ok_or(Full)?;
+        self.forget(app, &id);
         Ok(slot)
     }
 
@@ -118,27 +115,33 @@ impl Memory {
     fn drop_empty(&mut self, now: Millis) {
         if now.saturating_sub(self.swept) >= FORGET_MS {
             self.swept = now;
-            self.instances.retain(|_, i| !i.series.is_empty() || !i.is_silent(now));
+            self.instances.retain(|_, own| {
+                own.retain(|_, i| !i.series.is_empty() || !i.is_silent(now));
+                !own.is_empty()
+            });
         }
     }
 
-    fn forget(&mut self, key: &(AppName, String)) {
-        if let Some(gone) = self.instances.remove(key) {
+    fn forget(&mut self, app: &AppName, id: &str) {
+        let Some(own) = self.instances.get_mut(app) else { return };
+        if let Some(gone) = own.remove(id) {
             self.series = self.series.saturating_sub(gone.series.len());
             self.buckets = self.buckets.saturating_sub(gone.buckets);
+        }
+        if own.is_empty() {
+            self.instances.remove(app);
         }
     }
 
     /// Notes a cumulative point and says what it adds; `None` when that is not known yet, or it is no news.
     pub(super) fn add(
         &mut self,
-        of: (&AppName, &str),
+        (app, id): (&AppName, &str),
         key: SeriesKey,
         point: Last,
         now: Millis,
     ) -> Result<Option<Added>, Full> {
-        let owner = (of.0.clone(), of.1.to_owned());
-        let instance = self.instances.get(&owner).ok_or(Full)?;
+        let instance = self.instances.get(app).and_then(|own| own.get(id)).ok_or(Full)?;
         let last = instance.series.get(&key);
         if last.is_some_and(|last| point.time <= last.time) {
             return Ok(None);
@@ -155,7 +158,8 @@ impl Memory {
         while !fits(self.series, one, SERIES) || !fits(self.buckets, more, BUCKETS) {
             self.make_room(now)?;
         }
-        let instance = self.instances.get_mut(&owner).ok_or(Full)?;
+        let own = self.instances.get_mut(app);
+        let instance = own.and_then(|own| own.get_mut(id)).ok_or(Full)?;
         instance.buckets = instance.buckets.saturating_sub(old).saturating_add(new);
         self.buckets = self.buckets.saturating_sub(old).saturating_add(new);
         self.series = self.series.saturating_add(one);
@@ -168,10 +172,12 @@ impl Memory {
 
     /// Forgets the instance that has been silent longest of those whose series take up room.
     fn make_room(&mut self, now: Millis) -> Result<(), Full> {
-        let silent =
-            self.instances.iter().filter(|(_, i)| !i.series.is_empty() && i.is_silent(now));
-        let oldest = silent.min_by_key(|(_, i)| i.heard).map(|(key, _)| key.clone());
-        self.forget(&oldest.ok_or(Full)?);
+        let all = self.instances.iter();
+        let all = all.flat_map(|(app, own)| own.iter().map(move |(id, i)| (i.heard, app, id, i)));
+        let silent = all.filter(|(.., i)| !i.series.is_empty() && i.is_silent(now));
+        let oldest = silent.min_by_key(|(heard, app, id, _)| (*heard, *app, *id));
+        let (app, id) = oldest.map(|(_, app, id, _)| (app.clone(), id.clone())).ok_or(Full)?;
+        self.forget(&app, &id);
         Ok(())
     }
 }
@@ -281,7 +287,7 @@ mod tests {
         let given = (0..1_000).filter_map(|n| memory.slot(&web(), &format!("+{n}"), 0).ok());
         let distinct: BTreeSet<_> = given.collect();
         // `+7` is one of them.
-        assert_eq!((distinct.len(), memory.instances.len()), (64 - 6, 64 + 1));
+        assert_eq!((distinct.len(), memory.instances[&web()].len()), (64 - 6, 64 + 1));
         assert_eq!(memory.slot(&web(), "9", 0), Err(Full), "numbers are limited like names");
     }
 
@@ -295,7 +301,8 @@ mod tests {
         memory.slot(&web(), "a", 1).unwrap();
         memory.add((&web(), "a"), key(0), sum(1, 1, 1.0), 1).unwrap();
         memory.slot(&web(), "b", FORGET_MS + 1).unwrap();
-        assert_eq!(memory.instances.len(), 2, "the one with a series, and the new one");
+        let left: Vec<_> = memory.instances.values().map(BTreeMap::len).collect();
+        assert_eq!(left, [2], "the one with a series, and the new one");
     }
 
     fn histogram(time: u64, buckets: i32) -> Last {

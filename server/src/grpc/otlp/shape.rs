@@ -23,24 +23,40 @@ enum Holds {
 /// those of which there may be many have none.
 type Field = (u64, Holds, u32);
 
-/// The fields of a message.
+/// The fields of a message, each at the place of its number.
 #[derive(Debug)]
-struct Shape(&'static [Field]);
+struct Shape([Option<(Holds, u32)>; FIELDS]);
+
+/// Numbers that fields have, 0 among them.
+const FIELDS: usize = 15;
+
+impl Shape {
+    #[expect(clippy::indexing_slicing, reason = "what is out of bounds does not compile")]
+    const fn new(fields: &[Field]) -> Self {
+        let (mut places, mut at) = ([None; FIELDS], 0);
+        while at < fields.len() {
+            let (number, holds, bit) = fields[at];
+            places[number as usize] = Some((holds, bit));
+            at += 1;
+        }
+        Self(places)
+    }
+}
 
 use Holds::{Bytes, Fixed64, Message, Number, Numbers, Row, Text};
 
 /// Messages in messages; far more than any export has.
 const DEPTH: usize = 16;
 
-static REQUEST: Shape = Shape(&[(1, Message(&RESOURCE_METRICS), 0)]);
+static REQUEST: Shape = Shape::new(&[(1, Message(&RESOURCE_METRICS), 0)]);
 static RESOURCE_METRICS: Shape =
-    Shape(&[(1, Message(&RESOURCE), 1), (2, Message(&SCOPE_METRICS), 0), (3, Text, 2)]);
-static RESOURCE: Shape = Shape(&[(1, Message(&KEY_VALUE), 0), (2, Number, 1)]);
+    Shape::new(&[(1, Message(&RESOURCE), 1), (2, Message(&SCOPE_METRICS), 0), (3, Text, 2)]);
+static RESOURCE: Shape = Shape::new(&[(1, Message(&KEY_VALUE), 0), (2, Number, 1)]);
 static SCOPE_METRICS: Shape =
-    Shape(&[(1, Message(&SCOPE), 1), (2, Message(&METRIC), 0), (3, Text, 2)]);
+    Shape::new(&[(1, Message(&SCOPE), 1), (2, Message(&METRIC), 0), (3, Text, 2)]);
 static SCOPE: Shape =
-    Shape(&[(1, Text, 1), (2, Text, 2), (3, Message(&KEY_VALUE), 0), (4, Number, 4)]);
-static METRIC: Shape = Shape(&[
+    Shape::new(&[(1, Text, 1), (2, Text, 2), (3, Message(&KEY_VALUE), 0), (4, Number, 4)]);
+static METRIC: Shape = Shape::new(&[
     (1, Text, 1),
     (2, Text, 2),
     (3, Text, 4),
@@ -51,12 +67,12 @@ static METRIC: Shape = Shape(&[
     (11, Message(&SUMMARY), 8),
     (12, Message(&KEY_VALUE), 0),
 ]);
-static GAUGE: Shape = Shape(&[(1, Message(&NUMBER), 0)]);
-static SUM: Shape = Shape(&[(1, Message(&NUMBER), 0), (2, Number, 1), (3, Number, 2)]);
-static HISTOGRAM: Shape = Shape(&[(1, Message(&HISTOGRAM_POINT), 0), (2, Number, 1)]);
-static EXPONENTIAL: Shape = Shape(&[(1, Message(&EXPONENTIAL_POINT), 0), (2, Number, 1)]);
-static SUMMARY: Shape = Shape(&[(1, Message(&SUMMARY_POINT), 0)]);
-static NUMBER: Shape = Shape(&[
+static GAUGE: Shape = Shape::new(&[(1, Message(&NUMBER), 0)]);
+static SUM: Shape = Shape::new(&[(1, Message(&NUMBER), 0), (2, Number, 1), (3, Number, 2)]);
+static HISTOGRAM: Shape = Shape::new(&[(1, Message(&HISTOGRAM_POINT), 0), (2, Number, 1)]);
+static EXPONENTIAL: Shape = Shape::new(&[(1, Message(&EXPONENTIAL_POINT), 0), (2, Number, 1)]);
+static SUMMARY: Shape = Shape::new(&[(1, Message(&SUMMARY_POINT), 0)]);
+static NUMBER: Shape = Shape::new(&[
     (2, Fixed64, 1),
     (3, Fixed64, 2),
     (4, Fixed64, 4),
@@ -65,7 +81,7 @@ static NUMBER: Shape = Shape(&[
     (7, Message(&KEY_VALUE), 0),
     (8, Number, 8),
 ]);
-static HISTOGRAM_POINT: Shape = Shape(&[
+static HISTOGRAM_POINT: Shape = Shape::new(&[
     (2, Fixed64, 1),
     (3, Fixed64, 2),
     (4, Fixed64, 4),
@@ -78,7 +94,7 @@ static HISTOGRAM_POINT: Shape = Shape(&[
     (11, Fixed64, 128),
     (12, Fixed64, 256),
 ]);
-static EXPONENTIAL_POINT: Shape = Shape(&[
+static EXPONENTIAL_POINT: Shape = Shape::new(&[
     (1, Message(&KEY_VALUE), 0),
     (2, Fixed64, 1),
     (3, Fixed64, 2),
@@ -94,8 +110,8 @@ static EXPONENTIAL_POINT: Shape = Shape(&[
     (13, Fixed64, 1024),
     (14, Fixed64, 2048),
 ]);
-static BUCKETS: Shape = Shape(&[(1, Number, 1), (2, Numbers, 2)]);
-static SUMMARY_POINT: Shape = Shape(&[
+static BUCKETS: Shape = Shape::new(&[(1, Number, 1), (2, Numbers, 2)]);
+static SUMMARY_POINT: Shape = Shape::new(&[
     (2, Fixed64, 1),
     (3, Fixed64, 2),
     (4, Fixed64, 4),
@@ -104,8 +120,8 @@ static SUMMARY_POINT: Shape = Shape(&[
     (7, Message(&KEY_VALUE), 0),
     (8, Number, 16),
 ]);
-static QUANTILE: Shape = Shape(&[(1, Fixed64, 1), (2, Fixed64, 2)]);
-static EXEMPLAR: Shape = Shape(&[
+static QUANTILE: Shape = Shape::new(&[(1, Fixed64, 1), (2, Fixed64, 2)]);
+static EXEMPLAR: Shape = Shape::new(&[
     (2, Fixed64, 1),
     (3, Fixed64, 2),
     (4, Bytes, 4),
@@ -113,8 +129,8 @@ static EXEMPLAR: Shape = Shape(&[
     (6, Fixed64, 2),
     (7, Message(&KEY_VALUE), 0),
 ]);
-static KEY_VALUE: Shape = Shape(&[(1, Text, 1), (2, Message(&ANY_VALUE), 2)]);
-static ANY_VALUE: Shape = Shape(&[
+static KEY_VALUE: Shape = Shape::new(&[(1, Text, 1), (2, Message(&ANY_VALUE), 2)]);
+static ANY_VALUE: Shape = Shape::new(&[
     (1, Text, 1),
     (2, Number, 1),
     (3, Number, 1),
@@ -123,8 +139,8 @@ static ANY_VALUE: Shape = Shape(&[
     (6, Message(&MAP), 1),
     (7, Bytes, 1),
 ]);
-static ARRAY: Shape = Shape(&[(1, Message(&ANY_VALUE), 0)]);
-static MAP: Shape = Shape(&[(1, Message(&KEY_VALUE), 0)]);
+static ARRAY: Shape = Shape::new(&[(1, Message(&ANY_VALUE), 0)]);
+static MAP: Shape = Shape::new(&[(1, Message(&KEY_VALUE), 0)]);
 
 /// Whether a request is written plainly.
 pub(super) fn is_plain(request: &[u8]) -> bool {
@@ -135,8 +151,7 @@ fn check(bytes: &[u8], shape: &Shape, depth: usize) -> Option<()> {
     let depth = depth.checked_sub(1)?;
     let (mut fields, mut seen) = (Reader::new(bytes), 0);
     while let Some(tag) = fields.tag()? {
-        let number = tag >> 3;
-        let (_, holds, bit) = shape.0.iter().find(|(known, ..)| *known == number)?;
+        let (holds, bit) = shape.0.get(usize::try_from(tag >> 3).ok()?)?.as_ref()?;
         if seen & bit != 0 {
             return None;
         }

@@ -71,9 +71,9 @@ fn requests(fast: u64, slow: u64, time: u64, failed: bool) -> Metric {
 
 fn signal(memory: &mut Memory, resource: &ResourceMetrics) -> (Option<v1::Signal>, Vec<Refused>) {
     let mut refused = Vec::new();
-    let read =
-        read(&resource.encode_to_vec(), "dev", |n| AppName::parse(n).ok(), memory, 0, &mut refused);
-    (read.map(|(signal, _)| signal), refused)
+    let resource = resource.encode_to_vec();
+    let read = read(&resource, "dev", |n| AppName::parse(n).ok(), memory, 0, &mut refused);
+    (read.map(|heard| heard.signal()), refused)
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! SDKs and the Collector still send.
 
 /// What a metric means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// Share of the CPU limit.
     CpuShare,
@@ -22,6 +22,11 @@ pub(super) enum Meaning {
     Restarts,
     /// Duration of requests that were served, a histogram.
     Requests,
+}
+
+impl Meaning {
+    /// How many there are.
+    pub(super) const COUNT: usize = Self::Requests as usize + 1;
 }
 
 /// What the metric called `name` means, and its rank: of two names for the same the lower one counts. What a host does as a whole

@@ -176,15 +176,6 @@ mod tests {
     use crate::journal;
     use crate::snapshot::{self, DIR};
 
-    async fn live(server: &Harness, records: u64) {
-        for turn in 0..records {
-            let principal = "olivia".to_owned();
-            let by = By { principal, human: true, request: None, validate_only: false };
-            let ask = Ask::Freeze { frozen: turn % 2 == 0, reason: format!("turn {turn}") };
-            server.services.agent.ask(ask, by).await.unwrap().unwrap();
-        }
-    }
-
     async fn export(server: &Harness) {
         let published = server.services.tlog.publish_all().await.unwrap();
         let checkpoint = published.note.to_string().into_bytes();
@@ -196,7 +187,7 @@ mod tests {
     /// A snapshot is on record, and its file is not what a start needs: a new one is there before anything goes.
     async fn is_replaced(harm: fn(&Path)) {
         let server = Harness::start(Env::Stage);
-        live(&server, 700).await;
+        server.live(700).await;
         let Services { agent, journal, tlog, .. } = server.services.clone();
         let taker = Taker::new(agent, journal.clone(), tlog);
         taker.take(600).await.unwrap();

@@ -37,6 +37,8 @@ pub(super) async fn verify(
     let mut lines = PlainLines::of_log(services.journal.dir());
     let started = Instant::now();
     let result = log.reading(move |reader| {
+        // Whoever does not wait for the answer does not stop the work: the next one waits for that all the same.
+        let _turn = turn;
         let mut report = check(&journal, reader)?;
         check_beside(reader, (&mut lines, plain), &mut report)?;
         if request.recheck_decisions {
@@ -46,7 +48,6 @@ pub(super) async fn verify(
         Ok((report, compared))
     });
     let (mut report, compared) = result.await?;
-    drop(turn);
     if let Some(compared) = compared {
         note_index(&mut report, compared)?;
     }

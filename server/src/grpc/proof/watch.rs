@@ -9,18 +9,16 @@ use tonic::{Request, Status};
 
 use super::super::feed::{self, Feed, Mark, Outlet, Phase, Position, Show, Shown, Start};
 use super::super::filter::ProofFilter;
-use super::super::log::{self, Log};
+use super::super::log::Log;
 use super::super::opaque::Cursor;
 use super::super::status::Violation;
 use super::super::{Services, status, to_proto};
-use crate::journal;
+use crate::journal::Reader;
 use crate::listen::Leaving;
 use crate::publish::Published;
 
 /// Most entries of a `tail`.
 const TAIL_MAX: u32 = 1_000;
-/// Records looked at for a `tail`.
-const TAIL_RECORDS: usize = 100_000;
 
 /// Starts a watch.
 pub(super) async fn watch(
@@ -74,31 +72,13 @@ fn first(log: &Log, show: &Entries, position: Position) -> v1::WatchProofEntries
 
 /// The record behind which the last `count` matching entries are.
 async fn tail(log: &Log, show: &Entries, count: u32) -> Result<u64, Status> {
-    let (head, filter) = (log.head(), show.filter.clone());
-    let seq = log.reading(move |reader| {
-        let mut left = count;
-        let (mut at, mut looked_at) = (head.saturating_add(1), 0);
-        while left > 0 && looked_at < TAIL_RECORDS {
-            let entries = reader.read_back(at, log::READ_RECORDS, log::READ_BYTES)?;
-            if entries.is_empty() {
-                break;
-            }
-            for entry in entries {
-                if left == 0 {
-                    break;
-                }
-                (at, looked_at) = (entry.seq, looked_at + 1);
-                let matches = filter.may_match(&entry.line)
-                    && reader
-                        .blobs()
-                        .record(&entry.line)
-                        .is_ok_and(|record| filter.matches(&record));
-                left -= u32::from(matches);
-            }
-        }
-        Ok::<u64, journal::Error>(at.saturating_sub(1))
-    });
-    seq.await
+    let filter = show.filter.clone();
+    let wanted = move |reader: &Reader, line: &[u8]| {
+        let matches =
+            |line| reader.blobs().record(line).is_ok_and(|record| filter.matches(&record));
+        filter.may_match(line) && matches(line)
+    };
+    log.before_last(count, wanted).await
 }
 
 /// What a watcher of the log is shown.

@@ -10,12 +10,13 @@ use agentd_core::app::{AppName, Env};
 use agentd_core::policy::Policy;
 use agentd_core::record::{Record, Started};
 use agentd_core::replay::Replay;
+use agentd_core::step::By;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tonic::Request;
 
 use crate::act::{Actuator, memory::Memory};
-use crate::agent::{Agent, AgentView, Parts, Restored};
+use crate::agent::{Agent, AgentView, Ask, Parts, Restored};
 use crate::auth::{Principal, Role};
 use crate::clock::Clock;
 use crate::grpc::{Services, onboarding};
@@ -96,7 +97,7 @@ impl Server {
             tasks: tasks.clone(),
         };
         let Replay { state, policy: applied, .. } = replay;
-        let restored = Restored { state, policy: applied, head: opened.head, bytes_cut: None };
+        let restored = Restored { state, policy: applied, head: opened.head };
         let agent = Agent::new(parts, Policy::default_for(env), restored, inbox);
         let agent = tasks.spawn("agent", OnFailure::Shutdown, async move {
             agent.run().await;
@@ -130,6 +131,16 @@ impl Server {
         let answer = onboarding::Service(self.services.clone()).onboard_app(request).await;
         self.until_ready(name).await;
         answer.unwrap().into_inner()
+    }
+
+    /// So many records more, at least.
+    pub(in crate::grpc) async fn live(&self, records: u64) {
+        for turn in 0..records {
+            let principal = "olivia".to_owned();
+            let by = By { principal, human: true, request: None, validate_only: false };
+            let ask = Ask::Freeze { frozen: turn % 2 == 0, reason: format!("turn {turn}") };
+            self.services.agent.ask(ask, by).await.unwrap().unwrap();
+        }
     }
 
     /// A request of a principal called after its role.

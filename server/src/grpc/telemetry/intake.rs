@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use agentd_core::app::{AppName, Millis};
-use agentd_core::signal::{Arrival, Sequences};
+use agentd_core::signal::{Arrival, Place, Sequences};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::Status;
 
@@ -258,8 +258,15 @@ impl Intake {
     }
 
     /// What the sequence number of a batch says.
-    pub(super) fn observe(&self, source: &str, epoch: u64, seq: u64, now: Millis) -> Arrival {
-        lock(&self.sequences).observe(source, epoch, seq, now)
+    pub(super) fn observe(
+        &self,
+        source: &str,
+        epoch: u64,
+        seq: u64,
+        now: Millis,
+        place: &mut Place,
+    ) -> Arrival {
+        lock(&self.sequences).observe(source, epoch, seq, now, place)
     }
 
     /// Notes an event of `principal` by what names it; `false` if it came before.

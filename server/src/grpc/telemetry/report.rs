@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use agentd_core::app::Millis;
 use agentd_core::policy::Freshness;
 use agentd_core::record::format_time;
-use agentd_core::signal::{self, Accepted, Code, Condition, Rejection, Spoken};
+use agentd_core::signal::{self, Accepted, Claims, Code, Condition, Rejection, Spoken};
 use agentd_core::window::{self, Absorbed};
 
 use super::EXIT_REPORTED;
@@ -94,19 +94,20 @@ impl<'a> Reporter<'a> {
     pub(in crate::grpc) fn hear(
         &mut self,
         app: &str,
-        spoken: Spoken<'_>,
+        spoken: &Spoken,
+        conditions: Claims<'_>,
         now: Millis,
     ) -> Option<Absorbed> {
         if !self.principal.may_report(app) {
             return None;
         }
-        let believed = spoken.believe(&self.source, now, &self.rules)?;
+        let believed = spoken.believe(conditions, &self.source, now, &self.rules)?;
         let absorbed = self.services.ingest.hear(app, &believed)?;
         let heard = &mut self.heard;
         heard.accepted += 1;
         heard.superseded += u64::from(absorbed.superseded > 0);
         heard.last_ms = now;
-        if believed.values().next().is_some() {
+        if !believed.values().is_empty() {
             heard.lags.add(now.saturating_sub(spoken.observed_ms));
         }
         if believed.is_urgent()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use agentctl_api::v1::push_signals_request::Message as Said;
 use agentctl_api::{text, v1};
 use agentd_core::app::Millis;
-use agentd_core::signal::{Arrival, BadSignals, Rejection, Spoken};
+use agentd_core::signal::{Arrival, BadSignals, Claims, Place, Rejection};
 use agentd_core::window::Absorbed;
 use bytes::Bytes;
 use prost::Message as _;
@@ -44,6 +44,8 @@ pub(super) struct Session<'a> {
     reporter: Reporter<'a>,
     seat: &'a Seat,
     epoch: u64,
+    /// Where it is among the monitors whose messages are counted.
+    place: Place,
     ttl_ms: Option<Millis>,
     /// When the turn under way began.
     now: Millis,
@@ -90,6 +92,7 @@ impl<'a> Session<'a> {
             reporter,
             seat,
             epoch: greeting.epoch,
+            place: Place::default(),
             ttl_ms: greeting.default_ttl_ms,
             now: 0,
             bad: BadSignals::default(),
@@ -113,13 +116,13 @@ impl<'a> Session<'a> {
     /// Takes one message, and says how many signals were in it; `None` after the last one.
     pub(super) fn take(&mut self, message: &Bytes) -> Result<Option<usize>, Status> {
         let mut drafts = std::mem::take(&mut self.drafts).emptied();
-        let Some(walked) = walk::batch(message, &mut drafts) else {
+        let Some(walked) = walk::batch(message, self.ttl_ms, &mut drafts) else {
             return self.said(generated(message)?);
         };
         if self.admit(walked.seq, walked.count)? {
             let now = self.now;
-            for (index, (draft, spoken)) in (0..).zip(drafts.iter()) {
-                self.hear(walked.seq, index, draft, spoken, now)?;
+            for (index, (draft, conditions)) in (0..).zip(drafts.iter()) {
+                self.hear(walked.seq, index, draft, conditions, now)?;
             }
         }
         self.drafts = drafts.emptied();
@@ -168,7 +171,8 @@ impl<'a> Session<'a> {
             return Err(status);
         }
         let counters = &self.intake.counters;
-        match self.intake.observe(&self.reporter.source, self.epoch, seq, self.now) {
+        let (source, place) = (&self.reporter.source, &mut self.place);
+        match self.intake.observe(source, self.epoch, seq, self.now, place) {
             Arrival::Duplicate => {
                 let signals = u64::try_from(count).unwrap_or(u64::MAX);
                 Counters::add(&counters.duplicates, signals);
@@ -201,15 +205,11 @@ impl<'a> Session<'a> {
         seq: u64,
         index: u32,
         draft: &Draft<'_>,
-        spoken: Spoken<'_>,
+        conditions: Claims<'_>,
         now: Millis,
     ) -> Result<(), Status> {
-        let heard = if draft.is_plain {
-            let ttl_ms = spoken.ttl_ms.or(self.ttl_ms);
-            self.reporter.hear(draft.app, Spoken { ttl_ms, ..spoken }, now)
-        } else {
-            None
-        };
+        let plain = draft.is_plain.then_some(&draft.spoken);
+        let heard = plain.and_then(|spoken| self.reporter.hear(draft.app, spoken, conditions, now));
         match heard {
             Some(absorbed) => self.accepted(absorbed),
             None => match v1::Signal::decode(draft.bytes) {

@@ -5,7 +5,7 @@
 //! and a signal that says something out of the ordinary is read by it alone, so that there is one place that says what is wrong.
 
 use agentd_core::app::Millis;
-use agentd_core::signal::{Spoken, Values};
+use agentd_core::signal::{Claims, Metric, Spoken, Values};
 
 use super::BATCH_MAX;
 use crate::grpc::from_proto::{CONDITIONS, TTL_MAX_MS, TTL_MIN_MS};
@@ -47,12 +47,10 @@ pub(super) struct Draft<'a> {
     pub(super) app: &'a str,
     /// It says nothing that only generated code can tell.
     pub(super) is_plain: bool,
-    instance: Option<u32>,
-    observed_ms: Millis,
-    values: Values<f64>,
+    /// What it says.
+    pub(super) spoken: Spoken,
     /// Where its conditions begin and end among those of the batch.
     conditions: (usize, usize),
-    ttl_ms: Option<Millis>,
 }
 
 /// The signals of a batch. Kept from one batch to the next for its room.
@@ -84,19 +82,22 @@ impl<'a> Drafts<'a> {
         }
     }
 
-    /// The signals in their order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Draft<'a>, Spoken<'_>)> {
+    /// The signals in their order, each with its conditions.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Draft<'a>, Claims<'_>)> {
         self.signals.iter().map(|draft| {
-            let Draft { instance, observed_ms, values, ttl_ms, .. } = *draft;
             let (from, to) = draft.conditions;
-            let conditions = self.conditions.get(from..to).unwrap_or_default();
-            (draft, Spoken { instance, observed_ms, values, conditions, ttl_ms })
+            (draft, self.conditions.get(from..to).unwrap_or_default())
         })
     }
 }
 
-/// Reads a message that is nothing but a batch; `None` leaves it to generated code, whatever was put into `drafts`.
-pub(super) fn batch<'a>(message: &'a [u8], drafts: &mut Drafts<'a>) -> Option<Walked> {
+/// Reads a message that is nothing but a batch; `None` leaves it to generated code, whatever was put into `drafts`. A signal that does
+/// not say how long it counts gets `ttl_ms`.
+pub(super) fn batch<'a>(
+    message: &'a [u8],
+    ttl_ms: Option<Millis>,
+    drafts: &mut Drafts<'a>,
+) -> Option<Walked> {
     let mut outer = Reader::new(message);
     let (Some(BATCH), body, None) = (outer.tag()?, outer.bytes()?, outer.tag()?) else {
         return None;
@@ -108,8 +109,7 @@ pub(super) fn batch<'a>(message: &'a [u8], drafts: &mut Drafts<'a>) -> Option<Wa
             let bytes = fields.bytes()?;
             walked.count = walked.count.saturating_add(1);
             if walked.count <= BATCH_MAX {
-                let draft = draft(bytes, &mut drafts.conditions)?;
-                drafts.signals.push(draft);
+                drafts.signals.push(draft(bytes, ttl_ms, &mut drafts.conditions)?);
             }
             continue;
         }
@@ -125,13 +125,17 @@ pub(super) fn batch<'a>(message: &'a [u8], drafts: &mut Drafts<'a>) -> Option<Wa
     Some(walked)
 }
 
-fn draft<'a>(bytes: &'a [u8], conditions: &mut Vec<(&'a str, bool)>) -> Option<Draft<'a>> {
+#[inline]
+fn draft<'a>(
+    bytes: &'a [u8],
+    default_ttl_ms: Option<Millis>,
+    conditions: &mut Vec<(&'a str, bool)>,
+) -> Option<Draft<'a>> {
     let (mut fields, mut once) = (Reader::new(bytes), Once::default());
     let first = conditions.len();
     let (mut app, mut instance, mut ttl_ms, mut time) = ("", Some(None), Some(None), None);
     let (mut window, mut named_once) = (Some(1), true);
     let mut values = Values::default();
-    let [cpu, memory, p50, p99, errors, requests, restarts] = &mut values;
     while let Some(tag) = fields.tag()? {
         if tag == CONDITION {
             let (name, value) = entry(fields.bytes()?)?;
@@ -147,14 +151,14 @@ fn draft<'a>(bytes: &'a [u8], conditions: &mut Vec<(&'a str, bool)>) -> Option<D
             APP => app = fields.text()?,
             INSTANCE => instance = slot(fields.text()?),
             TIME => time = span(fields.bytes()?)?,
-            CPU => *cpu = Some(fields.double()?),
-            MEMORY => *memory = Some(fields.double()?),
-            LATENCY_P50 => *p50 = Some(fields.double()?),
-            LATENCY_P99 => *p99 = Some(fields.double()?),
-            ERRORS => *errors = Some(fields.double()?),
-            REQUESTS => *requests = Some(fields.double()?),
+            CPU => values.set(Metric::CpuUtilization, fields.double()?),
+            MEMORY => values.set(Metric::MemoryUtilization, fields.double()?),
+            LATENCY_P50 => values.set(Metric::LatencyP50, fields.double()?),
+            LATENCY_P99 => values.set(Metric::LatencyP99, fields.double()?),
+            ERRORS => values.set(Metric::ErrorRatio, fields.double()?),
+            REQUESTS => values.set(Metric::RequestRate, fields.double()?),
             // A counter is exact up to 2^53; the core takes no more than 10^9 of them.
-            RESTARTS => *restarts = Some(fields.varint()? as f64),
+            RESTARTS => values.set(Metric::RestartCount, fields.varint()? as f64),
             WINDOW => window = span(fields.bytes()?)?.filter(|ms| *ms > 0),
             TTL => ttl_ms = span(fields.bytes()?)?.filter(is_ttl).map(Some),
             _ => return None,
@@ -171,11 +175,13 @@ fn draft<'a>(bytes: &'a [u8], conditions: &mut Vec<(&'a str, bool)>) -> Option<D
         bytes,
         app,
         is_plain,
-        instance: instance.flatten(),
-        observed_ms: time.unwrap_or(0),
-        values,
+        spoken: Spoken {
+            instance: instance.flatten(),
+            observed_ms: time.unwrap_or(0),
+            values,
+            ttl_ms: ttl_ms.flatten().or(default_ttl_ms),
+        },
         conditions: (first, conditions.len()),
-        ttl_ms: ttl_ms.flatten(),
     })
 }
 

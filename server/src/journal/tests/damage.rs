@@ -313,6 +313,48 @@ fn damage_that_appears_while_running_stops_appends_as_soon_as_it_is_read() {
 }
 
 #[test]
+fn a_closed_segment_that_is_altered_is_found_without_anybody_asking() {
+    let log = closed(120, 4096);
+    let names = log.segments();
+    let path = log.wal(&names[1]);
+    let every = Config { check_every: Duration::from_millis(1), ..config(log.dir.path(), 4096) };
+    let opened = Log::open(every).unwrap();
+    let mut status = opened.journal.watch_status();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[HEADER_BYTES + 60] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let found = block_on(status.wait_for(|now| *now != Status::Writable)).unwrap().clone();
+    let Status::Damaged(damage) = found else { panic!("{found:?}") };
+    assert_eq!((damage.seq, damage.segment), (first_seq_of(&names[1]), names[1].clone()));
+}
+
+fn first_seq_of(name: &str) -> u64 {
+    index::first_seq_of(name).unwrap()
+}
+
+#[test]
+fn every_closed_segment_is_looked_at_again_in_turn_and_pruned_ones_are_not_missed() {
+    let log = closed(120, 4096);
+    let names = log.segments();
+    let firsts: Vec<u64> = names.iter().map(|name| first_seq_of(name)).collect();
+    let opened = log.open();
+    let shared = &opened.journal.inner.shared;
+    let mut next = 0;
+    // The last one is being written: behind the one before it, it begins anew.
+    for first in firsts[1..].iter().chain(&firsts[1..3]) {
+        next = shared.look_again(next).unwrap();
+        assert_eq!(next, *first);
+    }
+    opened.journal.release(firsts[2]).unwrap();
+    assert_eq!(shared.look_again(0).unwrap(), firsts[3]);
+    assert_eq!(shared.look_again(firsts[1]).unwrap(), firsts[3]);
+    assert_eq!(opened.journal.status(), Status::Writable);
+    // As long as there is only one, there is nothing to look at.
+    let short = closed(12, 64 << 10);
+    assert_eq!(short.open().journal.inner.shared.look_again(0).unwrap(), 0);
+}
+
+#[test]
 fn a_log_rewritten_as_a_whole_is_found_by_the_mark_of_its_head() {
     let log = closed(12, 64 << 10);
     // The same log, led another way from record 10 on: every checksum and every link is right.

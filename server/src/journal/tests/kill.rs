@@ -138,3 +138,26 @@ fn a_kill_while_the_log_is_settled_after_a_fault_loses_nothing() {
     }
     check(dir.path(), acked, "three kills during the start");
 }
+
+#[test]
+fn a_kill_between_a_cut_and_the_record_of_it_leaves_it_to_the_next_start() {
+    let dir = TempDir::new().unwrap();
+    block_on(Log::open(config(dir.path())).unwrap().append_each(3));
+    let path = dir.path().join("wal").join(index::segment_name(1));
+    let mut bytes = std::fs::read(&path).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let end = end.next_multiple_of(8);
+    bytes[end..end + 24].fill(7);
+    std::fs::write(&path, bytes).unwrap();
+    // Noted and not cut, cut and not synced, cut; then in the middle of the first records, which are torn in their turn.
+    for step in ["journal.noted", "journal.reopen_sync", "journal.write"] {
+        run_child(dir.path(), &format!("{step}=kill@1"), None);
+    }
+    run_child(dir.path(), "journal.split_write=bug;journal.mid_write=kill@1", None);
+    let mut log = Log::open(config(dir.path())).unwrap();
+    let torn = log.recovery.torn.as_ref().expect("a torn record").bytes_cut;
+    assert_eq!(log.journal.untold_cut(), Some(24 + torn));
+    block_on(log.tell()).unwrap();
+    block_on(log.quiet());
+    assert_eq!(log.journal.untold_cut(), None);
+}

@@ -27,6 +27,13 @@ enum Event {
     FailWrite,
     DiskFull,
     Recover,
+    /// The power goes during the n-th change of a start.
+    StartCut {
+        at: u64,
+        seed: u64,
+    },
+    /// A record tells of what was cut, if something was.
+    Tell,
     /// The process ends; the next one finds a segment to use again, full of records of an earlier life.
     Recycle,
 }
@@ -36,6 +43,8 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         8 => append,
         3 => (1u64..40, any::<u64>()).prop_map(|(at, seed)| Event::PowerCut { at, seed }),
+        2 => (1u64..24, any::<u64>()).prop_map(|(at, seed)| Event::StartCut { at, seed }),
+        1 => Just(Event::Tell),
         1 => Just(Event::Restart),
         2 => Just(Event::FailSync),
         1 => Just(Event::FailWrite),
@@ -52,6 +61,8 @@ struct World {
     acknowledged: Vec<Bytes>,
     /// Asked for and not acknowledged: may or may not turn up.
     in_doubt: Vec<Bytes>,
+    /// Whether a tail was cut that no record tells of; `None` where only the disk knows.
+    owed: Option<bool>,
 }
 
 fn open_on(disk: &LossyStore) -> Log {
@@ -63,14 +74,44 @@ impl World {
     fn new() -> Self {
         let disk = LossyStore::default();
         let log = Some(open_on(&disk));
-        Self { disk, log, acknowledged: Vec::new(), in_doubt: Vec::new() }
+        Self { disk, log, acknowledged: Vec::new(), in_doubt: Vec::new(), owed: Some(false) }
+    }
+
+    /// Whoever starts is shown what is owed, no less and no more.
+    fn check_owed(&mut self, log: &Log, is_cut: bool) {
+        let before = self.acknowledged.len().min(log.replayed.len());
+        if log.replayed[before..].iter().any(|line| told_in(line).is_some()) {
+            self.owed = Some(false);
+        }
+        if log.recovery.torn.is_some() {
+            self.owed = (is_cut || self.owed == Some(true)).then_some(true);
+        }
+        let untold = log.journal.untold_cut().is_some();
+        assert_eq!(untold, self.owed.unwrap_or(untold), "a cut is told once");
+        if is_cut {
+            self.owed = Some(untold);
+        }
+    }
+
+    /// Has a record tell of what was cut, if something was.
+    fn tell(&mut self) {
+        let log = self.log.as_ref().unwrap();
+        let Some(bytes) = log.journal.untold_cut() else { return };
+        let line = log.telling_line(bytes);
+        if self.append_lines(vec![line]).is_ok() {
+            self.owed = Some(false);
+        }
     }
 
     fn append(&mut self, sizes: &[usize]) -> Result<(), Error> {
-        let log = self.log.as_mut().unwrap();
         let texts: Vec<String> = sizes.iter().map(|n| "x".repeat(*n)).collect();
-        let (_, lines) = log.next(&texts);
-        match block_on(log.append(&texts)) {
+        let (_, lines) = self.log.as_ref().unwrap().next(&texts);
+        self.append_lines(lines)
+    }
+
+    fn append_lines(&mut self, lines: Vec<Bytes>) -> Result<(), Error> {
+        let log = self.log.as_mut().unwrap();
+        match block_on(log.append_lines(lines.clone())) {
             Ok(_) => {
                 self.acknowledged.extend(lines);
                 self.in_doubt.clear();
@@ -92,6 +133,11 @@ impl World {
         self.log = None;
         self.disk.heal();
         let log = open_on(&self.disk);
+        self.adopt(log);
+    }
+
+    fn adopt(&mut self, log: Log) {
+        self.check_owed(&log, log.journal.status() == Status::Writable);
         assert_eq!(log.recovery.damage, None, "nothing that was acknowledged is altered or gone");
         let found = &log.replayed;
         let lost = self.acknowledged.iter().zip(found).position(|(a, b)| a != b);
@@ -120,6 +166,25 @@ impl World {
         self.reopen();
     }
 
+    /// The power goes while the process starts, or as soon as it has.
+    fn start_cut(&mut self, at: u64, seed: u64) {
+        self.log = None;
+        self.disk.heal();
+        let _ = self.disk.ended();
+        self.disk.cut_power_at(at);
+        let log = open_on(&self.disk);
+        if self.disk.ended().is_none() && log.journal.status() == Status::Writable {
+            self.adopt(log);
+            self.tell();
+        } else {
+            // Nothing was shown to anybody.
+            self.check_owed(&log, false);
+        }
+        self.log = None;
+        self.disk = self.disk.after_power_cut(seed);
+        self.reopen();
+    }
+
     fn happen(&mut self, event: &Event) {
         match event {
             Event::Append(sizes) => {
@@ -130,6 +195,8 @@ impl World {
                 }
             }
             Event::PowerCut { at, seed } => self.power_cut(*at, *seed),
+            Event::StartCut { at, seed } => self.start_cut(*at, *seed),
+            Event::Tell => self.tell(),
             Event::Restart => self.reopen(),
             Event::FailSync => self.disk.fail(Op::Sync, ErrorKind::Other),
             Event::FailWrite => self.disk.fail(Op::Write, ErrorKind::Other),
@@ -229,6 +296,14 @@ fn crash(runs: u64, seed: u64) -> [u64; 3] {
             }
             // What is signed is durable, so the crash may come in the very next change.
             world.power_cut(1 + next(25), next(u64::MAX));
+            // Often another one comes at once, before anybody could tell of what that left.
+            if next(3) == 0 {
+                world.start_cut(1 + next(30), next(u64::MAX));
+                crashes += 1;
+            }
+            if next(2) == 0 {
+                world.tell();
+            }
             for (size, root) in &promised {
                 assert_eq!(signed(&world.acknowledged[..*size]).1, *root, "{size} were signed");
             }
@@ -310,6 +385,12 @@ fn planted_bugs_are_caught() {
             "journal.retry_fsync",
             "faults::after_a_failed_sync_nothing_is_acknowledged_and_the_process_ends",
         ),
+        (
+            "journal.no_note",
+            "cut::a_cut_is_told_once_wherever_the_power_goes_between_the_cut_and_its_record",
+        ),
+        ("journal.no_note", "power::acknowledged_records_survive_every_power_cut"),
+        ("journal.no_note", "power::after_every_crash_the_log_leads_to_every_root_that_was_signed"),
         ("journal.ack_before_sync", "power::a_power_cut_at_every_change_of_the_disk_loses_nothing"),
         ("journal.ack_before_sync", "power::acknowledged_records_survive_every_power_cut"),
         (

@@ -1,10 +1,11 @@
 //! The tree over the lines that are checked, held against every signed checkpoint at hand.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use agentd_core::chain::Hash;
+use agentd_core::tlog::note::NOTE_BYTES_MAX;
 use agentd_core::tlog::policy::{POLICY_BYTES_MAX, Policy};
 use agentd_core::tlog::tree::Frontier;
 use agentd_core::tlog::{Checkpoint, Note, VerifierKey};
@@ -144,13 +145,18 @@ impl Belief<'_> {
     }
 }
 
+/// What a file begins with: all of it, unless it is longer than `most` bytes, which one byte more shows.
+pub(super) fn beginning_of(path: &Path, most: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
+    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Reads a policy.
 pub(super) fn policy(path: &str) -> Result<Policy, String> {
-    let limit = u64::try_from(POLICY_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(limit).read_to_end(&mut bytes))
-        .map_err(|error| error.to_string())?;
+    let bytes =
+        beginning_of(Path::new(path), POLICY_BYTES_MAX).map_err(|error| error.to_string())?;
     Policy::parse(&bytes).map_err(|error| error.to_string())
 }
 
@@ -161,6 +167,19 @@ pub(super) struct Trust {
     pub(super) own: bool,
 }
 
+/// A key, or a file with it.
+pub(super) fn given_key(given: &str) -> Result<VerifierKey, Failure> {
+    let text = key_file(Path::new(given)).unwrap_or_else(|| given.to_owned());
+    text.trim().parse().map_err(|error: agentd_core::tlog::note::Error| {
+        Failure::because(Exit::Usage, &format!("--key `{given}`"), &error)
+            .hint("a key is `NAME+HEX+BASE64`, as `agentctl proof checkpoint` shows it")
+    })
+}
+
+fn key_file(path: &Path) -> Option<String> {
+    String::from_utf8(beginning_of(path, NOTE_BYTES_MAX).ok()?).ok()
+}
+
 /// The key for the log called `origin`: from the command line, else from the policy, else from memory, else the one that came with
 /// the files.
 pub(super) fn trust(
@@ -169,14 +188,7 @@ pub(super) fn trust(
     beside: Option<&Path>,
 ) -> Result<Trust, Failure> {
     if let Some(given) = belief.key {
-        let text = match std::fs::read_to_string(given) {
-            Ok(text) => text,
-            Err(_no_file) => given.to_owned(),
-        };
-        let key = text.trim().parse().map_err(|error: agentd_core::tlog::note::Error| {
-            Failure::because(Exit::Usage, &format!("--key `{given}`"), &error)
-        })?;
-        return Ok(Trust { key, own: false });
+        return Ok(Trust { key: given_key(given)?, own: false });
     }
     let listed = belief.policy.map(Policy::logs).unwrap_or_default();
     if let Some(key) = listed.iter().find(|log| log.name() == origin) {
@@ -185,8 +197,7 @@ pub(super) fn trust(
     if let Some(known) = KnownLogs::of_user().get(origin)? {
         return Ok(Trust { key: known.key, own: false });
     }
-    let beside = beside.and_then(|path| std::fs::read_to_string(path).ok());
-    match beside.and_then(|text| text.trim().parse().ok()) {
+    match beside.and_then(key_file).and_then(|text| text.trim().parse().ok()) {
         Some(key) => Ok(Trust { key, own: true }),
         None => Err(Failure::usage(format!("nothing is known of the log `{origin}`"))
             .hint("give its public key with --key; `agentctl proof checkpoint` shows it")),
@@ -199,9 +210,9 @@ pub(super) fn read(
     belief: Belief<'_>,
     beside: Option<&Path>,
 ) -> Result<(Known, bool), Failure> {
-    let text = std::fs::read(path).map_err(|error| {
+    let text = beginning_of(path, NOTE_BYTES_MAX).map_err(|error| {
         let exit = match error.kind() {
-            std::io::ErrorKind::NotFound => Exit::NotFound,
+            io::ErrorKind::NotFound => Exit::NotFound,
             _ => Exit::Failure,
         };
         Failure::because(exit, &format!("cannot read `{}`", path.display()), &error)

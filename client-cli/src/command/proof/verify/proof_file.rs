@@ -1,15 +1,14 @@
 //! A `.tlog-proof`: one entry, checked with nothing but the public key of its log.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
+use agentd_core::chain::LINE_BYTES_MAX;
 use agentd_core::tlog::Checkpoint;
 use agentd_core::tlog::proof::{Error, FILE_BYTES_MAX, ProofFile};
 use agentd_core::tlog::tree::Frontier;
 use serde::Serialize;
 
-use super::claims::{Belief, Trust, trust};
+use super::claims::{Belief, Trust, beginning_of, trust};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::page::Page;
@@ -58,16 +57,17 @@ impl ProofFileView {
 
 /// The tree over the `before` entries in front of the one that the file at `path` is about. A wrong one leads to no root that was signed.
 pub(super) fn tree_before(path: &Path, before: u64) -> Option<Frontier> {
-    let mut bytes = Vec::new();
-    let limit = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
-    File::open(path).ok()?.take(limit).read_to_end(&mut bytes).ok()?;
+    let bytes = beginning_of(path, FILE_BYTES_MAX).ok()?;
     let file = ProofFile::parse(&bytes).ok().filter(|file| file.index == before)?;
     file.tree_before(Checkpoint::parse(file.checkpoint.text()).ok()?.size)
 }
 
+/// What tells such a file from others.
+pub(super) const BEGINS_WITH: &[u8] = b"c2sp.org/tlog-proof@";
+
 /// True for the text of such a file.
 pub(super) fn is_one(text: &[u8]) -> bool {
-    text.starts_with(b"c2sp.org/tlog-proof@")
+    text.starts_with(BEGINS_WITH)
 }
 
 /// Checks the file; `entry` is what it is about, where it does not carry that itself.
@@ -103,7 +103,8 @@ pub(super) fn verify(
     };
     view.origin = claimed.origin;
     let given = entry
-        .map(std::fs::read)
+        // An entry of the greatest length may have a line end.
+        .map(|path| beginning_of(path, LINE_BYTES_MAX + 1))
         .transpose()
         .map_err(|error| Failure::because(Exit::Failure, "cannot read the entry", &error))?;
     let given = given.as_deref().map(|text| text.strip_suffix(b"\n").unwrap_or(text));

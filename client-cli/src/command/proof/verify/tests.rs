@@ -1,7 +1,11 @@
 //! Files that verify, and every way in which one does not.
 
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
+
 use agentd_core::chain::{GENESIS, Hash, LINE_BYTES_MAX, leaf_hash};
-use agentd_core::tlog::Checkpoint;
+use agentd_core::tlog::proof::ProofFile;
+use agentd_core::tlog::{Checkpoint, SignerKey};
 
 use super::*;
 
@@ -24,6 +28,13 @@ fn verify(lines: &[String]) -> VerificationView {
     let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
     let view = verify_lines(&mut text.as_bytes(), false).unwrap();
     VerificationView { elapsed_seconds: 0.003, ..view }
+}
+
+fn lines_in(path: &Path, args: &VerifyArgs) -> Result<VerificationView, Failure> {
+    match verify_file(path, args)? {
+        Found::Lines(view) => Ok(*view),
+        Found::Proof(view) => panic!("{view:?}"),
+    }
 }
 
 fn shown(view: &VerificationView) -> String {
@@ -104,8 +115,44 @@ fn a_replay_of_what_is_no_record_is_a_fault() {
 #[test]
 fn a_missing_file_is_not_found() {
     let failure =
-        verify_file(Path::new("/nonexistent/log.jsonl"), &VerifyArgs::default()).unwrap_err();
+        lines_in(Path::new("/nonexistent/log.jsonl"), &VerifyArgs::default()).unwrap_err();
     assert_eq!(failure.exit(), Exit::NotFound);
+}
+
+/// What is found in a pipe that somebody writes `text` to.
+fn in_a_pipe(text: String, args: &VerifyArgs) -> Found {
+    let (reader, mut writer) = io::pipe().unwrap();
+    let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // Whoever reads may have seen enough before the end.
+            let _ = writer.write_all(text.as_bytes());
+        });
+        verify_file(Path::new(&path), args).unwrap()
+    })
+}
+
+#[test]
+fn what_comes_through_a_pipe_is_read_once_whatever_it_is() {
+    let lines: String = log(2_000).iter().map(|line| format!("{line}\n")).collect();
+    let found = in_a_pipe(lines, &VerifyArgs::default());
+    let Found::Lines(view) = found else { panic!("{found:?}") };
+    assert!(view.valid && view.entry_count == 2_000, "{view:?}");
+
+    let key = SignerKey::from_seed("log.example/piped", &[5; 32]).unwrap();
+    let lines = log(1);
+    let known = tamper::signed(&key, &lines);
+    let (extra, hashes) = (Some(lines[0].clone().into_bytes()), Vec::new());
+    let proof = ProofFile { extra, index: 0, hashes, checkpoint: known.note };
+    let key = Some(key.verifier().to_string());
+    let args = VerifyArgs { key, ..VerifyArgs::default() };
+    let found = in_a_pipe(proof.to_string(), &args);
+    let Found::Proof(view) = found else { panic!("{found:?}") };
+    assert_eq!(view.exit(), Exit::Ok, "{view:?}");
+    for short in ["", "c", "c2sp.org/tlog-proof"] {
+        let found = in_a_pipe(short.to_owned(), &VerifyArgs::default());
+        assert!(matches!(found, Found::Lines(_)), "{short}: {found:?}");
+    }
 }
 
 #[test]

@@ -78,7 +78,6 @@ impl Server {
             state: State::new(env),
             policy: Policy::default_for(env),
             head: opened.head,
-            bytes_cut: None,
         };
         let agent = Agent::new(parts, Policy::default_for(env), restored, inbox);
         tasks.spawn("agent", OnFailure::Shutdown, async move {

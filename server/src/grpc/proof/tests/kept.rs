@@ -2,23 +2,12 @@
 
 use agentd_core::app::Env;
 use agentd_core::chain::{Hash, leaf_hash};
-use agentd_core::step::By;
 use agentd_core::tlog::proof::ProofFile;
 
 use super::*;
-use crate::agent::Ask;
 use crate::auth::Role;
 use crate::grpc::proof::Service;
 use crate::grpc::telemetry::harness::Server as Harness;
-
-async fn live(server: &Harness, records: u64) {
-    for turn in 0..records {
-        let principal = "olivia".to_owned();
-        let by = By { principal, human: true, request: None, validate_only: false };
-        let ask = Ask::Freeze { frozen: turn % 2 == 0, reason: format!("turn {turn}") };
-        server.services.agent.ask(ask, by).await.unwrap().unwrap();
-    }
-}
 
 fn service(server: &Harness) -> Service {
     Service(server.services.clone())
@@ -54,7 +43,7 @@ fn why(status: &Status) -> (Code, String) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn entries_go_once_an_export_is_on_record_and_not_before() {
     let server = Harness::start(Env::Stage);
-    live(&server, 700).await;
+    server.live(700).await;
     let not_prunable = (Code::FailedPrecondition, "NOT_PRUNABLE".to_owned());
     let refused = prune(&server, 600, false).await.unwrap_err();
     assert_eq!(why(&refused), not_prunable);
@@ -99,7 +88,7 @@ async fn entries_go_once_an_export_is_on_record_and_not_before() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_asks_for_what_is_pruned_is_told_where_the_log_begins() {
     let server = Harness::start(Env::Stage);
-    live(&server, 700).await;
+    server.live(700).await;
     record(&server, &checkpoint(&server, 700).await).await.unwrap();
     prune(&server, 600, false).await.unwrap();
     let compacted = (Code::OutOfRange, "WATCH_COMPACTED".to_owned());
@@ -165,7 +154,7 @@ async fn exported(server: &Harness, request: v1::ExportProofRequest) -> (Vec<Has
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_export_of_all_that_was_has_the_hashes_of_what_is_pruned() {
     let server = Harness::start(Env::Stage);
-    live(&server, 700).await;
+    server.live(700).await;
     record(&server, &checkpoint(&server, 700).await).await.unwrap();
     let all = v1::ExportProofRequest { first_seq: 1, last_seq: 700, ..Default::default() };
     let (_, before) = exported(&server, all.clone()).await;
@@ -192,10 +181,10 @@ async fn an_export_of_all_that_was_has_the_hashes_of_what_is_pruned() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_export_that_lacks_what_is_kept_is_no_reason_to_prune_it() {
     let server = Harness::start(Env::Stage);
-    live(&server, 700).await;
+    server.live(700).await;
     record(&server, &checkpoint(&server, 700).await).await.unwrap();
     prune(&server, 600, false).await.unwrap();
-    live(&server, 300).await;
+    server.live(300).await;
     let note = checkpoint(&server, 1_000).await;
     let from = |first_seq| {
         let request =

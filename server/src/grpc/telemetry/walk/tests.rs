@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use agentctl_api::v1;
 use agentctl_api::v1::push_signals_request::Message as Wire;
-use agentd_core::signal::Metric;
 use proptest::prelude::*;
 use prost::Message as _;
 
@@ -30,10 +29,11 @@ fn generated(bytes: &[u8]) -> Option<v1::SignalBatch> {
 #[track_caller]
 fn compare(bytes: &[u8]) -> bool {
     let mut drafts = Drafts::default();
-    let Some(walked) = batch(bytes, &mut drafts) else { return false };
+    let Some(walked) = batch(bytes, None, &mut drafts) else { return false };
     let batch = generated(bytes).expect("what is taken can be decoded");
     assert_eq!((walked.seq, walked.count), (batch.seq, batch.signals.len()));
-    for ((draft, spoken), wire) in drafts.iter().zip(batch.signals) {
+    for ((draft, conditions), wire) in drafts.iter().zip(batch.signals) {
+        let spoken = &draft.spoken;
         assert_eq!(v1::Signal::decode(draft.bytes).as_ref(), Ok(&wire));
         assert_eq!(draft.app, wire.app);
         if !draft.is_plain {
@@ -42,13 +42,10 @@ fn compare(bytes: &[u8]) -> bool {
         assert_eq!(wire.exit, None);
         let claim = from_proto::signal(wire, NOW);
         assert_eq!(claim.rejections, []);
-        let values: BTreeMap<_, _> = Metric::ALL
-            .into_iter()
-            .zip(spoken.values)
-            .filter_map(|(metric, value)| Some((metric, value?.to_bits())))
-            .collect();
+        let values: BTreeMap<_, _> =
+            spoken.values.iter().map(|(metric, value)| (metric, value.to_bits())).collect();
         let named: BTreeMap<_, _> =
-            spoken.conditions.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+            conditions.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
         let signal = claim.signal;
         let bits: BTreeMap<_, _> = signal.metrics.iter().map(|(m, v)| (*m, v.to_bits())).collect();
         assert_eq!((values, named), (bits, signal.conditions));
@@ -153,7 +150,7 @@ fn what_is_out_of_the_ordinary_is_left_to_generated_code() {
         ("two batches", [field(2, &[]), field(2, &[])].concat()),
         ("nothing", Vec::new()),
     ] {
-        assert_eq!(batch(&bytes, &mut Drafts::default()), None, "{what}");
+        assert_eq!(batch(&bytes, None, &mut Drafts::default()), None, "{what}");
     }
     assert!(compare(&with(&[])));
 }
@@ -172,7 +169,7 @@ fn what_monitors_say_is_plain() {
         ..v1::Signal::default()
     };
     let (bytes, mut drafts) = (encoded(vec![signal]), Drafts::default());
-    assert!(compare(&bytes) && batch(&bytes, &mut drafts).is_some());
+    assert!(compare(&bytes) && batch(&bytes, None, &mut drafts).is_some());
     assert!(drafts.iter().all(|(draft, _)| draft.is_plain));
 }
 
@@ -180,6 +177,6 @@ fn what_monitors_say_is_plain() {
 fn signals_beyond_the_limit_are_counted_and_not_kept() {
     let signals = [0x1a, 0x00].repeat(400_000);
     let (message, mut drafts) = (field(2, &signals), Drafts::default());
-    assert_eq!(batch(&message, &mut drafts), Some(Walked { seq: 0, count: 400_000 }));
+    assert_eq!(batch(&message, None, &mut drafts), Some(Walked { seq: 0, count: 400_000 }));
     assert_eq!(drafts.iter().count(), BATCH_MAX);
 }

@@ -212,12 +212,12 @@ fn lines_that_begin_later_are_held_against_a_checkpoint_by_the_proof_of_the_firs
     let args = VerifyArgs { checkpoint: vec![note], key, ..VerifyArgs::default() };
     for first in [2, 255, 256, 257, 300, 512, 513, 700] {
         let path = file(dir.path(), &lines, first, true);
-        let view = verify_file(&path, &args).unwrap();
+        let view = lines_in(&path, &args).unwrap();
         assert!(view.valid && view.last_good_checkpoint == Some(700), "{first}: {view:?}");
         assert_eq!(view.first_seq, first as u64);
         // Without it nothing is claimed, neither that it is sound nor that it is not.
         let path = file(dir.path(), &lines, first, false);
-        let refused = verify_file(&path, &args).unwrap_err();
+        let refused = lines_in(&path, &args).unwrap_err();
         assert_eq!(refused.exit(), Exit::Usage);
         let said = refused.to_string();
         let why = format!("nothing shows the tree before entry #{first}");
@@ -225,14 +225,14 @@ fn lines_that_begin_later_are_held_against_a_checkpoint_by_the_proof_of_the_firs
             said.contains("over 700 entries cannot be compared") && said.contains(&why),
             "{said}"
         );
-        assert!(verify_file(&path, &VerifyArgs::default()).unwrap().valid, "a chain all the same");
+        assert!(lines_in(&path, &VerifyArgs::default()).unwrap().valid, "a chain all the same");
         // A beginning of something else leads to no root that was signed.
         let mut other = lines.clone();
         other[0] = other[0].replace("HEARTBEAT", "HEARTBEET");
         file(dir.path(), &other, first, true);
         let path = dir.path().join("log.jsonl");
         fs::write(&path, lines[first - 1..].join("\n")).unwrap();
-        let fault = verify_file(&path, &args).unwrap().fault.expect("noticed");
+        let fault = lines_in(&path, &args).unwrap().fault.expect("noticed");
         assert_eq!(&*fault.reason, "ROOT_DIFFERS", "{first}");
     }
     // What was cut at the end is named, with or without the tree.
@@ -241,7 +241,7 @@ fn lines_that_begin_later_are_held_against_a_checkpoint_by_the_proof_of_the_firs
         let text = fs::read_to_string(&path).unwrap();
         let cut: Vec<&str> = text.lines().take(100).collect();
         fs::write(&path, cut.join("\n")).unwrap();
-        let fault = verify_file(&path, &args).unwrap().fault.unwrap();
+        let fault = lines_in(&path, &args).unwrap().fault.unwrap();
         assert_eq!((fault.seq, &*fault.reason), (613, "CUT_SHORT"));
     }
 }

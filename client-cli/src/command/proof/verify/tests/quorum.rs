@@ -19,7 +19,7 @@ fn the_logs_of_a_policy_are_the_keys_that_are_believed() {
     let view = check(&tree, &format!("log {}\nquorum none\n", tree.key.verifier())).unwrap();
     assert!(view.valid && !view.key_came_with_it, "the key is the one in the policy");
     let name = tree.key.verifier().name().to_owned();
-    let other = agentd_core::tlog::SignerKey::from_seed(&name, &[6; 32]).unwrap();
+    let other = SignerKey::from_seed(&name, &[6; 32]).unwrap();
     let failure = check(&tree, &format!("log {}\nquorum none\n", other.verifier())).unwrap_err();
     assert_eq!(failure.exit(), Exit::ProofFailed, "of the same name, with another key");
 }

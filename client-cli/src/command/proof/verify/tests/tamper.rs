@@ -144,6 +144,37 @@ fn a_tree_cut_within_an_entry_or_without_a_tile_names_where_it_ends() {
 }
 
 #[test]
+fn what_stands_behind_the_end_of_a_tile_is_not_overlooked() {
+    // What is named is the place where it stands: all before it is as it was signed.
+    for (name, behind) in [
+        ("tile/entries/000", 257),
+        ("tile/entries/002.p/88", 601),
+        ("tile/0/001", 513),
+        ("tile/0/002.p/88", 601),
+        ("tile/1/000.p/2", 513),
+    ] {
+        for more in [&b"x"[..], &[0; 100]] {
+            let tree = Tree::new();
+            tree.alter(name, |bytes| [&bytes[..], more].concat());
+            let fault = tree.check().unwrap().fault.expect(name);
+            assert_eq!(fault.seq, behind, "{name}: {fault:?}");
+            assert!(fault.summary.contains(name), "{fault:?}");
+        }
+        // As long as the file system lets it be, it is not read as a whole.
+        let tree = Tree::new();
+        let file = fs::OpenOptions::new().write(true).open(tree.path().join(name)).unwrap();
+        file.set_len(8 << 30).unwrap();
+        assert_eq!(tree.check().unwrap().fault.expect(name).seq, behind, "{name}");
+    }
+    // The full tile may stand for the partial one, with entries that came later.
+    let tree = Tree::new();
+    let name = |name: &str| tree.path().join(name);
+    fs::rename(name("tile/0/002.p/88"), name("tile/0/002")).unwrap();
+    tree.alter("tile/0/002", |bytes| [&bytes[..], &[1; 320]].concat());
+    assert!(tree.check().unwrap().valid);
+}
+
+#[test]
 fn a_changed_hash_is_found_on_every_level() {
     for (name, at, first_bad) in
         [("tile/0/000", 32 * 7, 8), ("tile/0/002.p/88", 0, 513), ("tile/1/000.p/2", 32, 257)]
