@@ -1,5 +1,6 @@
 //! What it costs to take signals in, beside servers that throw the same messages away and beside servers that others would send them
-//! to: `cargo bench -p agentd --bench ingest`, and `-- native`, `-- otlp` or `-- peers` for one of the tables only.
+//! to: `cargo bench -p agentd --bench ingest`, and `-- native`, `-- otlp`, `-- peers` or `-- scale` for one of the tables only;
+//! `-- scale --minutes N` lets a million signals come in each second.
 //!
 //! Each server is a process of its own and is asked for the processor time it used. Passes alternate, because this class of machine
 //! moves by a multiple with its neighbours: it is the ratios of one run that say something, and a table whose reference moved too
@@ -26,6 +27,8 @@ use std::path::Path;
 mod bed;
 #[path = "ingest/load.rs"]
 mod load;
+#[path = "ingest/monitor.rs"]
+mod monitor;
 #[path = "ingest/native.rs"]
 mod native;
 #[path = "ingest/otlp.rs"]
@@ -36,22 +39,33 @@ mod peer;
 mod peers;
 #[path = "ingest/remote.rs"]
 mod remote;
+#[path = "ingest/scale.rs"]
+mod scale;
 #[path = "ingest/server.rs"]
 mod server;
 #[path = "ingest/table.rs"]
 mod table;
+#[path = "ingest/values.rs"]
+mod values;
 
 type Table = (&'static str, fn(&[String]));
 
-const TABLES: [Table; 3] =
-    [("native", native::measure), ("otlp", otlp::measure), ("peers", peers::measure)];
+const TABLES: [Table; 4] = [
+    ("native", native::measure),
+    ("otlp", otlp::measure),
+    ("peers", peers::measure),
+    ("scale", scale::measure),
+];
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
         // This program is also the servers that are measured.
-        ["agentd", dir, apps] => server::agentd(Path::new(dir), apps.parse().unwrap()),
+        ["agentd", dir, apps] => server::agentd(Path::new(dir), apps.parse().unwrap(), 0),
+        ["agentd", dir, apps, past] => {
+            server::agentd(Path::new(dir), apps.parse().unwrap(), past.parse().unwrap())
+        }
         ["null"] => server::null(),
         _ => {}
     }

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use agentd_core::app::{AppName, Millis};
+use agentd_core::detect;
 use agentd_core::policy::Policy;
 use agentd_core::record::{Body, Heartbeat, Started, Stopped};
 use agentd_core::signal::Reading;
@@ -33,12 +34,17 @@ use crate::telemetry::{speaker, trace};
 
 mod batch;
 mod dispatch;
+mod due;
 mod handle;
+mod readings;
 mod view;
+
+use due::Due;
 
 #[cfg(test)]
 pub(crate) use batch::tell;
 pub use handle::{Ask, Gone, Handle, Unavailable};
+pub use readings::Readings;
 pub use view::{AgentView, Counters};
 
 /// Inputs judged in one turn of the loop; what is beyond waits for the next.
@@ -191,7 +197,9 @@ pub struct Agent {
     /// Inputs the loop gives itself, judged before anything from outside.
     own: VecDeque<Input>,
     /// Latest reading per app, for status.
-    readings: BTreeMap<AppName, Reading>,
+    readings: Readings,
+    /// The apps that are looked at next.
+    due: Due,
     /// Tokens that stop an effect in flight at its next safe point.
     in_flight: BTreeMap<u64, (AppName, CancellationToken)>,
     /// Deliveries that came while the log could not be written.
@@ -266,7 +274,8 @@ impl Agent {
             inbox,
             handle,
             own,
-            readings: BTreeMap::new(),
+            readings: Readings::default(),
+            due: Due::default(),
             in_flight: BTreeMap::new(),
             undelivered: Vec::new(),
             repeats: BTreeMap::new(),
@@ -288,6 +297,7 @@ impl Agent {
         let mut recover = interval_at(Instant::now() + RECOVER, RECOVER);
         recover.set_missed_tick_behavior(MissedTickBehavior::Skip);
         speaker::introduce(&self.parts.id);
+        self.all_are_due();
         let turn = self.begin_trace();
         self.turn(Vec::new()).instrument(turn).await;
         tracing::info!(env = %self.state.env, version = self.parts.version, "agent started");
@@ -341,7 +351,7 @@ impl Agent {
         }
     }
 
-    /// One tick: every app whose window is not quiet is looked at, and time itself is an input.
+    /// One tick: what is due is looked at, and decided on unless it is quiet; and time itself is an input.
     fn sense(&mut self) {
         if self.is_blocked() {
             return;
@@ -351,26 +361,32 @@ impl Agent {
         if std::mem::take(&mut self.resync) {
             self.discover();
         }
-        let names: Vec<AppName> = self.state.apps.keys().cloned().collect();
-        for name in names {
+        self.parts.ingest.news(|app| self.due.next(app));
+        for name in self.due.take(self.parts.clock.now_ms()) {
             let now = self.parts.clock.now_ms();
-            let Some(reading) = self.close_window(&name, now) else { continue };
-            let quiet = self.state.apps.get(&name).is_none_or(|app| {
-                let (policy, reading) = (&self.policy, &reading);
-                agentd_core::detect::is_quiet(&agentd_core::detect::View {
-                    app,
-                    policy,
-                    reading,
-                    now,
-                })
-            });
-            if reading.has_expired_since(self.readings.get(&name)) {
+            let Some(app) = self.state.apps.get(&name) else { continue };
+            let (policy, onboarded_at) = (&self.policy, app.onboarded_at);
+            let (reading, ends) = self.parts.ingest.tick(&name, now, policy, onboarded_at);
+            let view = detect::View { app, policy, reading: &reading, now };
+            let quiet = detect::is_quiet(&view);
+            if quiet {
+                let until = ends.into_iter().chain(detect::quiet_until(&view)).min();
+                self.due.wait(&name, until);
+            } else {
+                self.due.next(&name);
+            }
+            if self.readings.expires(&reading) {
                 self.own.push_back(Input::Stale(reading.clone()));
             } else if !quiet {
                 self.own.push_back(Input::Reading(reading.clone()));
             }
-            self.readings.insert(name, reading);
+            self.readings.put(reading);
         }
+    }
+
+    /// Whatever was known of them is to be looked at anew.
+    fn all_are_due(&mut self) {
+        self.state.apps.keys().for_each(|app| self.due.next(app));
     }
 
     fn close_window(&self, name: &AppName, now: Millis) -> Option<Reading> {

@@ -25,8 +25,23 @@ pub struct Ingest {
 #[derive(Debug, Default)]
 struct Shard {
     /// Found by the [`hash`] of the app's name.
-    windows: HashTable<Window>,
+    windows: HashTable<Heard>,
+    /// Apps of which something was heard since the news were taken last, each once.
+    news: Vec<AppName>,
     dropped: u64,
+}
+
+/// The window of an app, and whether the app is among the news.
+#[derive(Debug)]
+struct Heard {
+    window: Window,
+    is_news: bool,
+}
+
+impl Heard {
+    const fn app(&self) -> &AppName {
+        self.window.app()
+    }
 }
 
 /// What names of apps are found by. Only names that were onboarded are in the table and they are short, so that no keyed hash is
@@ -46,8 +61,8 @@ fn hash(name: &str) -> u64 {
 }
 
 impl Shard {
-    fn get(&mut self, hash: u64, app: &str) -> Option<&mut Window> {
-        self.windows.find_mut(hash, |window| window.app().as_str() == app)
+    fn get(&mut self, hash: u64, app: &str) -> Option<&mut Heard> {
+        self.windows.find_mut(hash, |heard| heard.app().as_str() == app)
     }
 }
 
@@ -95,12 +110,13 @@ impl Ingest {
     }
 
     fn add(&self, window: Window) {
-        let hash_of = |window: &Window| hash(window.app().as_str());
-        let hash = hash_of(&window);
-        let is_it = |known: &Window| known.app() == window.app();
+        let hash_of = |heard: &Heard| hash(heard.app().as_str());
+        let heard = Heard { window, is_news: false };
+        let hash = hash_of(&heard);
+        let is_it = |known: &Heard| known.app() == heard.app();
         let mut shard = self.shard(hash);
         let Err(absent) = shard.windows.find_entry(hash, is_it) else { return };
-        absent.into_table().insert_unique(hash, window, hash_of);
+        absent.into_table().insert_unique(hash, heard, hash_of);
     }
 
     /// Forgets the window of an app that was let go: signals about it are refused from here on.
@@ -115,16 +131,36 @@ impl Ingest {
     #[must_use]
     pub fn find(&self, name: &str) -> Option<AppName> {
         let hash = hash(name);
-        self.shard(hash).get(hash, name).map(|window| window.app().clone())
+        self.shard(hash).get(hash, name).map(|heard| heard.app().clone())
     }
 
     /// Does something to the window of an app and counts what was dropped; `None` if it has none.
     fn with(&self, app: &str, change: impl FnOnce(&mut Window) -> Absorbed) -> Option<Absorbed> {
         let hash = hash(app);
         let mut shard = self.shard(hash);
-        let absorbed = shard.get(hash, app).map(change)?;
+        let heard = shard.get(hash, app)?;
+        let absorbed = change(&mut heard.window);
+        let first = !std::mem::replace(&mut heard.is_news, true);
+        let news = first.then(|| heard.app().clone());
+        shard.news.extend(news);
         shard.dropped = shard.dropped.saturating_add(u64::from(absorbed.dropped));
         Some(absorbed)
+    }
+
+    /// Tells of which apps something was heard since this was asked last: their windows say something new when they are closed.
+    pub fn news(&self, mut tell: impl FnMut(&AppName)) {
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut news = std::mem::take(&mut shard.news);
+            for app in news.drain(..) {
+                if let Some(heard) = shard.get(hash(app.as_str()), app.as_str()) {
+                    heard.is_news = false;
+                }
+                tell(&app);
+            }
+            // The room for as many the next time.
+            shard.news = news;
+        }
     }
 
     /// Takes in one accepted signal, and says how much of it counted.
@@ -156,10 +192,25 @@ impl Ingest {
         policy: &Policy,
         onboarded_at: Millis,
     ) -> Reading {
+        self.tick(app, now, policy, onboarded_at).0
+    }
+
+    /// The same, and until when it is all there is to say if nothing is heard: see [`Window::same_until`].
+    #[must_use]
+    pub fn tick(
+        &self,
+        app: &AppName,
+        now: Millis,
+        policy: &Policy,
+        onboarded_at: Millis,
+    ) -> (Reading, Option<Millis>) {
         let hash = hash(app.as_str());
         match self.shard(hash).get(hash, app.as_str()) {
-            Some(window) => window.close(now, policy, onboarded_at),
-            None => Reading::silent(app.clone(), now, None),
+            Some(Heard { window, .. }) => {
+                let reading = window.close(now, policy, onboarded_at);
+                (reading, window.same_until())
+            }
+            None => (Reading::silent(app.clone(), now, None), None),
         }
     }
 

@@ -42,6 +42,19 @@ impl Process {
         let mut numbers = line.split_whitespace().map(|word| word.parse().unwrap());
         Used { cpu_ns: numbers.next().unwrap(), incidents: numbers.next().unwrap() }
     }
+
+    /// Waits until the loop of the server answers.
+    pub(crate) fn ping(&mut self) {
+        self.input.as_mut().unwrap().write_all(b"!\n").unwrap();
+        self.output.read_line(&mut String::new()).unwrap();
+    }
+
+    /// Memory of the process, in kibibytes.
+    pub(crate) fn resident_kib(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
 }
 
 impl Drop for Process {

@@ -25,7 +25,7 @@ use agentd_core::app::{AppName, Env, OnboardRequest, RequestedSource};
 use agentd_core::plan::Fence;
 use agentd_core::policy::Policy;
 use agentd_core::record::{Observation, Started};
-use agentd_core::signal::Reading;
+use agentd_core::signal::{Reading, Sample};
 use agentd_core::state::State;
 use agentd_core::step::{By, Input, Moment, commit, step};
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
@@ -39,7 +39,7 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::load;
+use crate::{load, values};
 
 /// Answers what the parent asks, until it closes the input.
 async fn attend(address: std::net::SocketAddr, agent: Option<Handle>) {
@@ -51,11 +51,17 @@ async fn attend(address: std::net::SocketAddr, agent: Option<Handle>) {
         .spawn(move || {
             let mut line = String::new();
             while std::io::stdin().read_line(&mut line).is_ok_and(|read| read > 0) {
-                asked.blocking_send(()).unwrap();
+                asked.blocking_send(line.starts_with('!')).unwrap();
+                line.clear();
             }
         })
         .unwrap();
-    while asks.recv().await.is_some() {
+    while let Some(is_ping) = asks.recv().await {
+        if let Some(agent) = agent.as_ref().filter(|_| is_ping) {
+            agent.query(|_| ()).await.unwrap();
+            println!();
+            continue;
+        }
         let incidents = match &agent {
             Some(agent) => agent
                 .query(|view| view.state.apps.values().filter(|app| !app.open.is_empty()).count())
@@ -134,13 +140,13 @@ pub(crate) fn null() -> ! {
     std::process::exit(0)
 }
 
-/// agentd with so many apps that are well.
-pub(crate) fn agentd(dir: &Path, apps: usize) -> ! {
+/// agentd with so many apps that are well, of each of which so many samples are known.
+pub(crate) fn agentd(dir: &Path, apps: usize, past: u64) -> ! {
     runtime().block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tasks = Tasks::new();
-        let (services, health, agent) = services(dir, apps, &tasks);
+        let (services, health, agent) = services(dir, (apps, past), &tasks);
         let routes = grpc::routes(&services, health).unwrap();
         let tokens = dir.join("tokens.toml");
         write_tokens(&tokens);
@@ -173,14 +179,16 @@ fn write_tokens(path: &Path) {
 /// What a server consists of, as `App` puts it together, with an actuator that has nothing to run.
 fn services(
     dir: &Path,
-    apps: usize,
+    (apps, past): (usize, u64),
     tasks: &Tasks,
 ) -> (
     Services,
     tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health>,
     Agent,
 ) {
-    let policy = Policy::default_for(Env::Stage);
+    let mut policy = Policy::default_for(Env::Stage);
+    // What is measured is what it costs to hear of apps, not what an outage of all monitors costs where the machine is busy otherwise.
+    policy.freshness.silence_ms = 600_000;
     let clock = Arc::new(Clock::system());
     let state = state(apps, &policy, clock.now_ms());
     let segments = journal::Config::new(dir.join("proof"));
@@ -188,6 +196,7 @@ fn services(
         tlog::open(tlog::Config::new(dir, "stage"), segments, &mut |_, _| {}).unwrap();
     let (handle, inbox) = agent::inbox();
     let (ingest, metrics) = (Arc::new(Ingest::new()), Arc::new(Metrics::new(Env::Stage)));
+    (0..apps).for_each(|app| remember(&ingest, &policy, app, past, clock.now_ms()));
     let publisher = Publisher::new(opened.head.next_seq - 1);
     let parts = Parts {
         id: "agent-0badcafe".to_owned(),
@@ -225,6 +234,22 @@ fn services(
         health,
     };
     (services, service, agent)
+}
+
+/// Lets a monitor have reported on the app every ten seconds, so many times.
+fn remember(ingest: &Ingest, policy: &Policy, app: usize, past: u64, now: u64) {
+    let name = AppName::parse(&load::app(app)).unwrap();
+    for report in 0..past {
+        ingest.attach(&name);
+        let at = now - (past - report) * 10_000;
+        for (metric, micro) in values::samples(app, report) {
+            let (instance, source) = (None, "past".to_owned());
+            let (observed_ms, received_ms) = (at, at);
+            let sample = Sample { metric, micro, instance, source, observed_ms, received_ms };
+            ingest.sample(&name, &sample);
+        }
+        let _ = ingest.close(&name, at, policy, 0);
+    }
 }
 
 fn started() -> Started {
@@ -291,7 +316,7 @@ fn state(apps: usize, policy: &Policy, now: u64) -> State {
         state.ledgers.insert(name, ledger.clone());
     }
     if apps == 0 {
-        (state.apps, state.specs) = (BTreeMap::new(), BTreeMap::new());
+        (state.apps, state.specs) = Default::default();
     }
     // Nothing of it is in the log, so that the agent begins as if it had seen all of it itself.
     state.last_seq = 0;

@@ -27,6 +27,7 @@ mod latency;
 mod memory;
 mod memory_growth;
 mod moments;
+mod samples;
 pub mod signature;
 mod silence;
 mod threshold;
@@ -209,6 +210,13 @@ pub fn is_quiet(view: &View<'_>) -> bool {
         && WATCHES.iter().all(|watch| watch.suspect(view).is_none())
         && view.reading.alarms.is_empty()
         && !is_idle(view)
+}
+
+/// When time alone can make a quiet reading one that is not, apart from what it says ending to count; `None` if it cannot. All that
+/// the other detectors look at only becomes less with time.
+#[must_use]
+pub fn quiet_until(view: &View<'_>) -> Option<Millis> {
+    silence::begins(view)
 }
 
 #[cfg(test)]

@@ -253,7 +253,8 @@ impl Threshold {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Statistics {
-    /// Metrics that are compared with their own past; none turns it off. Each takes 16 bytes of memory per app and sample of history.
+    /// Metrics that are compared with their own past; none turns it off. Each takes one or two bytes of memory per app and sample
+    /// of history.
     pub metrics: Vec<Metric>,
     /// Ticks of the past that count.
     pub history: u32,

@@ -17,12 +17,14 @@ use crate::signal::{Exit, Metric};
 use crate::uptime::Ledger;
 
 mod approval;
+mod apps;
 mod evolve;
 mod healed;
 mod kept;
 mod learning;
 
 pub use approval::{Approval, ApprovalState};
+pub use apps::{Apps, Census, Changing};
 pub use evolve::{evolve, is_expected_exit};
 pub(crate) use evolve::{evolve_app, new_app};
 pub use healed::Healed;
@@ -42,7 +44,7 @@ pub const APPROVALS: usize = 200;
 /// Most request ids remembered per environment.
 pub const REQUESTS: usize = 1_000;
 /// Most apps per environment.
-pub const APPS: usize = 10_000;
+pub const APPS: usize = 100_000;
 
 /// Everything agentd knows. Rebuilt by folding [`evolve`] over the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +52,7 @@ pub struct State {
     /// The one environment.
     pub env: Env,
     /// Applications by name.
-    pub apps: BTreeMap<AppName, AppState>,
+    pub apps: Apps,
     /// Specifications, apart from [`AppState`] so that evidence stays small.
     pub specs: BTreeMap<AppName, SpecHistory>,
     /// When each app was up, and how often it was healed; apart from [`AppState`] so that evidence stays small.
@@ -94,7 +96,7 @@ impl State {
     pub fn new(env: Env) -> Self {
         Self {
             env,
-            apps: BTreeMap::new(),
+            apps: Apps::default(),
             specs: BTreeMap::new(),
             ledgers: BTreeMap::new(),
             mode: Mode::default(),

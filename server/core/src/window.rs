@@ -10,6 +10,7 @@
 //!
 //! So the order in which samples of one tick arrive does not matter.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use crate::app::{AppName, Instances, Millis};
@@ -64,6 +65,8 @@ pub struct Window {
     tracks: [Track; Metric::ALL.len()],
     conditions: BTreeMap<String, Claimed>,
     statistics: Statistics,
+    /// See [`Window::same_until`].
+    same_until: Option<Millis>,
 }
 
 /// A custom boolean, and how long it counts.
@@ -106,6 +109,7 @@ impl Window {
             tracks: [const { Track::new() }; Metric::ALL.len()],
             conditions: BTreeMap::new(),
             statistics: Statistics::new(),
+            same_until: None,
         }
     }
 
@@ -126,6 +130,13 @@ impl Window {
     #[must_use]
     pub const fn last_seen(&self) -> Option<Millis> {
         self.last_seen
+    }
+
+    /// When the first of what was known at the last closing ends to count: until then, or until something is heard, closing it again
+    /// gives the same. How fast the error budget was used up is looked at anew with what is heard, and with what ends.
+    #[must_use]
+    pub const fn same_until(&self) -> Option<Millis> {
+        self.same_until
     }
 
     /// Takes a whole signal in.
@@ -210,7 +221,14 @@ impl Window {
     pub fn close(&mut self, now: Millis, policy: &Policy, onboarded_at: Millis) -> Reading {
         let rules = &policy.freshness;
         let mut ticks = BTreeMap::new();
-        let alive = |at: Millis, ttl: Millis| at >= onboarded_at && now.saturating_sub(at) <= ttl;
+        let first = Cell::new(Millis::MAX);
+        let alive = |at: Millis, ttl: Millis| {
+            let alive = at >= onboarded_at && now.saturating_sub(at) <= ttl;
+            if alive {
+                first.set(first.get().min(at.saturating_add(ttl).saturating_add(1)));
+            }
+            alive
+        };
         self.conditions
             .retain(|_, claimed| alive(claimed.condition.at, claimed.life.within(rules.ttl_ms)));
         let ends = self.ends(rules, &alive);
@@ -230,12 +248,16 @@ impl Window {
             let reach = rules.ttl_of(metric).saturating_mul(Series::RECENT as u64);
             track.recent.retain(|point| alive(point.at, reach));
             track.stale_since = track.stale_since.filter(|since| alive(*since, reach));
+            // A run of ticks ends with the life of its newest one, however short its monitors want it to be.
+            let ttl = rules.ttl_of(metric);
+            let _ = track.recent.last().is_some_and(|newest| alive(newest.at, ttl));
             stale.extend(track.stale_since.map(|since| (metric, since)));
             if !sources.is_empty() || !track.recent.is_empty() {
                 metrics.insert(metric, Series { sources, recent: track.recent.clone() });
             }
         }
         self.voices.settle();
+        self.same_until = Some(first.get()).filter(|first| *first < Millis::MAX);
         Reading {
             app: self.app.clone(),
             at: now,

@@ -226,8 +226,11 @@ impl Agent {
             // In force for every input from here on, also within this turn.
             self.policy = (**policy).clone();
             self.parts.ingest.set_rules(&self.policy.freshness);
+            self.all_are_due();
         }
         agentd_core::state::evolve(&mut self.state, &record, &self.policy);
+        // Another state, another look.
+        record.app.iter().for_each(|app| self.due.next(app));
         self.count(&record);
         let line = Bytes::from(line);
         let hash = agentd_core::chain::leaf_hash(&line);
@@ -348,6 +351,7 @@ impl Agent {
             }
             if let (Body::Offboarded { .. }, Some(app)) = (&record.body, &record.app) {
                 self.parts.ingest.detach(app);
+                self.due.forget(app);
                 self.readings.remove(app);
                 self.repeats.remove(app);
             }
@@ -393,6 +397,7 @@ impl Agent {
         };
         self.state = replay.state;
         self.head = self.parts.journal.head();
+        self.all_are_due();
         if self.state.last_at >= self.started_at {
             // A policy that did not become durable is not in force.
             self.policy = replay.policy;

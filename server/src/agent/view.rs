@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 
 use agentd_core::app::{AppName, Millis};
 use agentd_core::policy::Policy;
-use agentd_core::signal::Reading;
 use agentd_core::state::State;
 
-use super::AgentState;
+use super::{AgentState, Readings};
 
 /// A look at the agent between two turns: everything in it is durable.
 #[derive(Debug)]
@@ -24,7 +23,7 @@ pub struct AgentView<'a> {
     /// The rules in force.
     pub policy: &'a Policy,
     /// Latest reading per app.
-    pub readings: &'a BTreeMap<AppName, Reading>,
+    pub readings: &'a Readings,
     /// What was counted.
     pub counters: &'a Counters,
     /// When it started.

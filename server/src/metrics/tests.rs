@@ -9,7 +9,7 @@ use agentd_core::state::State;
 use agentd_core::step::{By, Input, Moment, step};
 
 use super::*;
-use crate::agent::{AgentState, AgentView};
+use crate::agent::{AgentState, AgentView, Readings};
 
 fn record(seq: u64, app: Option<&str>, body: Body) -> Record {
     let app = app.map(|name| AppName::parse(name).unwrap());
@@ -91,7 +91,7 @@ fn full() -> (Metrics, String) {
         phase: AgentState::Idle,
         state: &state,
         policy: &policy,
-        readings: &BTreeMap::new(),
+        readings: &Readings::default(),
         counters: &crate::agent::Counters::default(),
         started_at: 1_000,
         now: 61_000,

@@ -22,7 +22,10 @@ const FAILED: u64 = 10;
 pub struct BurnRate {
     rule: Burn,
     budget: i64,
+    /// In the order of their numbers.
     parts: VecDeque<Part>,
+    /// The sums of all of them.
+    all: Sums,
     standing: bool,
 }
 
@@ -38,11 +41,50 @@ struct Part {
     failed: u64,
 }
 
+/// The sums of parts. Wider than those, so that what was added can be taken away again.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sums {
+    samples: u128,
+    span: u128,
+    requests: u128,
+    failed: u128,
+}
+
+impl Sums {
+    const NONE: Self = Self { samples: 0, span: 0, requests: 0, failed: 0 };
+
+    fn add(&mut self, part: &Part) {
+        self.samples += u128::from(part.samples);
+        self.span += u128::from(part.span);
+        self.requests += u128::from(part.requests);
+        self.failed += u128::from(part.failed);
+    }
+
+    fn take(&mut self, part: &Part) {
+        self.samples -= u128::from(part.samples);
+        self.span -= u128::from(part.span);
+        self.requests -= u128::from(part.requests);
+        self.failed -= u128::from(part.failed);
+    }
+
+    /// As one part, as full as one can be.
+    fn part(&self) -> Part {
+        let narrow = |wide: u128| u64::try_from(wide).unwrap_or(u64::MAX);
+        Part {
+            number: 0,
+            samples: u32::try_from(self.samples).unwrap_or(u32::MAX),
+            span: narrow(self.span),
+            requests: narrow(self.requests),
+            failed: narrow(self.failed),
+        }
+    }
+}
+
 impl BurnRate {
     /// For a share of failed requests that may be `budget`, in millionths.
     #[must_use]
     pub const fn new(rule: Burn, budget: i64) -> Self {
-        Self { rule, budget, parts: VecDeque::new(), standing: false }
+        Self { rule, budget, parts: VecDeque::new(), all: Sums::NONE, standing: false }
     }
 
     /// Whether it follows that rule with that budget.
@@ -56,25 +98,34 @@ impl BurnRate {
         let number = self.number(at);
         let is_new = self.parts.back().is_none_or(|last| last.number < number);
         if is_new {
+            // One in a minute at most: room for one more is enough.
+            if self.parts.len() == self.parts.capacity() {
+                self.parts.reserve_exact(4);
+            }
             self.parts.push_back(Part { number, ..Part::default() });
         }
         if let Some(last) = self.parts.back_mut() {
+            self.all.take(last);
             let share = ratio.clamp(0, MICRO).unsigned_abs();
             last.samples = last.samples.saturating_add(1);
             last.span = last.span.saturating_add(span);
             last.requests = last.requests.saturating_add(requests);
             last.failed = last.failed.saturating_add(requests.saturating_mul(share));
+            self.all.add(last);
         }
     }
 
     /// The deviation, while it stands at `now`: both spans burn as fast as the rule says, until one of them is below four fifths of it.
     pub fn judge(&mut self, now: Millis) -> Option<Deviation> {
         let number = self.number(now);
-        while self.parts.front().is_some_and(|part| number.saturating_sub(part.number) >= PARTS) {
-            self.parts.pop_front();
+        let is_old = |part: &Part| number.saturating_sub(part.number) >= PARTS;
+        while self.parts.front().is_some_and(is_old)
+            && let Some(old) = self.parts.pop_front()
+        {
+            self.all.take(&old);
         }
         let short = self.rule.short_ms.div_ceil(self.width()).clamp(1, PARTS);
-        let all = self.sum(0);
+        let all = self.all.part();
         let of_late = self.sum(number.saturating_add(1).saturating_sub(short));
         let asked = i64::from(self.rule.times_milli).saturating_mul(1_000);
         let limit = if self.standing { asked / 5 * 4 } else { asked };
@@ -101,14 +152,9 @@ impl BurnRate {
 
     /// What is remembered of the parts from `first` on.
     fn sum(&self, first: u64) -> Part {
-        let parts = self.parts.iter().filter(|part| part.number >= first);
-        parts.fold(Part::default(), |sum, part| Part {
-            number: part.number,
-            samples: sum.samples.saturating_add(part.samples),
-            span: sum.span.saturating_add(part.span),
-            requests: sum.requests.saturating_add(part.requests),
-            failed: sum.failed.saturating_add(part.failed),
-        })
+        let mut sums = Sums::NONE;
+        self.parts.iter().rev().take_while(|part| part.number >= first).for_each(|p| sums.add(p));
+        sums.part()
     }
 
     /// So many times as fast as the budget allows, in millionths, if nothing else fails in the `whole` span.

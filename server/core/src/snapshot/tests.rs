@@ -156,7 +156,10 @@ fn forgetful(part: &'static str) -> impl Fn(&[u8]) -> Snapshot {
             "table" => state.table = Default::default(),
             "specs" => state.specs.clear(),
             "pauses" => state.mode.pauses.clear(),
-            _ => state.apps.values_mut().for_each(|app| app.breakers.clear()),
+            _ => {
+                let names: Vec<_> = state.apps.keys().cloned().collect();
+                names.iter().for_each(|app| state.apps.get_mut(app).unwrap().breakers.clear());
+            }
         }
         snapshot
     }

@@ -30,8 +30,8 @@ pub fn evolve(state: &mut State, record: &Record, policy: &Policy) {
     state.kept.fold(record);
     state.last_seq = record.seq;
     state.last_at = state.last_at.max(record.at);
-    if let Some(app) = record.app.as_ref().and_then(|name| state.apps.get_mut(name)) {
-        evolve_app(app, record, policy);
+    if let Some(mut app) = record.app.as_ref().and_then(|name| state.apps.get_mut(name)) {
+        evolve_app(&mut app, record, policy);
     }
     evolve_environment(state, record);
 }
@@ -380,8 +380,8 @@ fn onboard(state: &mut State, spec: &AppSpec, digest: &str, revision: u32, at: M
         rolled_back_to: false,
         settings: false,
     });
-    let app =
-        state.apps.entry(spec.name.clone()).or_insert_with(|| new_app(spec, digest, revision, at));
+    let new = || new_app(spec, digest, revision, at);
+    let mut app = state.apps.get_or_insert(spec.name.clone(), new);
     app.profile.rollback_to = rollback_target(history);
 }
 

@@ -160,8 +160,6 @@ fn leeway(ctx: &Context<'_>, app: &AppState, reading: &Reading) -> Option<Leeway
         return None;
     }
     let name = &app.profile.name;
-    let others = ctx.state.apps.iter().filter(|(other, _)| *other != name);
-    let elsewhere = others.filter(|(_, other)| other.is_unhealthy()).count();
     let since = ctx.now.saturating_sub(BUDGET_MS);
     let down_ms = ctx.state.ledgers.get(name).map_or(0, |l| l.report(since, ctx.now).down_ms);
     let share = u64::try_from(ctx.policy.statistics.error_budget).unwrap_or(0);
@@ -171,7 +169,7 @@ fn leeway(ctx: &Context<'_>, app: &AppState, reading: &Reading) -> Option<Leeway
     let pending = pending(ctx.state, app);
     Some(Leeway {
         budget_spent: (share > 0 && down_ms > allowed) || reading.alarms.iter().any(burns),
-        elsewhere: u32::try_from(elsewhere).unwrap_or(u32::MAX),
+        elsewhere: ctx.state.apps.census_without(name).unhealthy,
         waits: pending.is_some(),
     })
 }
@@ -438,15 +436,8 @@ fn escalate(ctx: &mut Context<'_>, app: &mut AppState, seq: u64, decided: &Decid
 fn surroundings(ctx: &Context<'_>, app: &AppState, proposal: &Proposal) -> Surroundings {
     let state = ctx.state;
     let name = &app.profile.name;
-    let others = || state.apps.iter().filter(|(other, _)| *other != name).map(|(_, app)| app);
+    let others = state.apps.census_without(name);
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let in_flight = |disrupts: bool| {
-        count(
-            others()
-                .filter(|a| a.attempt.as_ref().is_some_and(|t| (t.plan.disrupts() > 0) == disrupts))
-                .count(),
-        )
-    };
     let since = ctx.now.saturating_sub(3_600_000);
     let mut recent = state.effects.iter().copied().filter(|at| *at > since);
     let oldest_effect_at = recent.clone().min();
@@ -469,10 +460,9 @@ fn surroundings(ctx: &Context<'_>, app: &AppState, proposal: &Proposal) -> Surro
         frozen: state.mode.frozen,
         log_writable: ctx.log_writable,
         apps: count(state.apps.len().max(1)),
-        unhealthy: count(others().filter(|a| a.is_unhealthy()).count())
-            .saturating_add(u32::from(app.is_unhealthy())),
-        disrupting: in_flight(true),
-        starting: in_flight(false),
+        unhealthy: others.unhealthy.saturating_add(u32::from(app.is_unhealthy())),
+        disrupting: others.disrupting,
+        starting: others.starting,
         effects_last_hour: count(recent.by_ref().count()),
         oldest_effect_at,
         storm: state.storm,

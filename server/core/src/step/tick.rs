@@ -38,8 +38,7 @@ fn storm(ctx: &mut Context<'_>) {
     let state = ctx.state;
     let rule = &ctx.policy.storm;
     let apps = u32::try_from(state.apps.len()).unwrap_or(u32::MAX);
-    let unhealthy = state.apps.values().filter(|app| app.is_unhealthy()).count();
-    let unhealthy = u32::try_from(unhealthy).unwrap_or(u32::MAX);
+    let unhealthy = state.apps.census().unhealthy;
     let stormy = u64::from(unhealthy) >= crate::gates::storm_threshold(rule, apps);
     match (&state.storm, stormy) {
         (None, true) => {

@@ -11,7 +11,7 @@ use crate::policy::Policy;
 use crate::record::{Author, Body, Decided, Observation, Record, Request, Started};
 use crate::replay::Replay;
 use crate::signal::{Exit, Metric, Reading, Sample};
-use crate::state::{AppState, Outcome, State};
+use crate::state::{AppState, Apps, Outcome, State};
 use crate::window::Window;
 
 use super::{By, Input, Moment, Reply, Update, step};
@@ -86,6 +86,8 @@ impl World {
         let moment = Moment { agent: AGENT, now: self.now, seq, log_writable: true };
         let mut step = step(&self.state, &self.policy, input, &moment);
         super::commit(&mut self.state, &self.policy, &step.records);
+        let counted = Apps::from((*self.state.apps).clone());
+        assert_eq!(self.state.apps.census(), counted.census(), "each counts as what it is");
         self.log.extend(step.records.iter().cloned());
         let reply = std::mem::replace(&mut step.reply, Reply::None);
         let last = self.state.last_seq;

@@ -20,7 +20,8 @@ const IDLE: u32 = 60;
 /// The statistics of one app.
 #[derive(Debug, Clone)]
 pub(super) struct Statistics {
-    baselines: BTreeMap<Metric, Compared>,
+    /// In the order of metrics.
+    baselines: Vec<Compared>,
     errors: Option<Errors>,
     budgets: Vec<Spent>,
 }
@@ -35,6 +36,7 @@ struct Spent {
 /// One metric and its own past.
 #[derive(Debug, Clone)]
 struct Compared {
+    metric: Metric,
     baseline: Baseline,
     /// Samples of its warm-up and of its past, as the policy had them when it began.
     lengths: (u32, u32),
@@ -57,7 +59,7 @@ struct Errors {
 
 impl Statistics {
     pub(super) const fn new() -> Self {
-        Self { baselines: BTreeMap::new(), errors: None, budgets: Vec::new() }
+        Self { baselines: Vec::new(), errors: None, budgets: Vec::new() }
     }
 
     /// Takes in what was just closed at `now` about `app`, and gives the alarms that stand.
@@ -69,7 +71,7 @@ impl Statistics {
         ticks: &BTreeMap<Metric, Point>,
     ) -> Vec<Alarm> {
         let rules = &policy.statistics;
-        self.baselines.retain(|metric, _| rules.metrics.contains(metric));
+        self.baselines.retain(|own| rules.metrics.contains(&own.metric));
         for metric in &rules.metrics {
             if let Some(tick) = ticks.get(metric) {
                 self.compare(rules, *metric, *tick);
@@ -89,11 +91,11 @@ impl Statistics {
         let known = |at: Millis, ttl: Millis| now.saturating_sub(at) <= ttl;
         let failing = self.errors.iter().filter(|errors| known(errors.at, both));
         // One that is not known now is not over either: it is told again when the metric comes back as odd as it went.
-        let odd = self.baselines.iter().filter(|(metric, own)| known(own.at, ttl(**metric)));
+        let odd = self.baselines.iter().filter(|own| known(own.at, ttl(own.metric)));
         // The most urgent rule speaks for the others.
         let spent = failing.clone().flat_map(|_| self.budgets.iter().find_map(|spent| spent.alarm));
         let failing = failing.filter_map(|errors| errors.alarm);
-        failing.chain(spent).chain(odd.filter_map(|(_, own)| own.alarm)).collect()
+        failing.chain(spent).chain(odd.filter_map(|own| own.alarm)).collect()
     }
 
     /// What was counted under another rule or for another budget says nothing about this one.
@@ -123,12 +125,19 @@ impl Statistics {
         let lengths = (rules.warm_up, rules.history);
         let size = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
         let new = || Compared {
+            metric,
             baseline: Baseline::new(size(rules.warm_up), size(rules.history)),
             lengths,
             at: tick.at,
             alarm: None,
         };
-        let own = self.baselines.entry(metric).or_insert_with(new);
+        let place = self.baselines.partition_point(|own| own.metric < metric);
+        if self.baselines.get(place).is_none_or(|own| own.metric != metric) {
+            // Each is large, and there are as many as the policy names.
+            self.baselines.reserve_exact(1);
+            self.baselines.insert(place, new());
+        }
+        let Some(own) = self.baselines.get_mut(place) else { return };
         // A past of another length is another past, and its alarms rest on what the policy no longer says.
         if own.lengths != lengths {
             *own = new();

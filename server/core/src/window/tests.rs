@@ -295,3 +295,36 @@ proptest! {
         prop_assert_eq!(serde_json::to_vec(&one).unwrap(), serde_json::to_vec(&other).unwrap());
     }
 }
+
+proptest! {
+    /// What the loop rests on when it does not close a window of which nothing is heard.
+    #[test]
+    fn until_something_is_heard_or_ends_closing_it_again_gives_the_same(
+        said in prop::collection::vec((0..3_u32, 0..2_000_u64, 1..20_u64, any::<bool>()), 1..12),
+        later in 1..400_000_u64,
+    ) {
+        let (mut window, policy) = (window(), rules());
+        let mut now = NOW;
+        for (instance, after, life, claims) in said {
+            now += after;
+            window.hold(&sample("a", Some(instance), 10, now), Life::new(Some(life * 1_000)));
+            if claims {
+                window.claim("cpu_high", (true, "a", now), Life::new(Some(life * 700)));
+            }
+            window.close(now, &policy, 0);
+        }
+        let known = window.close(now, &policy, 0);
+        let ends = window.same_until().expect("something is known");
+        let at = now + later;
+        let same = |mut window: Window, at| Reading { at: now, ..window.close(at, &policy, 0) } == known;
+        prop_assert_eq!(same(window.clone(), at.min(ends - 1)), true);
+        prop_assert_eq!(same(window.clone(), ends.saturating_sub(1)), true);
+        // In the end nothing is known, and nothing is left that could end.
+        let mut rest = 0;
+        while let Some(ends) = window.same_until() {
+            window.close(ends, &policy, 0);
+            rest += 1;
+        }
+        prop_assert!(rest < 100 && window.close(Millis::MAX, &policy, 0).metrics.is_empty());
+    }
+}

@@ -104,7 +104,7 @@ fn uptime_monitor(view: &AgentView<'_>) -> Part {
             of(Health::Down),
             of(Health::Unknown)
         ),
-        last_active: view.readings.values().filter_map(|reading| reading.last_seen).max(),
+        last_active: view.readings.heard().map(|(_, at)| at).max(),
     }
 }
 

@@ -87,7 +87,7 @@ fn see(view: &AgentView<'_>, shell: &Shell) -> v1::AgentStatus {
     let state = view.state;
     let pending = |a: &&agentd_core::state::Approval| a.state == ApprovalState::Pending;
     let pending = state.approvals.values().filter(pending).count();
-    let heard = view.readings.values().filter_map(|reading| reading.last_seen).max();
+    let heard = view.readings.heard().map(|(_, at)| at).max();
     let name = view.counters.last_app.as_ref();
     v1::AgentStatus {
         agent_id: view.id.to_owned(),

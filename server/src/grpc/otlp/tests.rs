@@ -179,7 +179,7 @@ async fn every_instance_is_one_of_its_app() {
     let app = AppName::parse("web").unwrap();
     let point = server
         .until(move |view| {
-            let metrics = &view.readings.get(&app)?.metrics;
+            let metrics = view.readings.get(&app)?.metrics;
             let series = metrics.get(&agentd_core::signal::Metric::CpuUtilization)?;
             series.sources.get("otlp@ci").copied()
         })

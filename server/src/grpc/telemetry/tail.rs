@@ -77,11 +77,10 @@ async fn news(
     let apps = apps.clone();
     let news = services.agent.query(move |view| {
         let mut fresh = Vec::new();
-        for (name, reading) in view.readings {
+        for (name, seen) in view.readings.heard() {
             let wanted = apps.is_empty() || apps.contains(name);
-            let Some(seen) = reading.last_seen.filter(|_| wanted) else { continue };
-            if sent.insert(name.clone(), seen) != Some(seen) {
-                fresh.push(told(reading));
+            if wanted && sent.insert(name.clone(), seen) != Some(seen) {
+                fresh.extend(view.readings.get(name).as_ref().map(told));
             }
         }
         (fresh, sent)

@@ -90,9 +90,8 @@ async fn what_a_monitor_says_reaches_the_agent_under_its_name() {
     let summary = send(&server, monitor(), sent).await.unwrap();
     assert_eq!((summary.accepted, summary.rejected, summary.high_water_seq), (2, 0, 1));
     let web = AppName::parse("web").unwrap();
-    let reading = server
-        .until(move |view| view.readings.get(&web).filter(|r| !r.metrics.is_empty()).cloned())
-        .await;
+    let reading =
+        server.until(move |view| view.readings.get(&web).filter(|r| !r.metrics.is_empty())).await;
     let point = reading.metrics[&Metric::LatencyP99].sources["edge-1@ci"];
     assert_eq!(point.micro, 500_000);
     assert_eq!(reading.metrics[&Metric::RestartCount].sources["edge-1@ci"].micro, 3_000_000);
@@ -467,7 +466,7 @@ async fn a_flood_of_signals_delays_neither_the_switch_nor_the_status() {
     let web = AppName::parse("web").unwrap();
     let reading = loop {
         let web = web.clone();
-        let newest = server.services.agent.query(move |v| v.readings.get(&web).cloned()).await;
+        let newest = server.services.agent.query(move |v| v.readings.get(&web)).await;
         match newest.unwrap() {
             Some(reading) => break reading,
             // The flood had few turns, and the loop has not looked at it yet.

@@ -40,7 +40,7 @@ pub fn app(view: &AgentView<'_>, name: &AppName) -> Option<v1::App> {
         min_instances: profile.min,
         max_instances: profile.max,
         instances: state.instances.iter().map(|(slot, i)| instance(*slot, i, running)).collect(),
-        reading: seen.and_then(|seen| reading(seen, view.now, view.policy.freshness.silence_ms)),
+        reading: seen.and_then(|seen| reading(&seen, view.now, view.policy.freshness.silence_ms)),
         findings: findings(state),
         last_decision: last_decision(state),
         cooldowns: cooldowns(state, view.policy, view.now),

@@ -56,7 +56,8 @@ pub(super) fn switch_revision(state: &mut State, app: Option<&AppName>, attempt:
         _ => return,
     };
     let Some(name) = app else { return };
-    let (Some(history), Some(app)) = (state.specs.get_mut(name), state.apps.get_mut(name)) else {
+    let (Some(history), Some(mut app)) = (state.specs.get_mut(name), state.apps.get_mut(name))
+    else {
         return;
     };
     // What runs is as healthy under other settings as it was before.
@@ -97,7 +98,8 @@ fn keep_limits(revision: &mut Revision, now: &Profile, env: Env) {
 /// The revision that [`super::take_back`] put in force again is the one that runs.
 pub(super) fn keep_revision(state: &mut State, app: Option<&AppName>) {
     let Some(name) = app else { return };
-    let (Some(history), Some(app)) = (state.specs.get_mut(name), state.apps.get_mut(name)) else {
+    let (Some(history), Some(mut app)) = (state.specs.get_mut(name), state.apps.get_mut(name))
+    else {
         return;
     };
     history.current = app.profile.revision;
@@ -113,7 +115,8 @@ pub(super) fn settle_revision(
     let changes =
         matches!(concluded.action, Action::Deploy | Action::Rollback | Action::RetryDeployment);
     let Some(name) = app.filter(|_| changes) else { return };
-    let (Some(history), Some(app)) = (state.specs.get_mut(name), state.apps.get_mut(name)) else {
+    let (Some(history), Some(mut app)) = (state.specs.get_mut(name), state.apps.get_mut(name))
+    else {
         return;
     };
     let current = history.current;
