@@ -7,6 +7,8 @@
 //! * The value of a source is the mean over its instances.
 //! * A tick is the worst value of the sources that said something new since the window was closed last. A source that was
 //!   silent in between is not counted again, or one spike of a slow monitor would look like many.
+//! * What the server measured against the whole machine, for want of a limit of the app, counts only while nobody reports the metric
+//!   who may know one: two shares of two limits are no contradiction, and one is no past of the other.
 //!
 //! So the order in which samples of one tick arrive does not matter.
 
@@ -15,7 +17,8 @@ use std::collections::BTreeMap;
 use crate::app::{AppName, Instances, Millis};
 use crate::policy::Policy;
 use crate::signal::{
-    Accepted, Believed, CONDITIONS, Condition, Metric, Point, Reading, Sample, Series, SourceId,
+    Accepted, Believed, CONDITIONS, Condition, MACHINE, Metric, Point, Reading, Sample, Series,
+    SourceId,
 };
 
 mod statistics;
@@ -74,6 +77,8 @@ struct Claimed {
 struct Track {
     sources: BTreeMap<SourceId, Source>,
     recent: Vec<Point>,
+    /// Whether the ticks are shares of the whole machine.
+    of_machine: bool,
     /// Since when nothing that was said of it counts, while that is so.
     stale_since: Option<Millis>,
 }
@@ -310,7 +315,14 @@ impl Track {
             Some(_) => None,
             None => self.stale_since,
         };
-        let spoke = self.sources.values().filter(|source| source.spoke()).filter_map(Source::point);
+        let of_machine = self.sources.keys().all(|name| name == MACHINE)
+            && (self.of_machine || self.recent.is_empty());
+        if self.of_machine != of_machine {
+            self.of_machine = of_machine;
+            self.recent.clear();
+        }
+        let spoke = self.counted().filter(|(_, source)| source.spoke());
+        let spoke = spoke.filter_map(|(_, source)| source.point());
         let tick = spoke.reduce(|a, b| Point { micro: a.micro.max(b.micro), at: a.at.max(b.at) });
         if let Some(tick) = tick {
             if self.recent.len() >= Series::RECENT {
@@ -324,6 +336,11 @@ impl Track {
         tick
     }
 
+    /// The sources that are believed: a share of the machine stands back behind what a monitor says, as long as that is remembered.
+    fn counted(&self) -> impl Iterator<Item = (&SourceId, &Source)> {
+        self.sources.iter().filter(|(name, _)| self.of_machine || *name != MACHINE)
+    }
+
     fn held(&self) -> impl Iterator<Item = &Held> {
         self.sources.values().flat_map(|source| source.instances.values())
     }
@@ -334,10 +351,7 @@ impl Track {
 
     fn series(&self) -> Series {
         let point = |(name, source): (&SourceId, &Source)| Some((name.clone(), source.point()?));
-        Series {
-            sources: self.sources.iter().filter_map(point).collect(),
-            recent: self.recent.clone(),
-        }
+        Series { sources: self.counted().filter_map(point).collect(), recent: self.recent.clone() }
     }
 }
 
