@@ -3,6 +3,8 @@
 
 use super::{Case, Gate, Judgement};
 use crate::action::Risk;
+use crate::choose::evidence;
+use crate::detect::View;
 use crate::policy;
 use crate::reason::Reason;
 use crate::verdict::Fact;
@@ -19,7 +21,7 @@ fn judge(case: &Case<'_>) -> Judgement {
     if case.is_passive() {
         return Judgement::not_applicable();
     }
-    let minimum = case.policy.confidence.minimum(risk(case)).max(policy::Confidence::FLOOR);
+    let minimum = minimum(case);
     let value = Fact::Permille(case.proposal.confidence);
     let limit = Fact::Permille(minimum);
     if case.is_human() || case.proposal.confidence >= minimum {
@@ -27,6 +29,25 @@ fn judge(case: &Case<'_>) -> Judgement {
     } else {
         Judgement::refuse(Reason::UncertaintyNoop, value, limit)
     }
+}
+
+fn minimum(case: &Case<'_>) -> u32 {
+    case.policy.confidence.minimum(risk(case)).max(policy::Confidence::FLOOR)
+}
+
+/// Whether doubt about what would help has lasted for longer than the policy's patience, while there is none about what is wrong: it
+/// is not for the agent to end that, and waiting longer is no plan. Of a storm humans are told once for all apps.
+pub(super) fn is_overdue(case: &Case<'_>) -> bool {
+    let Case { app, policy, reading, now, .. } = *case;
+    let answered = case.proposal.because.first();
+    let lasts =
+        answered.and_then(|kind| app.open.get(kind)).map(|open| now.saturating_sub(open.since));
+    let patience = policy.confidence.patience_ms;
+    let view = View { app, policy, reading, now };
+    let finding = answered.and_then(|kind| case.finding(*kind));
+    patience.zip(lasts).is_some_and(|(patience, lasts)| lasts >= patience)
+        && case.around.storm.is_none()
+        && finding.is_some_and(|finding| evidence(&view, finding) >= minimum(case))
 }
 
 /// A restart that takes the last running instance down risks as much as one of the only instance.
