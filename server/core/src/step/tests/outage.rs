@@ -96,11 +96,11 @@ fn what_one_app_depends_on_is_not_mended_by_a_restart_and_when_it_lasts_humans_h
             policy.learning.learner = Learner::Ccq;
             policy.confidence.patience_ms = patience;
         });
-        world.pass(HOUR);
+        world.pass(31 * MINUTE);
         let from = world.log.len();
         fails(&mut world, &apps[0], 8 * MINUTE);
         assert_eq!(calls(&world, from), 0, "that may still end by itself");
-        fails(&mut world, &apps[0], HOUR);
+        fails(&mut world, &apps[0], 5 * MINUTE);
         assert!(refusals(&world, from).contains(&Reason::UncertaintyNoop));
         assert!(effects(&world, from).is_empty(), "a restart would not help");
         world.assert_replays();
