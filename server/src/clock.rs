@@ -18,7 +18,7 @@ pub struct Clock {
 #[derive(Debug)]
 enum Source {
     /// Wall time at start plus monotonic time since: immune to steps of the wall clock while the process runs.
-    System { base_ms: u64, started: Instant },
+    System { base_ms: AtomicU64, started: Instant },
     /// Set by tests.
     Manual(AtomicU64),
 }
@@ -31,7 +31,7 @@ impl Clock {
         let base_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
-        let source = Source::System { base_ms, started: Instant::now() };
+        let source = Source::System { base_ms: AtomicU64::new(base_ms), started: Instant::now() };
         Self { source, last_ms: AtomicU64::new(0) }
     }
 
@@ -45,7 +45,8 @@ impl Clock {
     pub fn now_ms(&self) -> u64 {
         let raw = match &self.source {
             Source::System { base_ms, started } => {
-                base_ms.saturating_add(u64::try_from(started.elapsed().as_millis()).unwrap_or(0))
+                let since = u64::try_from(started.elapsed().as_millis()).unwrap_or(0);
+                base_ms.load(Ordering::SeqCst).saturating_add(since)
             }
             Source::Manual(ms) => ms.load(Ordering::SeqCst),
         };
@@ -58,17 +59,26 @@ impl Clock {
         self.last_ms.fetch_max(ms, Ordering::SeqCst);
     }
 
-    /// Moves a manual clock forward; a system clock is not affected.
+    /// Puts the clock forward: to whoever reads it, so much time has passed. A manual clock stands there; the clock of a server goes on
+    /// from there, so that what has to be long ago is, without anybody waiting for it.
     pub fn advance(&self, by_ms: u64) {
-        if let Source::Manual(ms) = &self.source {
-            ms.fetch_add(by_ms, Ordering::SeqCst);
-        }
+        let (Source::System { base_ms: ms, .. } | Source::Manual(ms)) = &self.source;
+        ms.fetch_add(by_ms, Ordering::SeqCst);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_put_forward_goes_on_from_there() {
+        let clock = Clock::system();
+        let before = clock.now_ms();
+        clock.advance(3_600_000);
+        let after = clock.now_ms();
+        assert!((before + 3_600_000..before + 7_200_000).contains(&after), "{before} {after}");
+    }
 
     #[test]
     fn time_never_goes_back_even_if_the_log_is_ahead_of_the_wall_clock() {
