@@ -28,6 +28,7 @@ use agentctl_api::v1;
 use agentd::app::App;
 use agentd_core::action::Action;
 use agentd_core::app::{AppName, Env};
+use agentd_core::detect::FindingKind;
 use agentd_core::policy::Policy;
 use agentd_core::reason::Reason;
 use agentd_core::record::{Body, Record};
@@ -329,7 +330,7 @@ impl Run {
             "crash-loop" => {
                 self.suffer("sick");
                 self.kill().await;
-                expect(self.until(180, |app| app.escalated).await, "nobody was told");
+                expect(self.until(180, is_told_of_loop).await, "nobody was told");
                 tokio::time::sleep(Duration::from_secs(10)).await;
                 self.heal("sick");
                 expect(self.well(400).await, "it is not well");
@@ -423,6 +424,11 @@ async fn onboard(
 
 fn is_well(app: &AppState) -> bool {
     app.attempt.is_none() && app.open.is_empty() && app.ready() >= app.desired
+}
+
+/// Of this incident: that they were told of one before is forgotten when the next begins.
+fn is_told_of_loop(app: &AppState) -> bool {
+    app.escalated && app.open.contains_key(&FindingKind::CrashLoop)
 }
 
 fn was_restarted(app: &AppState) -> bool {
