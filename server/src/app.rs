@@ -151,6 +151,7 @@ pub struct App {
     served: JoinHandle<()>,
     statistics: mpsc::Receiver<Stopped>,
     handle: Handle,
+    clock: Arc<Clock>,
     bus: bus::Running,
     tokens: PathBuf,
     tlog: Tlog,
@@ -202,7 +203,7 @@ impl App {
             metrics,
             bus: Some(bus.monitor()),
             workers: Some(workers),
-            clock,
+            clock: Arc::clone(&clock),
             tasks: tasks.clone(),
             env: config.env,
             data_dir: config.data_dir.clone(),
@@ -225,6 +226,7 @@ impl App {
             served,
             statistics,
             handle,
+            clock,
             bus,
             tokens: token_file(&config),
             tlog: services.tlog,
@@ -265,6 +267,12 @@ impl App {
     #[must_use]
     pub fn agent(&self) -> Handle {
         self.handle.clone()
+    }
+
+    /// Its clock, for whoever measures what takes longer than they can wait.
+    #[must_use]
+    pub fn clock(&self) -> Arc<Clock> {
+        Arc::clone(&self.clock)
     }
 
     /// How the bus is.

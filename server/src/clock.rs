@@ -15,7 +15,8 @@ const BEHIND_MS: u64 = 5_000;
 #[derive(Debug)]
 pub struct Clock {
     source: Source,
-    /// How far the log is ahead of the source: a wall clock that was set back, or is not set yet, moves on from there.
+    /// How far time is ahead of the source: from where the log is it moves on, also where the wall clock was set back or is not set yet,
+    /// and from where it was put.
     ahead_ms: AtomicU64,
     last_ms: AtomicU64,
 }
@@ -25,7 +26,7 @@ enum Source {
     /// Wall time at start plus monotonic time since: immune to steps of the wall clock while the process runs.
     System { base_ms: u64, started: Instant },
     /// Set by tests.
-    Manual(AtomicU64),
+    Manual(u64),
 }
 
 impl Source {
@@ -34,7 +35,7 @@ impl Source {
             Self::System { base_ms, started } => {
                 base_ms.saturating_add(u64::try_from(started.elapsed().as_millis()).unwrap_or(0))
             }
-            Self::Manual(ms) => ms.load(Ordering::SeqCst),
+            Self::Manual(ms) => *ms,
         }
     }
 }
@@ -54,7 +55,7 @@ impl Clock {
     /// A clock that stands at `now_ms` (milliseconds since the Unix epoch) until it is moved.
     #[must_use]
     pub fn manual(now_ms: u64) -> Self {
-        let source = Source::Manual(AtomicU64::new(now_ms));
+        let source = Source::Manual(now_ms);
         Self { source, ahead_ms: AtomicU64::new(0), last_ms: AtomicU64::new(0) }
     }
 
@@ -78,17 +79,25 @@ impl Clock {
         self.last_ms.fetch_max(ms, Ordering::SeqCst);
     }
 
-    /// Moves a manual clock forward; a system clock is not affected.
+    /// Puts the clock forward: to whoever reads it, so much time has passed. A manual clock stands there; the clock of a server goes on
+    /// from there, so that what has to be long ago is, without anybody waiting for it.
     pub fn advance(&self, by_ms: u64) {
-        if let Source::Manual(ms) = &self.source {
-            ms.fetch_add(by_ms, Ordering::SeqCst);
-        }
+        self.ahead_ms.fetch_add(by_ms, Ordering::SeqCst);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_put_forward_goes_on_from_there() {
+        let clock = Clock::system();
+        let before = clock.now_ms();
+        clock.advance(3_600_000);
+        let after = clock.now_ms();
+        assert!((before + 3_600_000..before + 7_200_000).contains(&after), "{before} {after}");
+    }
 
     #[test]
     fn time_neither_goes_back_nor_stands_still_if_the_log_is_ahead_of_the_wall_clock() {

@@ -28,6 +28,7 @@ mod rules;
 pub mod snapshot;
 mod table;
 
+pub(crate) use confidence::evidence;
 pub(crate) use expertise::learn;
 pub use expertise::{Expertise, Lessons};
 pub use exploration::Leeway;
@@ -190,7 +191,7 @@ pub fn choose(choice: &Choice<'_>) -> Proposal {
     judged.apply(&mut options);
     rank(&mut options, choice);
     let (explored, propensity_ppm) = exploration::explore(choice, &mut options);
-    let evidence = finding.map_or(confidence::SURE, |finding| confidence::evidence(&view, finding));
+    let evidence = finding.map_or(confidence::SURE, |finding| evidence(&view, finding));
     let candidates = options.iter().map(|option| option.candidate.clone()).collect();
     let because = because(finding, findings);
     let diagnosis = judged.diagnosis(options.first().map(|option| option.candidate.action));

@@ -205,7 +205,12 @@ pub fn enforce(case: &Case<'_>, decision: u64) -> Enforced {
 #[must_use]
 pub(crate) fn enforce_with(gates: &[Gate], case: &Case<'_>, decision: u64) -> Enforced {
     let verdicts: Vec<Verdict> = gates.iter().map(|gate| judge(gate, case)).collect();
-    let ruling = rule(&verdicts, case.proposal.action);
+    let ruling = match rule(&verdicts, case.proposal.action) {
+        Ruling::Refused { reason: Reason::UncertaintyNoop, .. } if confidence::is_overdue(case) => {
+            Ruling::Refused { reason: Reason::UncertaintyNoop, instead: Action::Escalate }
+        }
+        ruling => ruling,
+    };
     let permit = match (&ruling, &case.proposal.plan) {
         (Ruling::Permitted, Some(plan)) => Some(Permit::new(plan.clone(), decision)),
         _ => None,

@@ -122,6 +122,10 @@ pub struct Confidence {
     pub r2: u32,
     /// For R3.
     pub r3: u32,
+    /// What is wrong for longer than this, with no remedy the agent is sure enough of, is told to humans. Policies from before there was
+    /// such a span name none: then nobody is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience_ms: Option<Millis>,
 }
 
 impl Confidence {
@@ -137,6 +141,13 @@ impl Confidence {
             Risk::R2 => self.r2,
             Risk::R3 => self.r3,
         }
+    }
+}
+
+impl Default for Confidence {
+    fn default() -> Self {
+        // The horizon of the fault catalogue: an incident that lasts longer is a human's.
+        Self { r1: 600, r2: 700, r3: 800, patience_ms: Some(8 * MINUTE) }
     }
 }
 
@@ -466,7 +477,7 @@ impl Policy {
                 scale_down_after_up_ms: 10 * MINUTE,
             },
             repetition: Repetition { limit: 3, window_ms: 15 * MINUTE },
-            confidence: Confidence { r1: 600, r2: 700, r3: 800 },
+            confidence: Confidence::default(),
             memory: Memory { failures: 3, identical: 3, window_ms: HOUR },
             breaker: BreakerRule { failures: 3, open_ms: 15 * MINUTE, open_cap_ms: HOUR },
             budget: Budget { per_app_permille: 250, concurrent_permille: 50, per_hour },

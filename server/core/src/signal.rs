@@ -81,6 +81,9 @@ impl Metric {
 /// Who reported something: a monitor's name, or `sense/...` for the server's own probes.
 pub type SourceId = String;
 
+/// The server's own measure of a share of the whole machine, where it knows of no limit that the app has.
+pub const MACHINE: &str = "sense/machine";
+
 /// Whether the server measured it itself: no monitor may call itself that.
 #[must_use]
 pub fn is_own(source: &str) -> bool {

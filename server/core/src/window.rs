@@ -7,6 +7,8 @@
 //! * The value of a source is the mean over its instances.
 //! * A tick is the worst value of the sources that said something new since the window was closed last. A source that was
 //!   silent in between is not counted again, or one spike of a slow monitor would look like many.
+//! * What the server measured against the whole machine, for want of a limit of the app, counts only while nobody reports the metric
+//!   who may know one: two shares of two limits are no contradiction, and one is no past of the other.
 //!
 //! So the order in which samples of one tick arrive does not matter.
 
@@ -16,7 +18,7 @@ use std::collections::BTreeMap;
 use crate::app::{AppName, Instances, Millis};
 use crate::policy::{Freshness, Policy};
 use crate::signal::{
-    Accepted, Believed, CONDITIONS, Condition, Metric, Point, Reading, Sample, Series,
+    Accepted, Believed, CONDITIONS, Condition, MACHINE, Metric, Point, Reading, Sample, Series,
 };
 
 mod statistics;
@@ -80,6 +82,8 @@ struct Claimed {
 #[derive(Debug, Clone)]
 struct Track {
     recent: Vec<Point>,
+    /// Whether the ticks are shares of the whole machine.
+    of_machine: bool,
     /// Since when nothing that was said of it counts, while that is so.
     stale_since: Option<Millis>,
 }
@@ -235,15 +239,18 @@ impl Window {
         self.voices.retain(|metric, at, life| alive(at, life.within(rules.ttl_of(metric))));
         let (mut metrics, mut stale) = (BTreeMap::new(), BTreeMap::new());
         for ((metric, track), end) in Metric::ALL.into_iter().zip(&mut self.tracks).zip(ends) {
+            let mut opinions = self.voices.opinions(metric).peekable();
+            let is_known = opinions.peek().is_some();
+            track.measure(self.voices.opinions(metric).all(|opinion| opinion.source == MACHINE));
             let mut sources = BTreeMap::new();
             let mut tick: Option<Point> = None;
-            for opinion in self.voices.opinions(metric) {
+            for opinion in opinions.filter(|opinion| track.believes(opinion.source)) {
                 sources.insert(opinion.source.to_owned(), opinion.point);
                 tick =
                     tick.into_iter().chain(opinion.is_news.then_some(opinion.point)).reduce(worst);
             }
             ticks.extend(tick.map(|tick| (metric, tick)));
-            track.close(tick, end, !sources.is_empty());
+            track.close(tick, end, is_known);
             // No run of ticks without a gap reaches further back.
             let reach = rules.ttl_of(metric).saturating_mul(Series::RECENT as u64);
             track.recent.retain(|point| alive(point.at, reach));
@@ -310,7 +317,21 @@ impl Absorbed {
 
 impl Track {
     const fn new() -> Self {
-        Self { recent: Vec::new(), stale_since: None }
+        Self { recent: Vec::new(), of_machine: false, stale_since: None }
+    }
+
+    /// Notes whether nobody speaks but the server with a share of the machine. Ticks of one limit are no past of the other's.
+    fn measure(&mut self, of_machine: bool) {
+        let of_machine = of_machine && (self.of_machine || self.recent.is_empty());
+        if self.of_machine != of_machine {
+            self.of_machine = of_machine;
+            self.recent.clear();
+        }
+    }
+
+    /// A share of the machine stands back behind what a monitor says, as long as that is remembered.
+    fn believes(&self, source: &str) -> bool {
+        self.of_machine || source != MACHINE
     }
 
     /// Takes in the tick, if anybody said something new, and when the last word on it ends to count.

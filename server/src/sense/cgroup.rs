@@ -58,6 +58,7 @@ pub struct GroupMeter {
     cpu_stat: File,
     cores: f64,
     memory_bytes: Option<u64>,
+    of_machine: bool,
     last: Option<(Instant, f64)>,
 }
 
@@ -66,11 +67,13 @@ impl GroupMeter {
     #[must_use]
     pub fn open(path: &Path) -> Option<Self> {
         let cpu_stat = File::open(path.join("cpu.stat")).ok()?;
+        let limit = memory_limit_bytes(path);
         let mut meter = Self {
             path: path.to_owned(),
             cpu_stat,
             cores: cpu_limit_cores(path).unwrap_or(1.0).max(0.001),
-            memory_bytes: memory_limit_bytes(path).or_else(process::machine_memory_bytes),
+            memory_bytes: limit.or_else(process::machine_memory_bytes),
+            of_machine: limit.is_none(),
             last: None,
         };
         meter.read().map(|_first| meter)
@@ -95,7 +98,7 @@ impl GroupMeter {
             pages * process::page_bytes()
         });
         let memory = self.memory_bytes.map(|limit| rss_bytes as f64 / limit.max(1) as f64);
-        Some(Usage { cpu, rss_bytes, memory })
+        Some(Usage { cpu, rss_bytes, memory, of_machine: self.of_machine })
     }
 
     /// What the group cannot give back: its memory without the pages of files that nobody used for long.

@@ -26,6 +26,8 @@ pub struct Usage {
     pub rss_bytes: u64,
     /// Resident memory as a fraction of what it may use: the group's limit, or the memory of the machine.
     pub memory: Option<f64>,
+    /// Whether that is the memory of the machine: no limit of its own is known, and whoever knows one is believed before this.
+    pub of_machine: bool,
 }
 
 /// Reads the figures of one incarnation.
@@ -36,6 +38,7 @@ pub struct Meter {
     group: Option<Group>,
     cores: f64,
     memory_bytes: Option<u64>,
+    of_machine: bool,
     last: Option<(Instant, f64)>,
 }
 
@@ -56,12 +59,14 @@ impl Meter {
             return None;
         }
         let cores = group.and_then(cgroup::cpu_limit_cores).unwrap_or(1.0).max(0.001);
-        let memory_bytes = group.and_then(cgroup::memory_limit_bytes).or_else(machine_memory_bytes);
+        let limit = group.and_then(cgroup::memory_limit_bytes);
+        let (of_machine, memory_bytes) = (limit.is_none(), limit.or_else(machine_memory_bytes));
         let group = group.and_then(|path| {
             let cpu_stat = File::open(path.join("cpu.stat")).ok()?;
             Some(Group { path: path.to_owned(), cpu_stat, shim_pid })
         });
-        Some(Self { fence: fence.clone(), stat, group, cores, memory_bytes, last: None })
+        let fence = fence.clone();
+        Some(Self { fence, stat, group, cores, memory_bytes, of_machine, last: None })
     }
 
     /// Which incarnation is measured.
@@ -86,7 +91,7 @@ impl Meter {
         let pages = self.group.as_ref().and_then(|group| group.rss_pages(self.fence.pid));
         let rss_bytes = (pages.unwrap_or(0) + stat.rss_pages) * page_bytes();
         let memory = self.memory_bytes.map(|limit| rss_bytes as f64 / limit.max(1) as f64);
-        Some(Usage { cpu, rss_bytes, memory })
+        Some(Usage { cpu, rss_bytes, memory, of_machine: self.of_machine })
     }
 }
 
@@ -145,6 +150,7 @@ mod tests {
         let first = meter.read().unwrap();
         assert_eq!(first.cpu, None);
         assert!(first.rss_bytes > 100_000 && first.memory.unwrap() < 1.0);
+        assert!(first.of_machine, "it has no group, and so no limit");
         // On a busy machine it takes a while until this process is given that much.
         let patience = Instant::now() + std::time::Duration::from_secs(60);
         let mut seen = 0.0;

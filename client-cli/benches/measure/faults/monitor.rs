@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use agentctl_api::v1;
+use agentd::clock::Clock;
+use agentd_core::app::AppName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -15,7 +17,7 @@ pub(crate) const TICK: Duration = Duration::from_millis(200);
 /// A figure covers the requests of so many ticks.
 const COVERS: u32 = 3;
 /// Users do not wait longer.
-const ANSWER: Duration = Duration::from_secs(10);
+const ANSWER: Duration = Duration::from_secs(5);
 /// What an app may keep in memory, in KiB.
 const MEMORY_KIB: f64 = 48.0 * 1024.0;
 
@@ -26,17 +28,22 @@ pub(crate) struct Traffic {
     pub(crate) per_second: u32,
 }
 
-/// The stream that all of them tell.
-pub(crate) type Shared = Arc<tokio::sync::Mutex<Monitor>>;
-
 /// One answered request: when, how long it took, and whether it was a good answer.
 type Answered = (Instant, Duration, bool);
 
 /// Users and the monitor that counts for them; ends when dropped.
 pub(crate) struct Watched {
-    traffic: Arc<Mutex<Traffic>>,
-    pids: Arc<Mutex<Vec<i32>>>,
+    seen: Arc<Mutex<Seen>>,
     task: tokio::task::JoinHandle<()>,
+}
+
+/// What is asked for, of which processes, and the most memory they kept.
+struct Seen {
+    /// So much time is to have passed by the clock at the next signal.
+    ahead_ms: u64,
+    traffic: Traffic,
+    pids: Vec<i32>,
+    peak: f64,
 }
 
 impl Drop for Watched {
@@ -46,47 +53,62 @@ impl Drop for Watched {
 }
 
 impl Watched {
-    /// Everybody tells the same monitor: a principal has a limited number of streams.
+    /// What it tells was seen at the time of `clock`, which may be ahead of that of the machine.
     pub(crate) fn start(
-        monitor: &Shared,
-        app: String,
+        monitor: Monitor,
+        app: &AppName,
         address: SocketAddr,
-        first: Traffic,
+        traffic: Traffic,
+        clock: Arc<Clock>,
     ) -> Self {
-        let monitor = Arc::clone(monitor);
-        let (traffic, pids) = (Arc::new(Mutex::new(first)), Arc::default());
-        let parts = (Arc::clone(&traffic), Arc::clone(&pids));
-        let task = tokio::spawn(watch(monitor, app, address, parts.0, parts.1));
-        Self { traffic, pids, task }
+        let seen = Arc::new(Mutex::new(Seen { ahead_ms: 0, traffic, pids: Vec::new(), peak: 0.0 }));
+        let task = tokio::spawn(watch(monitor, app.to_string(), address, Arc::clone(&seen), clock));
+        Self { seen, task }
     }
 
     pub(crate) fn ask(&self, traffic: Traffic) {
-        *self.traffic.lock().unwrap() = traffic;
+        self.seen.lock().unwrap().traffic = traffic;
+    }
+
+    /// Puts the clock forward with the next signal, so that agentd hardly has a moment in which nobody reported for so long.
+    pub(crate) fn put_forward(&self, by_ms: u64) {
+        self.seen.lock().unwrap().ahead_ms = by_ms;
     }
 
     /// The processes whose memory counts.
     pub(crate) fn runs_as(&self, pids: Vec<i32>) {
-        *self.pids.lock().unwrap() = pids;
+        self.seen.lock().unwrap().pids = pids;
     }
 
     pub(crate) fn memory(&self) -> f64 {
-        memory(&self.pids.lock().unwrap())
+        memory(&self.seen.lock().unwrap().pids)
+    }
+
+    /// The most memory they kept so far.
+    pub(crate) fn peak(&self) -> f64 {
+        self.seen.lock().unwrap().peak
     }
 }
 
 async fn watch(
-    monitor: Shared,
+    mut monitor: Monitor,
     app: String,
     address: SocketAddr,
-    traffic: Arc<Mutex<Traffic>>,
-    pids: Arc<Mutex<Vec<i32>>>,
+    seen: Arc<Mutex<Seen>>,
+    clock: Arc<Clock>,
 ) {
     let answers: Arc<Mutex<Vec<Answered>>> = Arc::default();
     let mut every = tokio::time::interval(TICK);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        let Traffic { path, per_second } = *traffic.lock().unwrap();
+        let (Traffic { path, per_second }, memory) = {
+            let mut seen = seen.lock().unwrap();
+            let memory = memory(&seen.pids);
+            seen.peak = seen.peak.max(memory);
+            clock.advance(std::mem::take(&mut seen.ahead_ms));
+            (seen.traffic, memory)
+        };
         let count = per_second * u32::try_from(TICK.as_millis()).unwrap() / 1_000;
         for n in 0..count {
             let answers = Arc::clone(&answers);
@@ -98,14 +120,18 @@ async fn watch(
                 answers.lock().unwrap().push((Instant::now(), began.elapsed(), good));
             });
         }
-        let memory = memory(&pids.lock().unwrap());
-        let told = figures(&app, &answers, memory);
-        monitor.lock().await.say(vec![told]).await;
+        let told = v1::Signal {
+            app: app.clone(),
+            time: Some((UNIX_EPOCH + Duration::from_millis(clock.now_ms())).into()),
+            memory_utilization: (memory > 0.0).then_some(memory),
+            ..figures(&answers)
+        };
+        monitor.say(vec![told]).await;
     }
 }
 
 /// What is known of the requests that were answered of late.
-fn figures(app: &str, answers: &Mutex<Vec<Answered>>, memory: f64) -> v1::Signal {
+fn figures(answers: &Mutex<Vec<Answered>>) -> v1::Signal {
     let covered = TICK * COVERS;
     let mut known = answers.lock().unwrap();
     known.retain(|(at, ..)| at.elapsed() <= covered);
@@ -115,12 +141,9 @@ fn figures(app: &str, answers: &Mutex<Vec<Answered>>, memory: f64) -> v1::Signal
     let all = times.len();
     let p99 = times.get((all * 99 / 100).min(all.saturating_sub(1)));
     v1::Signal {
-        app: app.to_owned(),
-        time: Some(std::time::SystemTime::now().into()),
         latency_p99_seconds: p99.map(Duration::as_secs_f64),
         error_ratio: (all > 0).then(|| failed as f64 / all as f64),
         request_rate: Some(all as f64 / covered.as_secs_f64()),
-        memory_utilization: (memory > 0.0).then_some(memory),
         ..v1::Signal::default()
     }
 }

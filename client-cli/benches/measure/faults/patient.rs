@@ -34,6 +34,11 @@ pub(crate) fn run(file: &Path, dependency: SocketAddr) -> ! {
         let _ = stream.set_read_timeout(Some(PATIENCE));
         let mut buffer = [0; 256];
         let read = stream.read(&mut buffer).unwrap_or(0);
+        // What nobody waits for any more is not done: an app that comes back works for its users, not off the calls of all who gave up
+        // while it was down.
+        if is_gone(&stream) {
+            continue;
+        }
         let line = String::from_utf8_lossy(&buffer[..read]);
         let status = match line.split_whitespace().nth(1) {
             Some("/healthz") if suffers(file, "ill") => "503 Service Unavailable",
@@ -56,6 +61,14 @@ pub(crate) fn run(file: &Path, dependency: SocketAddr) -> ! {
     loop {
         std::thread::park();
     }
+}
+
+/// Whether whoever asked has given up.
+fn is_gone(stream: &TcpStream) -> bool {
+    let _ = stream.set_nonblocking(true);
+    let gone = matches!(stream.peek(&mut [0]), Ok(0));
+    let _ = stream.set_nonblocking(false);
+    gone
 }
 
 /// Keeps memory that is really written, so that it is resident.

@@ -3,8 +3,8 @@
 //!
 //! What is compared is the whole choice: findings, candidates with their values, action, confidence, probability, all verdicts
 //! and the ruling. Left out is only what is different because two runs happen at two times with two processes: clock times,
-//! sequence numbers, process ids and measured values. That nothing else was needed to decide is shown by the second check: every
-//! decision is judged again from its own record, and the bytes must be the same.
+//! sequence numbers, process ids and measured values, also where one is the limit of another. That nothing else was needed to decide is
+//! shown by the second check: every decision is judged again from its own record, and the bytes must be the same.
 
 use serde_json::{Map, Value};
 
@@ -94,12 +94,26 @@ const OF_PROPOSAL: [&str; 9] = [
 ];
 const OF_VERDICT: [&str; 6] = ["gate", "group", "effect", "reason", "limit", "self_imposed"];
 
+/// Of two monitors that contradict each other the one is the limit of the other: what was measured, and by agentd itself where that is
+/// the least.
+fn is_measured(limit_of: &Map<String, Value>) -> bool {
+    let says = |field: &str, what: &str| limit_of.get(field).and_then(Value::as_str) == Some(what);
+    says("kind", "CONTRADICTION") || says("gate", "conflict")
+}
+
 /// The choice itself, without when and with which process.
 fn choice(decided: &Value) -> Value {
     let mut choice = pick(decided, &WHOLE);
     let all = |name: &str, fields: &[&str]| {
         let list = decided.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
-        Value::from(list.iter().map(|item| Value::Object(pick(item, fields))).collect::<Vec<_>>())
+        let items = list.iter().map(|item| {
+            let mut picked = pick(item, fields);
+            if is_measured(&picked) {
+                picked.remove("limit");
+            }
+            Value::Object(picked)
+        });
+        Value::from(items.collect::<Vec<_>>())
     };
     choice.insert("findings".to_owned(), all("findings", &OF_FINDING));
     choice.insert("verdicts".to_owned(), all("verdicts", &OF_VERDICT));
@@ -170,6 +184,19 @@ mod tests {
         assert_eq!(body(1, "RESTART"), body(2, "RESTART"));
         assert_ne!(body(1, "RESTART"), body(1, "NOOP"));
         assert!(body(1, "RESTART").contains("\"confidence\":900"));
+    }
+
+    #[test]
+    fn what_a_contradiction_is_measured_against_is_left_out_and_other_limits_are_not() {
+        let body = |kind: &str, gate: &str, limit: u32| {
+            let mut decided = decided(1, "OBSERVE");
+            decided["findings"] = json!([{"kind": kind, "limit": {"micro": limit}}]);
+            decided["verdicts"] = json!([{"gate": gate, "limit": {"micro": limit}}]);
+            choice(&decided).to_string()
+        };
+        assert_eq!(body("CONTRADICTION", "conflict", 0), body("CONTRADICTION", "conflict", 7));
+        assert_ne!(body("CONTRADICTION", "cooldown", 0), body("CONTRADICTION", "cooldown", 7));
+        assert_ne!(body("CRASH", "conflict", 0), body("CRASH", "conflict", 7));
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) fn chance(candidate: &Candidate, value: Value) -> u32 {
 }
 
 /// How far the evidence for `finding` can be trusted, in permille. What the supervisor saw itself is certain.
-pub(super) fn evidence(view: &View<'_>, finding: &Finding) -> u32 {
+pub(crate) fn evidence(view: &View<'_>, finding: &Finding) -> u32 {
     let Some(metric) = finding.metric.filter(|_| !finding.kind.is_hard()) else {
         return finding.persistence.min(SURE);
     };

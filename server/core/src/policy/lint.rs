@@ -234,6 +234,9 @@ fn confidence(policy: &Policy, faults: &mut Faults) {
     let ordered = rule.r1 <= rule.r2 && rule.r2 <= rule.r3;
     let text = "must not be lower for a higher risk";
     faults.unless(ordered, "confidence", values, text, "order them r1 <= r2 <= r3");
+    if let Some(patience) = rule.patience_ms {
+        faults.span("confidence.patience_ms", patience);
+    }
 }
 
 fn memory(policy: &Policy, faults: &mut Faults) {

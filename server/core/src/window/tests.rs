@@ -71,6 +71,47 @@ fn the_spike_of_a_slow_monitor_is_one_tick_while_a_fast_one_goes_on() {
 }
 
 #[test]
+fn a_share_of_the_machine_stands_back_behind_what_a_monitor_says() {
+    let mut window = window();
+    let own = |at: Millis| Sample {
+        metric: Metric::MemoryUtilization,
+        ..sample(MACHINE, Some(0), 2, at)
+    };
+    let heap =
+        |at: Millis| Sample { metric: Metric::MemoryUtilization, ..sample("a", None, 90, at) };
+    let close = |window: &mut Window, at: Millis| {
+        let reading = window.close(at, &rules(), 0);
+        let series = reading.metrics[&Metric::MemoryUtilization].clone();
+        let recent: Vec<i64> = series.recent.iter().map(|point| point.micro).collect();
+        (series.sources.into_keys().collect::<Vec<_>>(), recent)
+    };
+    window.push(&own(NOW));
+    window.push(&own(NOW + 1));
+    assert_eq!(
+        close(&mut window, NOW + 1),
+        (vec![MACHINE.to_owned()], vec![2]),
+        "nobody else says"
+    );
+
+    // From 2 to 90 nothing has grown: it is another limit, which the first sample of it tells.
+    window.push(&heap(NOW + 2));
+    window.push(&own(NOW + 2));
+    assert_eq!(close(&mut window, NOW + 2), (vec!["a".to_owned()], vec![90]));
+    window.push(&own(NOW + 3));
+    assert_eq!(close(&mut window, NOW + 3).1, [90], "and no tick lies between two of the monitor");
+
+    // Its silence is no fall to 2: what it said last is remembered, and so is what it was a share of.
+    let ttl = rules().freshness.ttl_ms;
+    window.push(&own(NOW + 2 * ttl));
+    assert_eq!(close(&mut window, NOW + 2 * ttl), (vec![], vec![90]));
+    let forgotten = NOW + ttl * (Series::RECENT as u64 + 2);
+    window.push(&own(forgotten));
+    close(&mut window, forgotten);
+    window.push(&own(forgotten + 1));
+    assert_eq!(close(&mut window, forgotten + 1), (vec![MACHINE.to_owned()], vec![2]));
+}
+
+#[test]
 fn older_values_than_the_known_one_are_refused_and_of_two_at_one_moment_the_worse_counts() {
     let mut window = window();
     assert_eq!(window.push(&sample("a", None, 50, NOW)), Push::Kept);

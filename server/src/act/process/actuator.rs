@@ -10,7 +10,7 @@ use agentd_core::app::{AppName, AppSpec, HealthCheck, Source};
 use agentd_core::permit::Permit;
 use agentd_core::plan::{Fence, Operation, Plan};
 use agentd_core::record::Observation;
-use agentd_core::signal::{Exit, MICRO, Metric, Sample as CoreSample};
+use agentd_core::signal::{Exit, MACHINE, MICRO, Metric, Sample as CoreSample};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -488,23 +488,26 @@ impl Shared {
             }
             Sample::Usage { app, slot, usage, starts, .. } => {
                 let Ok(app) = AppName::parse(&app) else { return };
-                self.measure(&app, slot, Metric::CpuUtilization, usage.cpu.map(micro));
-                self.measure(&app, slot, Metric::MemoryUtilization, usage.memory.map(micro));
+                let of = if usage.of_machine { MACHINE } else { PROCFS };
                 let restarts = i64::try_from(starts.saturating_sub(1)).unwrap_or(i64::MAX);
-                let restarts = restarts.saturating_mul(MICRO);
-                self.measure(&app, slot, Metric::RestartCount, Some(restarts));
+                let seen = [
+                    (PROCFS, Metric::CpuUtilization, usage.cpu.map(micro)),
+                    (of, Metric::MemoryUtilization, usage.memory.map(micro)),
+                    (PROCFS, Metric::RestartCount, Some(restarts.saturating_mul(MICRO))),
+                ];
+                seen.into_iter().for_each(|seen| self.measure(&app, slot, seen));
             }
         }
     }
 
-    fn measure(&self, app: &AppName, slot: u32, metric: Metric, micro: Option<i64>) {
-        let Some(micro) = micro else { return };
+    fn measure(&self, app: &AppName, slot: u32, seen: (&str, Metric, Option<i64>)) {
+        let (source, metric, Some(micro)) = seen else { return };
         let now = self.clock.now_ms();
         let sample = CoreSample {
             metric,
             micro,
             instance: Some(slot),
-            source: PROCFS.to_owned(),
+            source: source.to_owned(),
             observed_ms: now,
             received_ms: now,
         };

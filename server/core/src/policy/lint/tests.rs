@@ -123,6 +123,8 @@ fn numbers_stay_within_their_bounds() {
     stage(|p| p.confidence.r1 = 500, &[]);
     stage(|p| p.confidence.r3 = 1_001, &["confidence.r3"]);
     stage(|p| p.confidence.r2 = 599, &["confidence"]);
+    stage(|p| p.confidence.patience_ms = Some(0), &["confidence.patience_ms"]);
+    stage(|p| p.confidence.patience_ms = None, &[]);
     stage(|p| p.breaker.failures = 0, &["breaker.failures"]);
     stage(|p| p.breaker.open_cap_ms = p.breaker.open_ms - 1, &["breaker.open_cap_ms"]);
     stage(|p| p.breaker.open_cap_ms = p.breaker.open_ms, &[]);

@@ -80,6 +80,37 @@ fn of_twelve_apps_that_fail_within_thirty_seconds_one_is_tried() {
     assert!(blind > 1, "{blind}");
 }
 
+/// For so long every request of the app fails, and nothing is wrong with the app itself.
+fn fails(world: &mut World, app: &AppName, span: Millis) {
+    let end = world.now + span;
+    while world.now < end {
+        world.say(app, "edge", Metric::ErrorRatio, MICRO);
+        world.tick(1_000);
+    }
+}
+
+#[test]
+fn what_one_app_depends_on_is_not_mended_by_a_restart_and_when_it_lasts_humans_hear_of_it_once() {
+    let outage = |patience: Option<Millis>| {
+        let (mut world, apps) = running(1, |policy| {
+            policy.learning.learner = Learner::Ccq;
+            policy.confidence.patience_ms = patience;
+        });
+        world.pass(31 * MINUTE);
+        let from = world.log.len();
+        fails(&mut world, &apps[0], 8 * MINUTE);
+        assert_eq!(calls(&world, from), 0, "that may still end by itself");
+        fails(&mut world, &apps[0], 5 * MINUTE);
+        assert!(refusals(&world, from).contains(&Reason::UncertaintyNoop));
+        assert!(effects(&world, from).is_empty(), "a restart would not help");
+        world.assert_replays();
+        calls(&world, from)
+    };
+    assert_eq!(outage(Some(8 * MINUTE)), 1);
+    // The planted bug: doubt without an end.
+    assert_eq!(outage(None), 0);
+}
+
 #[test]
 fn a_dependency_takes_twelve_of_twenty_apps_along_and_the_way_back_is_no_second_wave() {
     let (mut world, apps) = twenty();
