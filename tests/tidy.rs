@@ -95,7 +95,7 @@ mod tidy {
         let manifest: toml::Table = read("server/core/Cargo.toml").parse().unwrap();
         let names: BTreeSet<&str> =
             manifest["dependencies"].as_table().unwrap().keys().map(String::as_str).collect();
-        // base64 and ed25519-dalek are arithmetic: keys and randomness come from outside.
+        // base64 and ed25519-dalek are arithmetic: keys and randomness come from outside. smol_str is a text.
         let allowed = BTreeSet::from([
             "base64",
             "chrono",
@@ -103,6 +103,7 @@ mod tidy {
             "serde",
             "serde_json",
             "sha2",
+            "smol_str",
             "thiserror",
         ]);
         assert_eq!(names, allowed);

@@ -259,7 +259,7 @@ impl Window {
             let ttl = rules.ttl_of(metric);
             let _ = track.recent.last().is_some_and(|newest| alive(newest.at, ttl));
             stale.extend(track.stale_since.map(|since| (metric, since)));
-            if !sources.is_empty() || !track.recent.is_empty() {
+            if is_known || !track.recent.is_empty() {
                 metrics.insert(metric, Series { sources, recent: track.recent.clone() });
             }
         }
