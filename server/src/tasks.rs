@@ -104,7 +104,7 @@ mod tests {
         let (held, freed) = tokio::sync::oneshot::channel::<()>();
         let task = Tasks::new().spawn("patient", OnFailure::Log, async move {
             let _held = held;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
         tokio::task::yield_now().await;
         task.abort();
