@@ -120,6 +120,9 @@ impl Writer {
                 }
             }
         }
+        // What was on its way when the log ended is let go of too: whoever sent it would wait for its answer for ever.
+        commands.close();
+        while commands.blocking_recv().is_some() {}
     }
 
     /// The group that begins with `first`: all that waits, and what comes right behind it while it is smaller than the group before, of
