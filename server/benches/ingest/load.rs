@@ -162,6 +162,18 @@ pub(crate) async fn connect(address: &str) -> Channel {
     endpoint.tcp_nodelay(true).connect().await.unwrap()
 }
 
+/// What a monitor says first.
+pub(crate) fn hello() -> Bytes {
+    let hello = v1::Hello {
+        monitor_id: "bench".to_owned(),
+        epoch: u64::from(std::process::id()),
+        environment: "stage".to_owned(),
+        default_ttl: None,
+    };
+    let message = v1::PushSignalsRequest { message: Some(Wire::Hello(hello)) };
+    message.encode_to_vec().into()
+}
+
 /// A request in the name of a principal.
 pub(crate) fn say<T>(principal: &str, message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
@@ -204,24 +216,13 @@ impl Lane {
         Self { channel: connect(address).await, number, source }
     }
 
-    fn hello() -> Bytes {
-        let hello = v1::Hello {
-            monitor_id: "bench".to_owned(),
-            epoch: u64::from(std::process::id()),
-            environment: "stage".to_owned(),
-            default_ttl: None,
-        };
-        let message = v1::PushSignalsRequest { message: Some(Wire::Hello(hello)) };
-        message.encode_to_vec().into()
-    }
-
     /// Sends so many messages, and gives what became of them.
     pub(crate) async fn push(&self, messages: usize) -> v1::PushSignalsResponse {
         let bye = v1::PushSignalsRequest { message: Some(Wire::Bye(v1::Bye::default())) };
         let bye = Bytes::from(bye.encode_to_vec());
         let source = Arc::clone(&self.source);
         let batches = (0..messages).map(move |_| source.lock().unwrap().next());
-        let all = [Self::hello()].into_iter().chain(batches).chain([bye]);
+        let all = [hello()].into_iter().chain(batches).chain([bye]);
         let mut grpc = tonic::client::Grpc::new(self.channel.clone());
         grpc.ready().await.unwrap();
         let path = PathAndQuery::from_static("/agentctl.v1.TelemetryService/PushSignals");

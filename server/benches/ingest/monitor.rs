@@ -65,16 +65,6 @@ impl Monitor {
         bytes
     }
 
-    fn hello() -> Bytes {
-        let hello = v1::Hello {
-            monitor_id: "bench".to_owned(),
-            epoch: u64::from(std::process::id()),
-            environment: "stage".to_owned(),
-            default_ttl: None,
-        };
-        v1::PushSignalsRequest { message: Some(Wire::Hello(hello)) }.encode_to_vec().into()
-    }
-
     /// Reports on all of its apps once in each period, evenly; gives how many signals there were, and how many counted.
     pub(crate) async fn report(&mut self, pace: Pace) -> (u64, u64) {
         let (sender, receiver) = mpsc::channel(4);
@@ -87,7 +77,7 @@ impl Monitor {
                 grpc.client_streaming(request, path, Raw).await.unwrap().into_inner();
             v1::PushSignalsResponse::decode(answer).unwrap()
         });
-        sender.send(Self::hello()).await.unwrap();
+        sender.send(load::hello()).await.unwrap();
         let (mut due, mut signals) = (Instant::now(), 0);
         let pause = pace.period / u32::try_from(self.batches.len()).unwrap();
         for _ in 0..pace.rounds {
